@@ -1,0 +1,84 @@
+//! A weight as the kernels take it.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use half::f16;
+
+use super::unpack::unpack;
+
+/// A weight of `rows` output channels by `columns` inputs, on the device.
+///
+/// Two halves share a `u32` wherever a row's length is even, whatever the arithmetic: that is half
+/// the memory of `f32`, and needs no `shader-f16`. Weights kept in `f32`, and rows of odd length,
+/// are plain floats.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    shape: [usize; 2],
+    storage: Storage,
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    Float(Tensor<2>),
+    /// `[rows, columns / 2]`, the even column in the low half.
+    PackedF16(Tensor<2, Int>),
+}
+
+impl Matrix {
+    /// A matrix of 32-bit floats from its values, row by row.
+    pub fn from_f32(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Self {
+        let data = TensorData::new(values, shape);
+        Self { shape, storage: Storage::Float(Tensor::from_data(data, (device, DType::F32))) }
+    }
+
+    /// A matrix of halves from its values, row by row, packed where `shape` allows.
+    pub fn from_f16(values: Vec<f16>, shape: [usize; 2], device: &Device) -> Self {
+        let [rows, columns] = shape;
+        if columns % 2 == 1 {
+            return Self::from_f32(values.into_iter().map(f16::to_f32).collect(), shape, device);
+        }
+        let words: Vec<i32> = values
+            .chunks_exact(2)
+            .map(|pair| i32::from(pair[0].to_bits()) | (i32::from(pair[1].to_bits()) << 16))
+            .collect();
+        let data = TensorData::new(words, [rows, columns / 2]);
+        Self { shape, storage: Storage::PackedF16(Tensor::from_data(data, (device, DType::I32))) }
+    }
+
+    /// `[rows, columns]`: outputs and inputs.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Where the matrix lives.
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            Storage::Float(tensor) => tensor.device(),
+            Storage::PackedF16(words) => words.device(),
+        }
+    }
+
+    /// Bytes held on the device.
+    pub fn bytes(&self) -> usize {
+        let [rows, columns] = self.shape;
+        match self.storage {
+            Storage::Float(_) => rows * columns * 4,
+            Storage::PackedF16(_) => rows * columns * 2,
+        }
+    }
+
+    /// The matrix as floats of type `dtype`, `[rows, columns]`.
+    pub fn to_float(&self, dtype: DType) -> Tensor<2> {
+        match &self.storage {
+            Storage::Float(tensor) => tensor.clone().cast(dtype),
+            Storage::PackedF16(words) => unpack(words.clone(), dtype),
+        }
+    }
+
+    /// The rows of `indices` as floats of type `dtype`, `[indices, columns]`.
+    pub fn select(&self, indices: Tensor<1, Int>, dtype: DType) -> Tensor<2> {
+        match &self.storage {
+            Storage::Float(tensor) => tensor.clone().select(0, indices).cast(dtype),
+            Storage::PackedF16(words) => unpack(words.clone().select(0, indices), dtype),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What the configuration files have in common.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// A setting given once for all blocks, or once for each.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum PerBlock<T> {
+    /// The same for every block.
+    All(T),
+    /// One for each block, outermost first.
+    Each(Vec<T>),
+}
+
+impl<T: Clone> PerBlock<T> {
+    /// One value for each of `blocks` blocks.
+    pub fn expand(&self, blocks: usize, file: &str, key: &str) -> Result<Vec<T>> {
+        match self {
+            Self::All(value) => Ok(vec![value.clone(); blocks]),
+            Self::Each(values) if values.len() == blocks => Ok(values.clone()),
+            Self::Each(values) => Err(Error::config(
+                file,
+                format!("`{key}` has {} entries for {blocks} blocks", values.len()),
+            )),
+        }
+    }
+}
+
+/// Parses a component's `config.json`.
+pub fn parse<T: for<'a> Deserialize<'a>>(file: &str, json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|e| Error::config(file, e))
+}
+
+/// Fails when a configuration asks for something that is not implemented.
+pub fn require(supported: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if supported { Ok(()) } else { Err(Error::unsupported(message())) }
+}

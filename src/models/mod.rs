@@ -1,0 +1,20 @@
+//! The networks of the pipeline. Type names are those of diffusers and transformers, field names
+//! are the checkpoints' keys, activations are channels-last.
+
+mod attention;
+mod clip;
+mod config;
+mod embeddings;
+mod layers;
+pub mod module;
+mod resnet;
+mod unet;
+mod unet_blocks;
+mod vae;
+
+pub use attention::Transformer2DModel;
+pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
+pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
+pub use module::{Module, Placement, WeightDtype};
+pub use unet::{AddedConditions, UNet2DConditionConfig, UNet2DConditionModel, UNetTap};
+pub use vae::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};

@@ -1,0 +1,226 @@
+//! Models as trees of parameters that are filled one at a time.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::kernels::Matrix;
+use crate::weights::HostTensor;
+
+/// How weights are kept on the device. Biases and norms are always `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// Half precision, two to a word.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// Where parameters go.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The device that computes.
+    pub device: Device,
+    /// How weights are kept there.
+    pub weights: WeightDtype,
+}
+
+/// One tensor of a checkpoint.
+pub trait Parameter {
+    /// The shape that the configuration implies, as checkpoints store it.
+    fn shape(&self) -> &[usize];
+
+    /// Whether it has its values.
+    fn is_loaded(&self) -> bool;
+
+    /// Converts and uploads the values. `tensor` has as many elements as [`shape`](Self::shape).
+    fn load(&mut self, tensor: &HostTensor, placement: &Placement);
+}
+
+/// A bias, or a norm's scale or shift, `[C]`.
+#[derive(Debug, Clone)]
+pub struct Vector {
+    shape: [usize; 1],
+    value: Option<Tensor<1>>,
+}
+
+impl Vector {
+    /// An empty vector of `length`.
+    pub fn new(length: usize) -> Self {
+        Self { shape: [length], value: None }
+    }
+
+    /// The loaded values.
+    pub fn value(&self) -> &Tensor<1> {
+        self.value.as_ref().expect("a model runs only when every parameter is loaded")
+    }
+}
+
+impl Parameter for Vector {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.value.is_some()
+    }
+
+    fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
+        let data = TensorData::new(tensor.to_f32(), self.shape);
+        self.value = Some(Tensor::from_data(data, (&placement.device, DType::F32)));
+    }
+}
+
+/// A weight of two dimensions or more: `[O, I]`, `[V, C]` or `[O, I, kh, kw]`.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    shape: Vec<usize>,
+    value: Option<Matrix>,
+}
+
+impl Weight {
+    /// An empty weight of the checkpoint's `shape`.
+    pub fn new(shape: impl Into<Vec<usize>>) -> Self {
+        Self { shape: shape.into(), value: None }
+    }
+
+    /// The loaded values.
+    pub fn value(&self) -> &Matrix {
+        self.value.as_ref().expect("a model runs only when every parameter is loaded")
+    }
+
+    /// Bytes held on the device.
+    pub fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Matrix::bytes)
+    }
+}
+
+impl Parameter for Weight {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.value.is_some()
+    }
+
+    fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
+        let shape = [self.shape[0], self.shape[1..].iter().product()];
+        let device = &placement.device;
+        self.value = Some(match placement.weights {
+            WeightDtype::F16 => {
+                Matrix::from_f16(channels_last(tensor.to_f16(), &self.shape), shape, device)
+            }
+            WeightDtype::F32 => {
+                Matrix::from_f32(channels_last(tensor.to_f32(), &self.shape), shape, device)
+            }
+        });
+    }
+}
+
+/// A convolution's weight from `[O, I, kh, kw]` to `[O, kh, kw, I]`; others as they are.
+fn channels_last<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
+    let &[_, inputs, kh, kw] = shape else { return values };
+    let area = kh * kw;
+    if area == 1 {
+        return values;
+    }
+    let mut packed = Vec::with_capacity(values.len());
+    for output in values.chunks_exact(inputs * area) {
+        for tap in 0..area {
+            packed.extend(output[tap..].iter().step_by(area));
+        }
+    }
+    packed
+}
+
+/// Called with each parameter's checkpoint key.
+pub type Visitor<'a> = dyn FnMut(&str, &mut dyn Parameter) + 'a;
+
+/// A part of a model. Field names are the checkpoint's keys.
+pub trait Module {
+    /// Visits every parameter below `path`.
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>);
+}
+
+impl Module for Vector {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        visitor(path, self);
+    }
+}
+
+impl Module for Weight {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        visitor(path, self);
+    }
+}
+
+impl<M: Module> Module for Option<M> {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        if let Some(module) = self {
+            module.visit(path, visitor);
+        }
+    }
+}
+
+impl<M: Module> Module for [M] {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        for (i, module) in self.iter_mut().enumerate() {
+            module.visit(&join(path, &i.to_string()), visitor);
+        }
+    }
+}
+
+impl<M: Module> Module for Vec<M> {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        self.as_mut_slice().visit(path, visitor);
+    }
+}
+
+impl<M: Module, const N: usize> Module for [M; N] {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        self.as_mut_slice().visit(path, visitor);
+    }
+}
+
+/// A layer of a `torch.nn.Sequential` without parameters, which still counts in the keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout;
+
+impl<A: Module, C: Module> Module for (A, Dropout, C) {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        self.0.visit(&join(path, "0"), visitor);
+        self.2.visit(&join(path, "2"), visitor);
+    }
+}
+
+/// A key below a path.
+pub fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Implements [`Module`] for a struct whose listed fields are its sub-modules.
+macro_rules! module {
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        impl $crate::models::module::Module for $name {
+            fn visit(&mut self, path: &str, visitor: &mut $crate::models::module::Visitor<'_>) {
+                $($crate::models::module::Module::visit(
+                    &mut self.$field,
+                    &$crate::models::module::join(path, stringify!($field)),
+                    visitor,
+                );)*
+            }
+        }
+    };
+}
+pub(crate) use module;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn convolutions_become_channels_last() {
+        // [O=1, I=2, kh=1, kw=3]
+        assert_eq!(channels_last(vec![0, 1, 2, 10, 11, 12], &[1, 2, 1, 3]), [0, 10, 1, 11, 2, 12]);
+        assert_eq!(channels_last(vec![5, 6], &[1, 2]), [5, 6]);
+    }
+}

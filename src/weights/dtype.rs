@@ -1,0 +1,93 @@
+//! A tensor in host memory, as a file stores it.
+
+use half::{bf16, f16};
+
+/// The element types that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an `f32`.
+    Bf16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// A tensor's bytes, little-endian and row-major, with what they mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+impl HostTensor {
+    /// Pairs `bytes` with their meaning.
+    ///
+    /// # Panics
+    /// When the length is not what shape and type say; [`Header`](super::Header) checks that first.
+    pub fn new(shape: Vec<usize>, dtype: Dtype, bytes: Vec<u8>) -> Self {
+        assert_eq!(bytes.len(), shape.iter().product::<usize>() * dtype.size());
+        Self { shape, dtype, bytes }
+    }
+
+    /// The shape in the file.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The values as single precision; exact for every type.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            Dtype::F16 => self.elements(f16::from_le_bytes, f16::to_f32),
+            Dtype::Bf16 => self.elements(bf16::from_le_bytes, bf16::to_f32),
+            Dtype::F32 => self.elements(f32::from_le_bytes, |x| x),
+        }
+    }
+
+    /// The values as half precision, rounded to nearest even where the type has more bits.
+    pub fn to_f16(&self) -> Vec<f16> {
+        match self.dtype {
+            Dtype::F16 => self.elements(f16::from_le_bytes, |x| x),
+            Dtype::Bf16 => self.elements(bf16::from_le_bytes, |x| f16::from_f32(x.to_f32())),
+            Dtype::F32 => self.elements(f32::from_le_bytes, f16::from_f32),
+        }
+    }
+
+    fn elements<const N: usize, S, T>(&self, parse: fn([u8; N]) -> S, to: fn(S) -> T) -> Vec<T> {
+        self.bytes.as_chunks::<N>().0.iter().map(|bytes| to(parse(*bytes))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_reads_as_both() {
+        let values = [1.5f32, -0.25, 65504.0, 6.103_515_6e-5];
+        let stored = [
+            (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>()),
+            (Dtype::F16, values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+        ];
+        for (dtype, bytes) in stored {
+            let tensor = HostTensor::new(vec![2, 2], dtype, bytes);
+            assert_eq!(tensor.to_f32(), values);
+            assert_eq!(tensor.to_f16(), values.map(f16::from_f32));
+        }
+        let bytes = [1.5f32, -0.25].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
+        let tensor = HostTensor::new(vec![2], Dtype::Bf16, bytes);
+        assert_eq!(tensor.to_f32(), [1.5, -0.25]);
+        assert_eq!(tensor.to_f16(), [1.5, -0.25].map(f16::from_f32));
+    }
+}

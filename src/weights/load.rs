@@ -1,0 +1,221 @@
+//! Fills a model from its weight files, one tensor at a time.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::safetensors::LENGTH_BYTES;
+use super::{Header, HostTensor, TensorInfo};
+use crate::error::{Error, Result};
+use crate::hub::{Fetch, FileReader, ModelSource, read_file};
+use crate::models::module::{Module, Placement, WeightDtype};
+
+/// The weight files of one component, opened.
+pub struct WeightFiles<'a> {
+    component: String,
+    files: Vec<(String, FileReader<'a>)>,
+}
+
+/// How far a download is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress<'a> {
+    /// The component whose file is read, e.g. `unet`.
+    pub component: &'a str,
+    /// The file's path inside the model.
+    pub file: &'a str,
+    /// Bytes read since the last report.
+    pub bytes: u64,
+}
+
+/// `*.safetensors.index.json`: which file has which tensor.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl<'a> WeightFiles<'a> {
+    /// Finds and opens a component's files: `component/stem.safetensors`, its `.fp16` variant, or
+    /// shards. The variant that is stored as the weights will be kept comes first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] naming the plain file when there is none of them; network errors.
+    pub async fn open(
+        fetch: &'a dyn Fetch,
+        source: &ModelSource,
+        component: &str,
+        stem: &str,
+        dtype: WeightDtype,
+    ) -> Result<Self> {
+        let plain = [format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")];
+        let half = [
+            format!("{stem}.fp16.safetensors"),
+            format!("{stem}.safetensors.index.fp16.json"),
+            format!("{stem}.fp16.safetensors.index.json"),
+        ];
+        let names: Vec<&String> = match dtype {
+            WeightDtype::F16 => half.iter().chain(&plain).collect(),
+            WeightDtype::F32 => plain.iter().chain(&half).collect(),
+        };
+        for name in names {
+            let path = format!("{component}/{name}");
+            let files = match Self::open_one(fetch, source, component, &path).await {
+                Err(Error::NotFound { .. }) => continue,
+                other => other?,
+            };
+            return Ok(Self { component: component.to_owned(), files });
+        }
+        Err(Error::NotFound { url: source.url(&format!("{component}/{}", plain[0])) })
+    }
+
+    async fn open_one(
+        fetch: &'a dyn Fetch,
+        source: &ModelSource,
+        component: &str,
+        path: &str,
+    ) -> Result<Vec<(String, FileReader<'a>)>> {
+        if !path.ends_with(".json") {
+            let reader = FileReader::open(fetch, source, path).await?;
+            return Ok(vec![(path.to_owned(), reader)]);
+        }
+        let json = read_file(fetch, source, path).await?;
+        let index: ShardIndex = serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
+        let mut shards: Vec<String> = index.weight_map.into_values().collect();
+        shards.sort();
+        shards.dedup();
+        let mut files = Vec::new();
+        for shard in shards {
+            // An index may come from anyone; its files lie beside it.
+            if shard.contains(['/', '\\']) || shard.starts_with('.') {
+                return Err(Error::config(path, format!("`{shard}` is no name of a shard")));
+            }
+            let shard = format!("{component}/{shard}");
+            let reader = FileReader::open(fetch, source, &shard).await?;
+            files.push((shard, reader));
+        }
+        Ok(files)
+    }
+
+    /// Bytes of all files together.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|(_, reader)| reader.size()).sum()
+    }
+}
+
+/// Reads the files in order and fills `model`, dropping each tensor's bytes once it is on the device.
+/// Returns the keys that the model has no use for.
+///
+/// # Errors
+/// [`Error::InvalidSafetensors`], [`Error::MissingTensor`], [`Error::ShapeMismatch`] or
+/// [`Error::UnsupportedDtype`], all before the first tensor is read; network errors.
+pub async fn load(
+    model: &mut dyn Module,
+    files: WeightFiles<'_>,
+    placement: &Placement,
+    on_progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<String>> {
+    let WeightFiles { component, files } = files;
+    let mut missing = shapes(model);
+    let mut unused = Vec::new();
+    let mut plans = Vec::new();
+    for (file, mut reader) in files {
+        let header = read_header(&file, &mut reader).await?;
+        on_progress(Progress { component: &component, file: &file, bytes: reader.position() });
+        let mut plan = Vec::new();
+        for tensor in header.tensors {
+            let key = current_key(&tensor.name);
+            let target = match missing.remove(&key) {
+                Some(shape) => Some((key, check(&file, &tensor, &shape)?)),
+                None => {
+                    unused.push(tensor.name.clone());
+                    None
+                }
+            };
+            plan.push((tensor, target));
+        }
+        plans.push((file, reader, plan));
+    }
+    if let Some((name, expected)) = missing.into_iter().next() {
+        let file = plans.last().map_or_else(|| component.clone(), |(file, ..)| file.clone());
+        return Err(Error::MissingTensor { file, name, expected });
+    }
+    for (file, mut reader, plan) in plans {
+        for (tensor, target) in plan {
+            let length = tensor.end - tensor.start;
+            let bytes = reader.read(length).await?;
+            if let Some((key, dtype)) = target {
+                let host = HostTensor::new(tensor.shape, dtype, bytes);
+                model.visit("", &mut |path, parameter| {
+                    if path == key {
+                        parameter.load(&host, placement);
+                    }
+                });
+            }
+            on_progress(Progress { component: &component, file: &file, bytes: length });
+        }
+    }
+    Ok(unused)
+}
+
+async fn read_header(file: &str, reader: &mut FileReader<'_>) -> Result<Header> {
+    let size = reader.size();
+    let mut bytes = reader.read(LENGTH_BYTES.min(size)).await?;
+    let length = Header::length(file, &bytes, size)?;
+    bytes.extend(reader.read(length).await?);
+    Header::parse(file, &bytes, size)
+}
+
+fn shapes(model: &mut dyn Module) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    model.visit("", &mut |path, parameter| {
+        shapes.insert(path.to_owned(), parameter.shape().to_vec());
+    });
+    shapes
+}
+
+/// The type that a tensor can be read as, once its shape is what the model expects. Checkpoints may
+/// store a dense layer as a 1x1 convolution and the other way round.
+fn check(file: &str, tensor: &TensorInfo, expected: &[usize]) -> Result<super::Dtype> {
+    let significant = |shape: &[usize]| {
+        let end = if shape.len() == 4 && shape[2..] == [1, 1] { 2 } else { shape.len() };
+        shape[..end].to_vec()
+    };
+    if significant(&tensor.shape) != significant(expected) {
+        return Err(Error::ShapeMismatch {
+            file: file.into(),
+            name: tensor.name.clone(),
+            expected: expected.to_vec(),
+            found: tensor.shape.clone(),
+        });
+    }
+    tensor.dtype.clone().map_err(|dtype| Error::UnsupportedDtype {
+        file: file.into(),
+        name: tensor.name.clone(),
+        dtype,
+    })
+}
+
+/// Autoencoders saved before diffusers 0.13 name the layers of their attention differently.
+fn current_key(name: &str) -> String {
+    if !name.contains("mid_block.attentions.") {
+        return name.to_owned();
+    }
+    let old = [
+        (".query.", ".to_q."),
+        (".key.", ".to_k."),
+        (".value.", ".to_v."),
+        (".proj_attn.", ".to_out.0."),
+    ];
+    old.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_names_of_the_autoencoder_are_known() {
+        let key = current_key("decoder.mid_block.attentions.0.proj_attn.weight");
+        assert_eq!(key, "decoder.mid_block.attentions.0.to_out.0.weight");
+        assert_eq!(current_key("a.key.weight"), "a.key.weight");
+    }
+}

@@ -1,0 +1,9 @@
+//! From a checkpoint's bytes to the parameters of a model.
+
+mod dtype;
+mod load;
+mod safetensors;
+
+pub use dtype::{Dtype, HostTensor};
+pub use load::{Progress, WeightFiles, load};
+pub use safetensors::{Header, TensorInfo};

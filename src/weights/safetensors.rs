@@ -1,0 +1,161 @@
+//! The header of a safetensors file, which may come from anyone.
+
+use safetensors::SafeTensorError;
+use safetensors::tensor::Metadata;
+
+use super::Dtype;
+use crate::error::{Error, Result};
+
+/// The length field before the header, bytes.
+pub const LENGTH_BYTES: u64 = 8;
+
+/// The longest header that is read, bytes; the format's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where a tensor lies in its file, and what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// The checkpoint key.
+    pub name: String,
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// The type, or its name if it is none of those that can be read.
+    pub dtype: std::result::Result<Dtype, String>,
+    /// First byte, from the file's start.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+/// The tensors of a file, in the order of their bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// The tensors, without gaps between them.
+    pub tensors: Vec<TensorInfo>,
+}
+
+impl Header {
+    /// The header's length from a file's first eight bytes, without those eight.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSafetensors`] when the file ends before the header does, or the length is
+    /// beyond the format's limit: nothing is allocated for it then.
+    pub fn length(file: &str, first: &[u8], file_size: u64) -> Result<u64> {
+        let Some(length) = first.first_chunk::<{ LENGTH_BYTES as usize }>() else {
+            return Err(invalid(file, format!("{file_size} bytes are too few")));
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER_BYTES {
+            return Err(invalid(file, format!("a header of {length} bytes is over the limit")));
+        }
+        if LENGTH_BYTES + length > file_size {
+            return Err(invalid(
+                file,
+                format!("the file has {file_size} bytes, its header alone {length}"),
+            ));
+        }
+        Ok(length)
+    }
+
+    /// Parses a file's beginning: the length field and the header.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSafetensors`] when it is no header, when tensors overlap, leave gaps, have
+    /// lengths that contradict their shapes, or end elsewhere than the file of `file_size` bytes.
+    pub fn parse(file: &str, bytes: &[u8], file_size: u64) -> Result<Self> {
+        let length = Self::length(file, bytes, file_size)?;
+        let data = LENGTH_BYTES + length;
+        let json = bytes
+            .get(LENGTH_BYTES as usize..data as usize)
+            .ok_or_else(|| invalid(file, "the header is cut off".into()))?;
+        // The crate's `Metadata` checks order, overlap, gaps and length against shape.
+        let metadata: Metadata = serde_json::from_slice(json)
+            .map_err(|e| invalid(file, SafeTensorError::from(e).to_string()))?;
+        let mut tensors: Vec<TensorInfo> = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| TensorInfo {
+                name,
+                shape: info.shape.clone(),
+                dtype: match info.dtype {
+                    safetensors::Dtype::F16 => Ok(Dtype::F16),
+                    safetensors::Dtype::BF16 => Ok(Dtype::Bf16),
+                    safetensors::Dtype::F32 => Ok(Dtype::F32),
+                    other => Err(format!("{other:?}")),
+                },
+                start: data + info.data_offsets.0 as u64,
+                end: data + info.data_offsets.1 as u64,
+            })
+            .collect();
+        tensors.sort_by_key(|tensor| (tensor.start, tensor.end));
+        let end = tensors.last().map_or(data, |tensor| tensor.end);
+        if end != file_size {
+            return Err(invalid(
+                file,
+                format!("its tensors end at byte {end}, the file has {file_size}"),
+            ));
+        }
+        Ok(Self { tensors })
+    }
+}
+
+fn invalid(file: &str, message: String) -> Error {
+    Error::InvalidSafetensors { file: file.into(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(json: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Header> {
+        Header::parse("x.safetensors", bytes, bytes.len() as u64)
+    }
+
+    #[test]
+    fn tensors_come_in_the_order_of_their_bytes() {
+        let json = r#"{"__metadata__":{"format":"pt"},
+            "b":{"dtype":"F16","shape":[2],"data_offsets":[8,12]},
+            "a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
+        let header = parse(&file(json, 12)).expect("valid");
+        let start = 8 + json.len() as u64;
+        let names: Vec<_> = header.tensors.iter().map(|t| (t.name.as_str(), t.start)).collect();
+        assert_eq!(names, [("a", start), ("b", start + 8)]);
+        assert_eq!(header.tensors[1].dtype, Ok(Dtype::F16));
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let tensor = |offsets: &str| {
+            format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#)
+        };
+        let long = [u64::MAX.to_le_bytes(), [0; 8]].concat();
+        let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
+            "b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+        let overflow = r#"{"a":{"dtype":"F32","shape":[4611686018427387904,16],
+            "data_offsets":[0,8]}}"#;
+        let cases = [
+            vec![],
+            vec![1, 2, 3],
+            long,
+            file("not json", 0),
+            file(&tensor("[0,8]"), 7),
+            file(&tensor("[0,8]"), 9),
+            file(&tensor("[0,4]"), 4),
+            file(&tensor("[8,0]"), 8),
+            file(&tensor("[4,12]"), 12),
+            file(overlap, 12),
+            file(overflow, 8),
+        ];
+        for bytes in cases {
+            let error = parse(&bytes).expect_err("hostile");
+            assert_eq!(error.code(), "invalid-safetensors", "{error}");
+        }
+    }
+}
