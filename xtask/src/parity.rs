@@ -1,0 +1,58 @@
+//! `cargo xtask parity`: the reference cases of a folder, natively or in headless Chromium.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::args::Args;
+use crate::browser::Browser;
+use crate::package;
+use crate::process::{self, PACKAGE, Result};
+
+/// `cargo xtask parity DIR [--browser [--no-build]] [--only NAME]...`.
+pub fn run(mut args: Args) -> Result<u8> {
+    let only = args.values("--only")?;
+    let in_browser = args.flag("--browser");
+    let build = !args.flag("--no-build");
+    let folder = PathBuf::from(args.one("folder of cases")?);
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| format!("there is no folder {}: {error}", folder.display()))?;
+    if !in_browser {
+        return process::exit_code(&mut native(&folder, &only));
+    }
+    if build {
+        package::build(false)?;
+    }
+    process::exit_code(&mut browser(&folder, &only)?)
+}
+
+/// The test binary does the comparing, so that it is built as the tests are.
+fn native(folder: &Path, only: &[String]) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--package",
+        PACKAGE,
+        "--test",
+        "parity",
+        "--",
+    ]);
+    with_cases(&mut cargo, folder, only);
+    cargo
+}
+
+/// The comparison through the package that is in `pkg/`.
+pub fn browser(folder: &Path, only: &[String]) -> Result<Command> {
+    let mut node = Browser::set_up()?.node()?;
+    node.arg("tests/browser/parity.mjs");
+    with_cases(&mut node, folder, only);
+    Ok(node)
+}
+
+fn with_cases(command: &mut Command, folder: &Path, only: &[String]) {
+    command.arg(folder);
+    for name in only {
+        command.args(["--only", name]);
+    }
+}
