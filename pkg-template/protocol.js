@@ -1,0 +1,58 @@
+/**
+ * The messages between the page and the worker.
+ *
+ * Page to worker:
+ *   { kind: 'call', id, method, payload }   method: 'load', 'edit', 'decode' or 'memory'
+ *   { kind: 'abort', id }                   stop that call before its next step
+ * Worker to page:
+ *   { kind: 'event', id, event }            progress or a step of that call
+ *   { kind: 'result', id, value }
+ *   { kind: 'error', id, error }            made by `serializeError`
+ */
+
+import { InstructPix2PixError } from './errors.js';
+
+/** Causes deeper than this are cut: a cause may name itself. */
+const MAX_CAUSES = 8;
+
+/**
+ * A structured clone of an `Error` loses its `code`, and its `name` unless that is a standard one.
+ *
+ * @param {any} error
+ */
+export function serializeError(error, depth = 0) {
+  if (!(error instanceof Error)) return { message: String(error) };
+  const { name, message, code, stack, cause } = error;
+  const plain = { name, message, code, stack };
+  if (cause !== undefined && depth < MAX_CAUSES) plain.cause = serializeError(cause, depth + 1);
+  return plain;
+}
+
+/**
+ * @param {any} plain what `serializeError` made
+ * @returns {Error}
+ */
+export function deserializeError({ name, message, code, stack, cause }) {
+  const options = cause && { cause: deserializeError(cause) };
+  const error =
+    name === 'InstructPix2PixError'
+      ? new InstructPix2PixError(code, message, options)
+      : Object.assign(
+          new Error(message, options),
+          name && { name },
+          code !== undefined && { code },
+        );
+  if (stack) error.stack = stack;
+  return error;
+}
+
+/**
+ * The buffers of all typed arrays in `value`, to be moved instead of copied.
+ *
+ * @param {unknown} value
+ * @returns {ArrayBufferLike[]}
+ */
+export function buffersIn(value) {
+  if (ArrayBuffer.isView(value)) return [value.buffer];
+  return value && typeof value === 'object' ? Object.values(value).flatMap(buffersIn) : [];
+}

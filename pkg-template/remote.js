@@ -1,0 +1,82 @@
+import { InstructPix2PixError } from './errors.js';
+import { buffersIn, deserializeError } from './protocol.js';
+
+/** `Engine`'s twin: the same methods, carried out by an engine in a module worker. */
+export class RemoteEngine {
+  #worker;
+  #calls = new Map();
+  #nextId = 0;
+  #dead;
+
+  constructor() {
+    // Bundlers find the worker by this exact form.
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+    this.#worker.onmessage = ({ data }) => this.#receive(data);
+    this.#worker.onmessageerror = () => this.#die('a message could not be read');
+    // A script that cannot be loaded gives a bare event without a message.
+    this.#worker.onerror = ({ message }) => this.#die(message || 'its script could not be loaded');
+  }
+
+  load(options, notify, signal) {
+    return this.#call('load', options, { notify, signal });
+  }
+
+  edit(request, notify, signal) {
+    return this.#call('edit', request, { notify, signal, transfer: buffersIn(request.images) });
+  }
+
+  decode(bytes) {
+    return this.#call('decode', bytes, { transfer: [bytes.buffer] });
+  }
+
+  memory() {
+    return this.#call('memory');
+  }
+
+  /** Ends the worker; the browser frees its memory and its GPU device. */
+  async dispose() {
+    this.#end(new InstructPix2PixError('disposed', 'the pipeline was disposed'));
+  }
+
+  /** @returns {Promise<any>} settles when the worker answers, also after an abort */
+  #call(method, payload, { notify, signal, transfer = [] } = {}) {
+    return new Promise((resolve, reject) => {
+      if (this.#dead) throw this.#dead;
+      const id = this.#nextId++;
+      try {
+        this.#worker.postMessage({ kind: 'call', id, method, payload }, transfer);
+      } catch (cause) {
+        throw new InstructPix2PixError(
+          'invalid-argument',
+          `an option cannot be sent to the worker: ${cause.message}`,
+          { cause },
+        );
+      }
+      const onAbort = () => this.#worker.postMessage({ kind: 'abort', id });
+      signal?.addEventListener('abort', onAbort);
+      const settle = (action) => (value) => {
+        this.#calls.delete(id);
+        signal?.removeEventListener('abort', onAbort);
+        action(value);
+      };
+      this.#calls.set(id, { notify, resolve: settle(resolve), reject: settle(reject) });
+    });
+  }
+
+  #receive({ kind, id, event, value, error }) {
+    const call = this.#calls.get(id);
+    if (kind === 'event') call?.notify(event);
+    else if (kind === 'result') call?.resolve(value);
+    else call?.reject(deserializeError(error));
+  }
+
+  #die(why) {
+    this.#end(new InstructPix2PixError('engine', `the worker died: ${why}. Load the model again`));
+  }
+
+  #end(error) {
+    this.#dead ??= error;
+    this.#worker.terminate();
+    for (const call of [...this.#calls.values()]) call.reject(this.#dead);
+  }
+}

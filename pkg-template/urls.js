@@ -1,0 +1,33 @@
+import { InstructPix2PixError } from './errors.js';
+
+/** `owner/name`, as the Hugging Face Hub spells repository ids. */
+const HUB_ID = /^[\w.-]+\/[\w.-]+$/;
+
+/**
+ * Resolves against the page (or the calling worker), not against the package's own files.
+ *
+ * @param {string | URL} url
+ */
+export function absoluteUrl(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  try {
+    return new URL(url, base).href;
+  } catch (cause) {
+    throw new InstructPix2PixError('invalid-argument', `${url} is not a URL`, { cause });
+  }
+}
+
+/**
+ * @param {unknown} model
+ * @returns {string} a Hub id as it is, a URL as an absolute one
+ */
+export function resolveModel(model) {
+  const text = String(model);
+  if (/^[./]/.test(text) || text.includes('://')) return absoluteUrl(text);
+  if (HUB_ID.test(text)) return text;
+  throw new InstructPix2PixError(
+    'invalid-argument',
+    `model: ${JSON.stringify(text)} is neither a Hub id ("owner/name") nor a URL ` +
+      '("https://…", "/…", "./…")',
+  );
+}
