@@ -150,7 +150,7 @@ fn run_stages(stages: &[Stage], full: bool) -> Vec<(&'static str, Outcome, f64)>
 }
 
 fn native_tests() -> Result {
-    process::run(process::cargo().args(["test", "--workspace"]))
+    process::run(process::cargo().args(["test", "--workspace", "--no-fail-fast"]))
 }
 
 fn browser_set_up() -> Result {
