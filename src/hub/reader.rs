@@ -35,13 +35,16 @@ impl<'a> FileReader<'a> {
     pub async fn open(fetch: &'a dyn Fetch, source: &ModelSource, path: &str) -> Result<Self> {
         let mut request = request(source, path);
         request.range = Some(0..1);
-        let response = get(fetch, &request).await?;
+        let mut response = get(fetch, &request).await?;
+        request.range = None;
+        if response.partial && response.total.is_none() {
+            // Another origin that does not expose `Content-Range`; `Content-Length` always is.
+            response = get(fetch, &request).await?;
+        }
         let size = match response.total {
             Some(size) => size,
-            // No length told: an empty or a generated file. Count it.
             None => read_all(response.body).await?.len() as u64,
         };
-        request.range = None;
         Ok(Self { fetch, request, size, position: 0, chunks: None, buffered: VecDeque::new() })
     }
 

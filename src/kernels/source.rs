@@ -1,9 +1,8 @@
 //! Hand-written WGSL on Burn's buffers.
 
-use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
 use burn_wgpu::{CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous};
-use cubecl::ir::BufferIOAttr;
+use cubecl::ir::attributes::BufferIOAttr;
 use cubecl::prelude::{CubeCount, KernelId};
 use cubecl::server::KernelArguments;
 
@@ -66,8 +65,8 @@ impl Wgsl {
         for (tensor, access) in buffers {
             let tensor = into_contiguous((*tensor).clone());
             let io = match access {
-                Access::Read => BufferIOAttr::Read,
-                Access::Write => BufferIOAttr::Write,
+                Access::Read => BufferIOAttr::ReadOnly,
+                Access::Write => BufferIOAttr::WriteOnly,
             };
             arguments = arguments.with_buffer_io(tensor.handle.binding(), io);
         }

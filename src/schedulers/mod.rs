@@ -3,7 +3,41 @@
 //! Tables live on the host in `f64`; a step is a few [`combine`](crate::kernels::combine)s of
 //! tensors. Noise is an argument and never drawn here, so that a seed, or a recording, decides it.
 
+mod betas;
+mod class;
+mod config;
+mod ddim;
+mod ddpm;
+mod deis_multistep;
+mod distilled;
+mod dpmsolver_multistep;
+mod dpmsolver_singlestep;
+mod edm_euler;
+mod euler_ancestral_discrete;
+mod euler_discrete;
+mod heun_discrete;
+mod k_diffusion;
+mod k_dpm_2_ancestral_discrete;
+mod k_dpm_2_discrete;
+mod lcm;
+mod lms_discrete;
+mod pndm;
+mod prediction;
+mod sigmas;
+mod solver;
+mod spacing;
+mod table;
+mod tcd;
+mod unipc_multistep;
+
 use burn::tensor::Tensor;
+
+pub use class::{SchedulerClass, from_config};
+pub use config::{
+    AlgorithmType, BetaSchedule, FinalSigmasType, InterpolationType, PredictionType,
+    SchedulerConfig, SigmaSchedule, SolverType, TimestepSpacing, TimestepType, VarianceType,
+};
+pub use table::Table;
 
 use crate::error::Result;
 
@@ -15,7 +49,8 @@ pub enum Timesteps {
     Count(usize),
     /// These timesteps, descending (`timesteps`).
     Custom(Vec<f64>),
-    /// These noise levels, descending, without the final one (`sigmas`).
+    /// These noise levels, descending, the final one included (`sigmas` of Euler); for EDM, which
+    /// reads them as places on its own scale, 0 for the noisiest to 1.
     Sigmas(Vec<f64>),
 }
 
@@ -26,7 +61,8 @@ pub struct StepInput<'a> {
     pub model_output: &'a Tensor<4>,
     /// The sample that went through [`Scheduler::scale_model_input`], unscaled, `[B, H, W, C]`.
     pub sample: &'a Tensor<4>,
-    /// Standard normal noise of the sample's shape; present when [`Scheduler::needs_noise`] said so.
+    /// Standard normal noise of the sample's shape; present when [`Scheduler::needs_noise`] said
+    /// so.
     pub noise: Option<&'a Tensor<4>>,
 }
 
@@ -35,7 +71,8 @@ pub struct StepInput<'a> {
 pub struct StepOutput {
     /// The sample at the next noise level, `[B, H, W, C]`.
     pub prev_sample: Tensor<4>,
-    /// The denoised sample as this step predicts it, where the algorithm has one.
+    /// The denoised sample as this step predicts it, where diffusers' class returns one; LCM calls
+    /// it `denoised`, and TCD returns its partly noised `pred_noised_sample`.
     pub pred_original_sample: Option<Tensor<4>>,
 }
 
@@ -73,23 +110,33 @@ impl Default for StepOptions {
 ///
 /// Calls go in order: [`set_timesteps`](Self::set_timesteps), then for each of
 /// [`timesteps`](Self::timesteps) one [`scale_model_input`](Self::scale_model_input), perhaps
-/// [`needs_noise`](Self::needs_noise), and one [`step`](Self::step). The scheduler counts the steps itself.
+/// [`needs_noise`](Self::needs_noise), and one [`step`](Self::step). The scheduler counts the
+/// steps itself.
 pub trait Scheduler: std::fmt::Debug {
     /// Computes the tables and forgets earlier steps.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) when the algorithm cannot take that
-    /// many steps, or takes no custom ones.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) when the algorithm cannot take
+    /// that many steps, or takes no custom ones.
     fn set_timesteps(&mut self, timesteps: &Timesteps, options: StepOptions) -> Result<()>;
 
-    /// The timesteps to call the model with, in order; one entry per model call.
-    fn timesteps(&self) -> &[f64];
+    /// The table that [`set_timesteps`](Self::set_timesteps) made, and the place in it.
+    fn table(&self) -> &Table;
 
-    /// The noise levels, one more than the timesteps; empty for schedulers without.
-    fn sigmas(&self) -> &[f64];
+    /// The timesteps to call the model with, in order; one entry per model call.
+    fn timesteps(&self) -> &[f64] {
+        self.table().timesteps()
+    }
+
+    /// The noise levels, at least one more than the timesteps; empty for schedulers without.
+    fn sigmas(&self) -> &[f64] {
+        self.table().sigmas()
+    }
 
     /// The factor for the initial noise.
-    fn init_noise_sigma(&self) -> f64;
+    fn init_noise_sigma(&self) -> f64 {
+        self.table().init_noise_sigma()
+    }
 
     /// Model calls per inference step: 1, or 2 for second-order methods.
     fn order(&self) -> usize {

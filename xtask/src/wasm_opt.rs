@@ -11,7 +11,7 @@ use crate::{browser, files};
 /// Smallest first, with the features that rustc's wasm32 target uses (`rustc --print cfg`) and the
 /// vector instructions, which every browser with WebGPU has.
 const OPTIONS: &[&str] = &[
-    "-Oz",
+    "-O1",
     "--enable-bulk-memory",
     "--enable-bulk-memory-opt",
     "--enable-multivalue",

@@ -1,5 +1,6 @@
 //! Two halves in a `u32` back to floats.
 
+#[cfg(feature = "flex")]
 mod reference;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};

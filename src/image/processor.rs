@@ -1,0 +1,69 @@
+//! Pictures to the VAE's input and back.
+//!
+//! Source: diffusers `image_processor.py`, `VaeImageProcessor`.
+
+use super::{Filter, RgbImage, resize};
+use crate::error::{Error, Result};
+
+/// `VaeImageProcessor`: sizes become multiples of the VAE's factor, samples go to -1 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VaeImageProcessor {
+    /// Pixels along one axis for each latent.
+    pub vae_scale_factor: usize,
+}
+
+/// The smallest side of a picture that is edited, pixels.
+const MIN_SIDE: usize = 8;
+
+impl VaeImageProcessor {
+    /// Resizes `picture` with Lanczos to `size` (height, width; its own when absent), both rounded
+    /// down to multiples of the factor, and returns height, width and samples in -1 to 1,
+    /// `[H, W, 3]`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when a side is under 8 pixels, or under one latent.
+    pub fn preprocess(
+        &self,
+        picture: &RgbImage,
+        size: Option<[usize; 2]>,
+    ) -> Result<([usize; 2], Vec<f32>)> {
+        let [height, width] = size.unwrap_or([picture.height, picture.width]);
+        let least = MIN_SIDE.max(self.vae_scale_factor);
+        if height < least || width < least {
+            return Err(Error::argument(
+                "image",
+                format!("{width} x {height} pixels; both sides need at least {least}"),
+            ));
+        }
+        let round = |side: usize| side - side % self.vae_scale_factor;
+        let (height, width) = (round(height), round(width));
+        let picture = resize(picture, width, height, Filter::Lanczos);
+        let samples = picture.data.iter().map(|&x| 2.0 * (f32::from(x) / 255.0) - 1.0).collect();
+        Ok(([height, width], samples))
+    }
+
+    /// The VAE's output in about -1 to 1 to samples in 0 to 1.
+    pub fn denormalize(&self, samples: &[f32]) -> Vec<f32> {
+        samples.iter().map(|x| (x / 2.0 + 0.5).clamp(0.0, 1.0)).collect()
+    }
+}
+
+/// Samples in 0 to 1 to bytes; halves go to the even neighbour, as numpy rounds.
+pub fn to_u8(samples: &[f32]) -> Vec<u8> {
+    samples.iter().map(|x| (x * 255.0).round_ties_even() as u8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pictures_are_refused() {
+        let processor = VaeImageProcessor { vae_scale_factor: 8 };
+        for (width, height) in [(7, 64), (64, 7), (0, 0)] {
+            let picture = RgbImage::new(width, height, vec![0; width * height * 3]).expect("valid");
+            let error = processor.preprocess(&picture, None).expect_err("too small");
+            assert_eq!(error.code(), "invalid-argument");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The crate as JavaScript sees it. Converts and delegates; the package's hand-written modules
+//! stand on this.
+
+mod convert;
+mod error;
+mod observer;
+
+use js_sys::{Function, Object};
+use wasm_bindgen::prelude::*;
+use web_sys::AbortSignal;
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::hub::{BrowserFetch, ModelSource, sleep};
+use crate::image::decode;
+use crate::models::{Placement, WeightDtype};
+use crate::pipeline::{
+    LoadEvent, LoadOptions, NoiseSource, RecordedNoise, StableDiffusionInstructPix2PixPipeline,
+    TorchGenerator,
+};
+use convert::{EditOptions, PipelineOptions, object};
+use error::JsResult;
+use observer::JsObserver;
+
+/// How often an adapter is asked for before the browser is believed that it has none.
+const ADAPTER_ATTEMPTS: u32 = 10;
+
+/// Between those, milliseconds.
+const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[wasm_bindgen(start)]
+fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Pipeline {
+    inner: StableDiffusionInstructPix2PixPipeline,
+    model: String,
+    adapter: String,
+}
+
+#[wasm_bindgen]
+impl Pipeline {
+    /// Loads a model, calling `on_progress` with events, until `signal` aborts.
+    pub async fn load(
+        options: JsValue,
+        on_progress: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<Pipeline> {
+        Ok(Self::load_inner(options, on_progress, signal).await?)
+    }
+
+    /// Edits pictures, calling `on_step` after each model call, until it returns `false` or
+    /// `signal` aborts.
+    pub async fn edit(
+        &self,
+        request: JsValue,
+        on_step: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<JsValue> {
+        let options: EditOptions = convert::parse(request, "options")?;
+        let request = options.request()?;
+        let seed = options.seed()?;
+        let mut noise: Box<dyn NoiseSource> = match options.noises() {
+            Some(values) => Box::new(RecordedNoise::new(values)),
+            None => Box::new(TorchGenerator::new(seed)),
+        };
+        let mut observer = JsObserver::new(on_step, signal);
+        let output = self.inner.edit(&request, &mut *noise, &mut observer).await?;
+        Ok(convert::output(output, seed))
+    }
+
+    /// What was loaded, and how it computes.
+    pub fn info(&self) -> Object {
+        let LoadOptions { placement, dtype } = self.inner.options();
+        let weights = match placement.weights {
+            WeightDtype::F16 => "float16",
+            WeightDtype::F32 => "float32",
+        };
+        let scheduler = self.inner.scheduler().class_name.as_deref();
+        object(&[
+            ("model", self.model.as_str().into()),
+            ("adapter", self.adapter.as_str().into()),
+            ("dtype", convert::dtype_name(*dtype).into()),
+            ("weightDtype", weights.into()),
+            ("scheduler", scheduler.into()),
+        ])
+    }
+}
+
+impl Pipeline {
+    async fn load_inner(
+        options: JsValue,
+        on_progress: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> Result<Self> {
+        let options: PipelineOptions = convert::parse(options, "options")?;
+        let source = ModelSource::parse(
+            &options.model,
+            options.revision.as_deref(),
+            options.endpoint.as_deref(),
+            options.token.as_deref(),
+        )?;
+        let gpu = request_gpu().await?;
+        let weights = options.weight_dtype();
+        let dtype = options.dtype(&gpu)?;
+        let placement = Placement { device: gpu.device, weights };
+        let fetch = BrowserFetch { signal };
+        let mut on_event = |event: LoadEvent<'_>| {
+            if let Some(callback) = &on_progress {
+                convert::call(callback, convert::load_event(event));
+            }
+        };
+        let options_ = LoadOptions { placement, dtype };
+        let inner = StableDiffusionInstructPix2PixPipeline::load(
+            &fetch,
+            &source,
+            options_,
+            &mut on_event,
+        )
+        .await?;
+        if let Some(callback) = &on_progress {
+            convert::call(callback, object(&[("type", "ready".into())]));
+        }
+        Ok(Self { inner, model: options.model, adapter: gpu.name })
+    }
+}
+
+/// Decodes a PNG, JPEG or WebP file to `{data, width, height}` with RGBA bytes, for hosts without a
+/// decoder and for pictures whose transparent pixels a canvas would lose.
+#[wasm_bindgen(js_name = decodeImage)]
+pub fn decode_image(bytes: &[u8]) -> JsResult<Object> {
+    let (width, height, rgba) = decode(bytes)?;
+    Ok(object(&[
+        ("data", js_sys::Uint8Array::from(rgba.as_slice()).into()),
+        ("width", (width as f64).into()),
+        ("height", (height as f64).into()),
+    ]))
+}
+
+/// Bytes of the module's memory, which only ever grows.
+#[wasm_bindgen(js_name = heapBytes)]
+pub fn heap_bytes() -> f64 {
+    let memory: js_sys::WebAssembly::Memory = wasm_bindgen::memory().unchecked_into();
+    let buffer: js_sys::ArrayBuffer = memory.buffer().unchecked_into();
+    f64::from(buffer.byte_length())
+}
+
+async fn request_gpu() -> Result<Gpu> {
+    let get = |object: &JsValue, key: &str| js_sys::Reflect::get(object, &key.into());
+    let global = js_sys::global();
+    if get(&global, "isSecureContext").is_ok_and(|secure| secure == JsValue::FALSE) {
+        return Err(Error::InsecureContext);
+    }
+    let gpu = get(&global, "navigator").and_then(|navigator| get(&navigator, "gpu"));
+    if !gpu.is_ok_and(|gpu| gpu.is_truthy()) {
+        return Err(Error::NoWebGpu);
+    }
+    let mut attempt = 1;
+    loop {
+        match Gpu::request().await {
+            Err(_) if attempt < ADAPTER_ATTEMPTS => sleep(ADAPTER_PAUSE).await,
+            result => return result,
+        }
+        attempt += 1;
+    }
+}

@@ -1,0 +1,181 @@
+//! CLIP's byte-pair encoding, as `CLIPTokenizerFast` of transformers does it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{self, Lowercase, NFC, Replace};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
+
+use crate::error::{Error, Result};
+
+/// Tokens of a text, start, end and padding included.
+pub const MAX_LENGTH: usize = 77;
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// What is split off as a word; everything else is dropped.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// A CLIP tokenizer.
+#[derive(Debug, Clone)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    start: u32,
+    end: u32,
+    pad: u32,
+}
+
+impl ClipTokenizer {
+    /// From the contents of `vocab.json`, `merges.txt` and `special_tokens_map.json` or
+    /// `tokenizer_config.json`, whichever there is, for the padding token.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] naming the file that cannot be read.
+    pub fn new(vocab: &str, merges: &str, settings: Option<&str>) -> Result<Self> {
+        let vocab: std::collections::HashMap<String, u32> =
+            serde_json::from_str(vocab).map_err(|e| Error::config("vocab.json", e))?;
+        let merges = merges
+            .lines()
+            .filter(|line| !line.starts_with("#version") && !line.is_empty())
+            .map(|line| match line.split_once(' ') {
+                Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+                None => Err(Error::config("merges.txt", format!("`{line}` is no pair"))),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocab.into_iter().collect::<ahash::AHashMap<_, _>>(), merges)
+            .continuing_subword_prefix(String::new())
+            .end_of_word_suffix("</w>".into())
+            .unk_token(END.into())
+            .build()
+            .map_err(|e| Error::config("merges.txt", e))?;
+        let mut tokenizer = Tokenizer::new(bpe);
+        let fail = |e| Error::config("vocab.json", e);
+        let spaces = normalizers::replace::ReplacePattern::Regex(r"\s+".into());
+        tokenizer
+            .with_normalizer(Some(normalizers::Sequence::new(vec![
+                NormalizerWrapper::from(NFC),
+                Replace::new(spaces, " ").map_err(fail)?.into(),
+                Lowercase.into(),
+            ])))
+            .map_err(fail)?;
+        let words = SplitPattern::Regex(WORDS.into());
+        let split = Split::new(words, SplitDelimiterBehavior::Removed, true).map_err(fail)?;
+        let bytes = ByteLevel::new(false, true, true);
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![split.into(), bytes.into()])));
+        let settings = match settings {
+            Some(json) => serde_json::from_str(json)
+                .map_err(|e| Error::config("tokenizer_config.json", e))?,
+            None => Settings::default(),
+        };
+        tokenizer.add_special_tokens(settings.special_tokens()).map_err(fail)?;
+        let id = |token: &str| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or_else(|| Error::config("vocab.json", format!("no token `{token}`")))
+        };
+        let (start, end) = (id(START)?, id(END)?);
+        let pad = id(settings.pad_token())?;
+        Ok(Self { tokenizer, start, end, pad })
+    }
+
+    /// The ids of `text` with start and end, neither cut nor padded.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the text cannot be encoded.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|e| Error::argument("prompt", e.to_string()))?;
+        let mut ids = vec![self.start];
+        ids.extend(encoding.get_ids());
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// The ids of `text`, cut and padded to [`MAX_LENGTH`]; the end token survives the cut.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_padded(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        if ids.len() > MAX_LENGTH {
+            ids.truncate(MAX_LENGTH - 1);
+            ids.push(self.end);
+        }
+        ids.resize(MAX_LENGTH, self.pad);
+        Ok(ids)
+    }
+}
+
+/// What counts of `tokenizer_config.json` or `special_tokens_map.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    added_tokens_decoder: BTreeMap<String, Special>,
+    pad_token: Option<Named>,
+}
+
+/// A token that is found in a text before anything else is.
+#[derive(Debug, Clone, Deserialize)]
+struct Special {
+    content: String,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    normalized: bool,
+}
+
+/// A token by its text, or by an object that has it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Text(String),
+    Special(Special),
+}
+
+impl Settings {
+    fn pad_token(&self) -> &str {
+        match &self.pad_token {
+            Some(Named::Text(content) | Named::Special(Special { content, .. })) => content,
+            None => END,
+        }
+    }
+
+    /// Start, end and padding, as far as the file does not list them itself, and what it lists.
+    fn special_tokens(&self) -> Vec<AddedToken> {
+        let default = |content: &str, normalized| Special {
+            content: content.to_owned(),
+            lstrip: false,
+            rstrip: false,
+            single_word: false,
+            normalized,
+        };
+        let mut tokens: Vec<Special> = self.added_tokens_decoder.values().cloned().collect();
+        for (content, normalized) in [(START, true), (END, true), (self.pad_token(), false)] {
+            if tokens.iter().all(|token| token.content != content) {
+                tokens.push(default(content, normalized));
+            }
+        }
+        tokens
+            .into_iter()
+            .map(|token| {
+                AddedToken::from(token.content, true)
+                    .lstrip(token.lstrip)
+                    .rstrip(token.rstrip)
+                    .single_word(token.single_word)
+                    .normalized(token.normalized)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,294 @@
+//! Whole edits.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use burn::tensor::{DType, Tensor};
+use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
+use instruct_pix2pix::pipeline::{
+    EditRequest, LoadEvent, LoadOptions, Observer, RecordedNoise, SchedulerChoice, Step,
+    StableDiffusionInstructPix2PixPipeline, Tap,
+};
+use instruct_pix2pix::schedulers::SchedulerConfig;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::compare::{Comparison, Tolerance};
+use super::components::placement;
+use super::tensors::{Golden, TensorFile};
+use super::{Case, Verdict};
+
+/// Everything that has been through the UNet.
+const LATENTS_TOLERANCE: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<CaseInfo>,
+}
+
+#[derive(Deserialize, Clone)]
+struct CaseInfo {
+    name: String,
+    pipeline: String,
+    model: String,
+    file: String,
+    scheduler_class: String,
+    scheduler_config: SchedulerConfig,
+    init_noise_sigma: f64,
+    call: Call,
+    image_kind: String,
+    nsfw_content_detected: Option<Vec<bool>>,
+    callback_on_step_end_calls: Option<Vec<(usize, f64)>>,
+    /// Whatever else makes a case special: `lora`, `freeu`, ...
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Deserialize, Clone)]
+struct Call {
+    prompt: Option<OneOrMany>,
+    negative_prompt: Option<OneOrMany>,
+    num_inference_steps: usize,
+    guidance_scale: f64,
+    image_guidance_scale: f64,
+    num_images_per_prompt: Option<usize>,
+    eta: Option<f64>,
+    output_type: Option<String>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+type Pipelines = RefCell<HashMap<PathBuf, Rc<StableDiffusionInstructPix2PixPipeline>>>;
+
+/// The cases of a folder.
+///
+/// # Errors
+/// When `cases.json` cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<Case<'_>>, String> {
+    let path = folder.join("cases.json");
+    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let json = std::fs::read_to_string(&path).map_err(|e| fail(&e))?;
+    // Python's JSON has infinities, which stand for "no bound", as null does.
+    let json = json.replace("-Infinity", "null").replace("Infinity", "null");
+    let cases: Cases = serde_json::from_str(&json).map_err(|e| fail(&e))?;
+    let pipelines: Rc<Pipelines> = Rc::default();
+    Ok(cases
+        .cases
+        .into_iter()
+        .map(|info| {
+            let pipelines = pipelines.clone();
+            Case { name: info.name.clone(), run: Box::new(move || run(folder, &info, &pipelines)) }
+        })
+        .collect())
+}
+
+/// What a case needs that the pipeline does not do.
+fn unsupported(info: &CaseInfo) -> Option<String> {
+    if info.pipeline != "sd" {
+        return Some(format!("pipeline {}", info.pipeline));
+    }
+    if info.image_kind != "pil" {
+        return Some(format!("image given as {}", info.image_kind));
+    }
+    if info.call.prompt.is_none() {
+        return Some("prompt_embeds".into());
+    }
+    let known = ["scheduler_from_model_folder", "legacy_callback_calls", "tensors", "component_dirs"];
+    let special = |(key, value): (&String, &Value)| {
+        let set = !value.is_null() && *value != Value::Bool(false) && *value != Value::Array(vec![]);
+        (set && !known.contains(&key.as_str())).then(|| key.clone())
+    };
+    if let Some(key) = info.other.iter().chain(&info.call.other).find_map(special) {
+        return Some(key);
+    }
+    let flagged = info.nsfw_content_detected.as_ref().is_some_and(|flags| flags.contains(&true));
+    if flagged {
+        return Some("safety checker".into());
+    }
+    let pairs_differ = info.call.num_images_per_prompt.unwrap_or(1) > 1
+        && info.call.prompt.clone().is_some_and(|prompt| prompt.into_vec().len() > 1);
+    pairs_differ.then(|| "diffusers pairs several prompts with the wrong pictures here".into())
+}
+
+/// Keeps what passes by.
+#[derive(Default)]
+struct Recorder {
+    ids: Vec<Vec<Vec<u32>>>,
+    values: HashMap<&'static str, Vec<f64>>,
+    text: Option<Tensor<3>>,
+    latents: HashMap<&'static str, Vec<Tensor<4>>>,
+    steps: Vec<(usize, f64)>,
+}
+
+impl Observer for Recorder {
+    fn step(&mut self, step: Step) -> std::ops::ControlFlow<()> {
+        self.steps.push((step.index, step.timestep));
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn tap(&mut self, name: &'static str, tap: Tap<'_>) {
+        match tap {
+            Tap::Ids(ids) => self.ids.push(ids.to_vec()),
+            Tap::Values(values) => {
+                self.values.insert(name, values.to_vec());
+            }
+            Tap::Text(text) => self.text = Some(text.clone()),
+            Tap::Latents(latents) => {
+                self.latents.entry(name).or_default().push(latents.clone());
+            }
+        }
+    }
+}
+
+fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
+    if let Some(what) = unsupported(info) {
+        return Verdict::Unsupported(what);
+    }
+    let file = TensorFile::open(&folder.join(&info.file));
+    let images = file.u8("image_u8");
+    let images = (0..images.shape[0]).map(|i| {
+        let image = images.at(i);
+        let [height, width, _] = image.dims();
+        RgbImage::new(width, height, image.values).expect("valid")
+    });
+    let call = info.call.clone();
+    let request = EditRequest {
+        images: images.collect(),
+        prompts: call.prompt.expect("checked before").into_vec(),
+        negative_prompts: call.negative_prompt.map(OneOrMany::into_vec),
+        num_images_per_prompt: call.num_images_per_prompt.unwrap_or(1),
+        num_inference_steps: call.num_inference_steps,
+        guidance_scale: call.guidance_scale,
+        image_guidance_scale: call.image_guidance_scale,
+        eta: call.eta.unwrap_or(0.0),
+        scheduler: Some(SchedulerChoice {
+            class_name: info.scheduler_class.clone(),
+            config: Some(info.scheduler_config.clone()),
+        }),
+        latents: Some(file.f32("latents_in").values),
+    };
+    let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
+    let pipeline = pipeline(&folder.join(&info.model), pipelines);
+    let mut recorder = Recorder::default();
+    let output = pollster::block_on(pipeline.edit(
+        &request,
+        &mut RecordedNoise::new(noises),
+        &mut recorder,
+    ));
+    match output {
+        Ok(output) => compare(info, &file, &recorder, &output.images).verdict(),
+        Err(error) => Verdict::Failed(error.to_string()),
+    }
+}
+
+/// A loaded pipeline, loaded once for all cases that use its model.
+fn pipeline(
+    model: &Path,
+    pipelines: &Pipelines,
+) -> Rc<StableDiffusionInstructPix2PixPipeline> {
+    let load = || {
+        let options = LoadOptions { placement: placement(), dtype: DType::F32 };
+        let fetch = Directory(model.to_owned());
+        let source = ModelSource::Base(String::new());
+        let mut on_event = |_: LoadEvent<'_>| {};
+        let load = StableDiffusionInstructPix2PixPipeline::load(
+            &fetch,
+            &source,
+            options,
+            &mut on_event,
+        );
+        Rc::new(pollster::block_on(load).unwrap_or_else(|e| panic!("{}: {e}", model.display())))
+    };
+    pipelines.borrow_mut().entry(model.to_owned()).or_insert_with(load).clone()
+}
+
+fn compare(
+    info: &CaseInfo,
+    file: &TensorFile,
+    recorder: &Recorder,
+    images: &[RgbImage],
+) -> Comparison {
+    let mut comparison = Comparison::default();
+    let floats = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    let timesteps = floats(&recorder.values["timesteps"]);
+    comparison.timesteps("timesteps", &timesteps, &file.f32("timesteps").values);
+    if let Some(sigmas) = file.find("sigmas") {
+        let ours = floats(&recorder.values["sigmas"]);
+        comparison.values("sigmas", &ours, &sigmas.values, Tolerance::Relative(1e-6));
+    }
+    for (i, ids) in recorder.ids.iter().enumerate() {
+        let name = format!("input_ids.{i}");
+        let ours: Vec<i32> = ids.iter().flatten().map(|id| *id as i32).collect();
+        comparison.equal(&name, &ours, &file.i32(&name).values);
+    }
+    let text = recorder.text.as_ref().expect("always tapped");
+    comparison.tensor("prompt_embeds", text, &file.f32("prompt_embeds"), 1e-5);
+    for (name, tolerance) in [("image_latents", 2e-5), ("latents_scaled", 1e-6)] {
+        comparison.picture(name, &recorder.latents[name][0], &file.f32(name), tolerance);
+    }
+    // The script that makes the goldens overwrites this one at every step: despite its name it is
+    // the last step's. A mended script would keep the first.
+    let golden = file.f32("unet_out_step0");
+    let outputs = &recorder.latents["unet_out"];
+    let first = comparison.is_close(&outputs[0], &golden, LATENTS_TOLERANCE);
+    let ours = if first { &outputs[0] } else { &outputs[outputs.len() - 1] };
+    comparison.picture("unet_out_step0", ours, &golden, LATENTS_TOLERANCE);
+    comparison.values(
+        "init_noise_sigma",
+        &[file.f32("latents_scaled").values[0] / file.f32("latents_in").values[0]],
+        &[info.init_noise_sigma as f32],
+        Tolerance::Relative(1e-6),
+    );
+    let mut each = |name: &'static str, golden: &Golden<f32>| {
+        for step in 0..golden.shape[0] {
+            let label = format!("{name}.{step}");
+            let ours = &recorder.latents[name][step];
+            comparison.picture(&label, ours, &golden.at(step), LATENTS_TOLERANCE);
+        }
+    };
+    each("noise_pred", &file.f32("noise_pred_first3"));
+    each("latents_steps", &file.f32("latents_steps"));
+    if let Some(calls) = &info.callback_on_step_end_calls {
+        let indices = |steps: &[(usize, f64)]| steps.iter().map(|step| step.0).collect::<Vec<_>>();
+        let timesteps =
+            |steps: &[(usize, f64)]| steps.iter().map(|step| step.1 as f32).collect::<Vec<_>>();
+        comparison.equal("steps", &indices(&recorder.steps), &indices(calls));
+        comparison.timesteps("steps", &timesteps(&recorder.steps), &timesteps(calls));
+    }
+    if info.call.output_type.as_deref() == Some("latent") {
+        return comparison;
+    }
+    for name in ["decode_in", "decoded"] {
+        let ours = &recorder.latents[name][0];
+        comparison.picture(name, ours, &file.f32(name), LATENTS_TOLERANCE);
+    }
+    let decoded = &recorder.latents["decoded"][0];
+    let decoded = decoded.clone().into_data().try_into_vec::<f32>().expect("f32");
+    let ours = VaeImageProcessor { vae_scale_factor: 8 }.denormalize(&decoded);
+    let golden = file.f32("image_out").values;
+    comparison.values("image_out", &ours, &golden, Tolerance::Absolute(1e-4));
+    let bytes = |values: &[u8]| values.iter().map(|x| f32::from(*x)).collect::<Vec<_>>();
+    let ours: Vec<u8> = images.iter().flat_map(|image| image.data.clone()).collect();
+    let golden = file.u8("image_out_u8").values;
+    comparison.values("image_out_u8", &bytes(&ours), &bytes(&golden), Tolerance::Absolute(1.0));
+    comparison
+}

@@ -1,0 +1,57 @@
+//! The parity runner: `cargo xtask parity DIR [--only NAME]...`, and without arguments a test on
+//! the fixtures of the repository.
+
+mod oracle;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use oracle::Verdict;
+
+fn main() -> ExitCode {
+    let mut folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle"));
+    let mut only = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--only" => only.extend(arguments.next()),
+            // What cargo and nextest pass to every test binary.
+            flag if flag.starts_with('-') => {}
+            path => folder = PathBuf::from(path),
+        }
+    }
+    let cases = match oracle::all(&folder) {
+        Ok(cases) => cases,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for case in cases {
+        let wanted = only.is_empty() || only.iter().any(|name| case.name.starts_with(name));
+        if !wanted {
+            continue;
+        }
+        let start = Instant::now();
+        let verdict = (case.run)();
+        let seconds = start.elapsed().as_secs_f32();
+        match verdict {
+            Verdict::Passed(figures) => {
+                passed += 1;
+                println!("ok   {}: {figures} [{seconds:.1} s]", case.name);
+            }
+            Verdict::Failed(why) => {
+                failed += 1;
+                println!("FAIL {}: {why} [{seconds:.1} s]", case.name);
+            }
+            Verdict::Unsupported(what) => {
+                skipped += 1;
+                println!("skip {}: unsupported: {what}", case.name);
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 || passed + skipped == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
