@@ -52,7 +52,7 @@ export class Engine {
   }
 
   memory() {
-    return this.#call(() => ({ wasmHeap: this.#glue.memory() }));
+    return this.#call(() => ({ wasmHeap: this.#glue.heapBytes() }));
   }
 
   /** Frees the model once the calls in progress have ended. */

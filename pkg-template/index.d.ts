@@ -164,7 +164,10 @@ export type ImageSource =
 
 /** What to edit, and how. */
 export interface EditOptions {
-  /** The picture to edit, at least 8 by 8 pixels. Its size is rounded down to multiples of 8. */
+  /**
+   * The picture to edit, at least 8 by 8 pixels. Its size is rounded down to multiples of the
+   * factor by which the model's VAE scales, 8 as a rule. Models like about 512 pixels best.
+   */
   image: ImageSource;
   /** The instruction, e.g. `'make it snowy'`. Only the first 75 tokens count. */
   prompt: string;

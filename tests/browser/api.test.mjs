@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import {
   encodePng,
+  endAfterMinutes,
   folder,
   launch,
   openPage,
@@ -15,6 +16,8 @@ import {
 import { breakModels } from './broken-models.mjs';
 
 const mounts = { '/pkg': pkg, '/models': `${repository}www/models` };
+endAfterMinutes(20);
+
 let browser, broken, page, problems, server;
 
 before(async () => {

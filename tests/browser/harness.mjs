@@ -26,6 +26,14 @@ function environment(name) {
   return value;
 }
 
+/** Ends the process when it hangs: what runs inside a page has no time limit. */
+export function endAfterMinutes(minutes) {
+  setTimeout(() => {
+    console.error(`not done after ${minutes} minutes`);
+    process.exit(1);
+  }, minutes * 60_000).unref();
+}
+
 /**
  * Serves a folder on loopback, and others below it.
  *
@@ -84,8 +92,8 @@ export function launch({ webgpu = true, args = [] } = {}) {
  */
 export async function openPage(browser, url, options) {
   const page = await browser.newPage(options);
-  // Software WebGPU is slow: calls have no limit of their own, the test runner has one.
-  page.setDefaultTimeout(0);
+  // Software WebGPU is slow.
+  page.setDefaultTimeout(5 * 60_000);
   const problems = [];
   page.on('pageerror', (error) => problems.push(`uncaught: ${error.stack ?? error}`));
   page.on('console', (message) => {
@@ -133,7 +141,7 @@ export function readSafetensors(bytes) {
         },
       ]) => {
         // A copy, because views need an aligned beginning.
-        const { buffer } = bytes.slice(headerEnd + begin, headerEnd + end);
+        const { buffer } = new Uint8Array(bytes.subarray(headerEnd + begin, headerEnd + end));
         return [name, { dtype, shape, data: new (VIEWS[dtype] ?? Uint8Array)(buffer) }];
       },
     ),
