@@ -1,5 +1,6 @@
 import { InstructPix2PixError } from './errors.js';
 import { readImage } from './image.js';
+import { EDIT_OPTIONS, LOAD_OPTIONS, checkOptions } from './options.js';
 import { task } from './task.js';
 import { absoluteUrl, resolveModel } from './urls.js';
 
@@ -29,6 +30,7 @@ export class Client {
       [signal, this.#disposed.signal],
       onStep,
       async (notify, stop) => {
+        checkOptions({ seed, ...options }, EDIT_OPTIONS);
         const decode = (bytes) => this.#engine.decode(bytes);
         const [pixels] = await Promise.all([readImage(image, decode, stop), turn]);
         stop.throwIfAborted();
@@ -66,6 +68,7 @@ export class Client {
  */
 export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
+  checkOptions(options, LOAD_OPTIONS);
   const request = { ...options, model: resolveModel(model) };
   if (request.endpoint !== undefined) request.endpoint = absoluteUrl(request.endpoint);
   const engine = createEngine();

@@ -17,6 +17,7 @@ async function start(importGlue) {
     started = undefined; // the network may be back at the next try
     throw new InstructPix2PixError('engine', `the engine could not be started: ${cause.message}`, {
       cause,
+      retryable: true,
     });
   }
 }

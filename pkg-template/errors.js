@@ -3,12 +3,13 @@ export class InstructPix2PixError extends Error {
   /**
    * @param {import('./index.js').InstructPix2PixErrorCode} code
    * @param {string} message
-   * @param {{ cause?: unknown }} [options]
+   * @param {{ cause?: unknown, retryable?: boolean }} [options]
    */
-  constructor(code, message, options) {
-    super(message, options);
+  constructor(code, message, { cause, retryable = false } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
     this.name = 'InstructPix2PixError';
     this.code = code;
+    this.retryable = retryable;
   }
 }
 
@@ -22,8 +23,7 @@ export class InstructPix2PixError extends Error {
 export function fromEngine(thrown) {
   if (thrown instanceof InstructPix2PixError) return thrown;
   if (thrown?.name === 'InstructPix2PixError') {
-    const options = thrown.cause === undefined ? undefined : { cause: thrown.cause };
-    return new InstructPix2PixError(thrown.code, thrown.message, options);
+    return new InstructPix2PixError(thrown.code, thrown.message, thrown);
   }
   return new InstructPix2PixError('engine', `the engine failed: ${thrown?.message ?? thrown}`, {
     cause: thrown,

@@ -123,16 +123,19 @@ function isOpaque(data) {
 async function download(url, signal) {
   try {
     const response = await fetch(url, { signal });
-    if (response.ok) return await response.blob();
+    const { ok, status } = response;
+    if (ok) return await response.blob();
     throw new InstructPix2PixError(
-      response.status === 404 ? 'not-found' : 'http-status',
-      `${url} answered with HTTP status ${response.status}`,
+      status === 404 ? 'not-found' : 'http-status',
+      `${url} answered with HTTP status ${status}`,
+      { retryable: status === 408 || status === 429 || status >= 500 },
     );
   } catch (cause) {
     if (signal.aborted) throw signal.reason;
     if (cause instanceof InstructPix2PixError) throw cause;
     throw new InstructPix2PixError('network', `${url} could not be read: ${cause.message}`, {
       cause,
+      retryable: true,
     });
   }
 }

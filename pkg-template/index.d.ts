@@ -278,9 +278,15 @@ export interface MemoryInfo {
  * with their signal's own reason instead, and callbacks that throw with what they threw.
  */
 export class InstructPix2PixError extends Error {
-  constructor(code: InstructPix2PixErrorCode, message: string, options?: { cause?: unknown });
+  constructor(
+    code: InstructPix2PixErrorCode,
+    message: string,
+    options?: { cause?: unknown; retryable?: boolean },
+  );
   readonly name: 'InstructPix2PixError';
   readonly code: InstructPix2PixErrorCode;
+  /** Whether the same call may succeed later: the connection broke off, the server was busy. */
+  readonly retryable: boolean;
 }
 
 export type InstructPix2PixErrorCode =

@@ -16,14 +16,14 @@ import { InstructPix2PixError } from './errors.js';
 const MAX_CAUSES = 8;
 
 /**
- * A structured clone of an `Error` loses its `code`, and its `name` unless that is a standard one.
+ * A structured clone of an `Error` loses its fields, and its `name` unless that is a standard one.
  *
  * @param {any} error
  */
 export function serializeError(error, depth = 0) {
-  if (!(error instanceof Error)) return { message: String(error) };
-  const { name, message, code, stack, cause } = error;
-  const plain = { name, message, code, stack };
+  if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
+  const { name, message, code, retryable, stack, cause } = error;
+  const plain = { name, message, code, retryable, stack };
   if (cause !== undefined && depth < MAX_CAUSES) plain.cause = serializeError(cause, depth + 1);
   return plain;
 }
@@ -32,17 +32,13 @@ export function serializeError(error, depth = 0) {
  * @param {any} plain what `serializeError` made
  * @returns {Error}
  */
-export function deserializeError({ name, message, code, stack, cause }) {
-  const options = cause && { cause: deserializeError(cause) };
+export function deserializeError({ name, message, code, retryable, stack, cause: plainCause }) {
+  const cause = plainCause && deserializeError(plainCause);
   const error =
     name === 'InstructPix2PixError'
-      ? new InstructPix2PixError(code, message, options)
-      : Object.assign(
-          new Error(message, options),
-          name && { name },
-          code !== undefined && { code },
-        );
-  if (stack) error.stack = stack;
+      ? new InstructPix2PixError(code, message, { cause, retryable })
+      : Object.assign(new Error(message, { cause }), { name, code });
+  error.stack = stack;
   return error;
 }
 

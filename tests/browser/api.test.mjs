@@ -129,7 +129,9 @@ describe('loading', () => {
   });
 
   test('a server that is not there', async () => {
-    assertError(await refused('https://localhost:1/model'), 'network', /localhost:1/);
+    const error = await refused('https://localhost:1/model');
+    assertError(error, 'network', /localhost:1/);
+    assert.equal(error.retryable, true);
   });
 
   test('a name that is neither id nor URL', async () => {
@@ -138,11 +140,11 @@ describe('loading', () => {
     }
   });
 
-  test('an option that cannot be sent to the worker', async () => {
-    const error = await page.evaluate(() =>
-      attempt(InstructPix2Pix.fromPretrained(tiny, { token: () => {} })),
-    );
-    assertError(error, 'invalid-argument');
+  test('an option of another type, or none of its name', async () => {
+    assertError(await refused('/models/tiny-random', { token: 7 }), 'invalid-argument', /token/);
+    assertError(await refused('/models/tiny-random', { dtyp: '' }), 'invalid-argument', /dtyp/);
+    const dtype = await refused('/models/tiny-random', { dtype: 'int8' });
+    assertError(dtype, 'invalid-argument', /dtype|int8/);
   });
 
   test('broken models', async (t) => {
@@ -308,6 +310,14 @@ describe('arguments of edit()', () => {
       assertError(await refused(options), 'invalid-argument', new RegExp(argument));
     });
   }
+
+  test('an option that cannot be sent to the worker', async () => {
+    const error = await page.evaluate(async () => {
+      const scheduler = { _class_name: 'DDIMScheduler', step() {} };
+      return attempt((await worker()).edit({ ...quick, image: picture(), scheduler }));
+    });
+    assertError(error, 'invalid-argument', /worker/);
+  });
 
   test('a picture under 8 pixels', async () => {
     assertError(await refused({}, [7, 16]), 'invalid-argument', /7/);

@@ -26,10 +26,11 @@ export async function attempt(promise) {
     await promise;
     return { resolved: true };
   } catch (error) {
-    const { name, code, message, cause } = error ?? {};
+    const { name, code, retryable, message, cause } = error ?? {};
     return {
       name,
       code,
+      retryable,
       message,
       cause: cause && { name: cause.name, message: cause.message },
       isPackageError: error instanceof (await import('/pkg/index.js')).InstructPix2PixError,
