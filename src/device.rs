@@ -31,8 +31,11 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when there is no adapter, or it refuses a device.
     pub async fn request() -> Result<Self> {
-        let backends =
-            if cfg!(target_family = "wasm") { wgpu::Backends::BROWSER_WEBGPU } else { wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 };
+        let backends = if cfg!(target_family = "wasm") {
+            wgpu::Backends::BROWSER_WEBGPU
+        } else {
+            wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12
+        };
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends,
             ..wgpu::InstanceDescriptor::new_without_display_handle()

@@ -41,7 +41,9 @@ pub enum Error {
         message: String,
     },
     /// The weight file lacks a tensor that the configuration asks for.
-    #[error("{file} has no tensor `{name}` (expected shape {expected:?}); does config.json belong to these weights?")]
+    #[error(
+        "{file} has no tensor `{name}` (expected shape {expected:?}); does config.json belong to these weights?"
+    )]
     MissingTensor {
         /// The file's path inside the model.
         file: String,
@@ -95,7 +97,9 @@ pub enum Error {
         message: String,
     },
     /// A picture could not be decoded.
-    #[error("the picture could not be decoded: {message}; PNG, JPEG and WebP can be read everywhere")]
+    #[error(
+        "the picture could not be decoded: {message}; PNG, JPEG and WebP can be read everywhere"
+    )]
     ImageDecode {
         /// What the decoder says.
         message: String,
@@ -107,10 +111,14 @@ pub enum Error {
     #[error("WebGPU needs a secure context: serve the page over https, or from localhost")]
     InsecureContext,
     /// The browser has no WebGPU.
-    #[error("this browser has no WebGPU; Chrome and Edge 113, Safari 26 and Firefox 141 or later have it")]
+    #[error(
+        "this browser has no WebGPU; Chrome and Edge 113, Safari 26 and Firefox 141 or later have it"
+    )]
     NoWebGpu,
     /// The browser has WebGPU, but no adapter that can be used.
-    #[error("no WebGPU adapter: {message}. Chrome and Edge 113, Safari 26 and Firefox 141 or later have WebGPU; hardware acceleration must be on in the browser's settings, and chrome://gpu tells why an adapter is blocked")]
+    #[error(
+        "no WebGPU adapter: {message}. Chrome and Edge 113, Safari 26 and Firefox 141 or later have WebGPU; hardware acceleration must be on in the browser's settings, and chrome://gpu tells why an adapter is blocked"
+    )]
     NoAdapter {
         /// The cause as the platform tells it.
         message: String,

@@ -69,8 +69,9 @@ impl ClipTokenizer {
         let bytes = ByteLevel::new(false, true, true);
         tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![split.into(), bytes.into()])));
         let settings = match settings {
-            Some(json) => serde_json::from_str(json)
-                .map_err(|e| Error::config("tokenizer_config.json", e))?,
+            Some(json) => {
+                serde_json::from_str(json).map_err(|e| Error::config("tokenizer_config.json", e))?
+            }
             None => Settings::default(),
         };
         tokenizer.add_special_tokens(settings.special_tokens()).map_err(fail)?;

@@ -19,12 +19,7 @@ fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2P
     let options = LoadOptions { placement, dtype: DType::F32 };
     let source = ModelSource::Base(String::new());
     let fetch = Directory(folder);
-    let load = StableDiffusionInstructPix2PixPipeline::load(
-        &fetch,
-        &source,
-        options,
-        on_event,
-    );
+    let load = StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options, on_event);
     pollster::block_on(load).expect("loads")
 }
 

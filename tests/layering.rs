@@ -68,14 +68,17 @@ fn nothing_uses_what_stands_above_it() {
             let end = used.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
             let used = used[..end.unwrap_or(used.len())].replace("::", "/");
             // `weights` re-exports what is below the models; its own files say which they mean.
-            let of_weights = matches!(used.as_str(), "weights/HostTensor" | "weights/Dtype" | "weights/");
+            let of_weights =
+                matches!(used.as_str(), "weights/HostTensor" | "weights/Dtype" | "weights/");
             if !of_weights && layer(&used).is_some_and(|layer| layer > own) {
                 wrong.push(format!("src/{name} uses {used}"));
             }
         }
         let (_, allowed) = LAYERS[own];
         let mentions = |names: &[&str]| {
-            names.iter().any(|name| code.contains(&format!("use {name}::")) || code.contains(&format!(" {name}::")))
+            names.iter().any(|name| {
+                code.contains(&format!("use {name}::")) || code.contains(&format!(" {name}::"))
+            })
         };
         if !allowed.contains(&"burn") && mentions(&["burn"]) {
             wrong.push(format!("src/{name} uses Burn"));

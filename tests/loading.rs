@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use half::bf16;
 use instruct_pix2pix::hub::{Directory, ModelSource};
-use instruct_pix2pix::models::{
-    ClipTextConfig, ClipTextModel, Placement, WeightDtype,
-};
+use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{LoadOptions, StableDiffusionInstructPix2PixPipeline};
 use instruct_pix2pix::weights::{self, WeightFiles};
 use instruct_pix2pix::{Error, Result};
@@ -161,15 +159,24 @@ fn broken_models_are_typed_errors() {
     let mut truncated = serialize(&tiny_tensors());
     truncated.truncate(truncated.len() - 100);
     let cases: [(&str, Vec<u8>); 4] = [
-        ("missing-tensor", change(&|tensors| {
-            tensors.remove(name);
-        })),
-        ("shape-mismatch", change(&|tensors| {
-            tensors.insert(name.into(), (Dtype::F16, vec![8], vec![0; 16]));
-        })),
-        ("unsupported-dtype", change(&|tensors| {
-            tensors.insert(name.into(), (Dtype::I64, vec![16], vec![0; 128]));
-        })),
+        (
+            "missing-tensor",
+            change(&|tensors| {
+                tensors.remove(name);
+            }),
+        ),
+        (
+            "shape-mismatch",
+            change(&|tensors| {
+                tensors.insert(name.into(), (Dtype::F16, vec![8], vec![0; 16]));
+            }),
+        ),
+        (
+            "unsupported-dtype",
+            change(&|tensors| {
+                tensors.insert(name.into(), (Dtype::I64, vec![16], vec![0; 128]));
+            }),
+        ),
         ("invalid-safetensors", truncated),
     ];
     for (code, bytes) in cases {

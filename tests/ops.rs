@@ -38,7 +38,8 @@ fn assert_close<const D: usize>(ours: Tensor<D>, expected: &[f64]) {
     let ours = ours.into_data().try_into_vec::<f32>().expect("f32");
     assert_eq!(ours.len(), expected.len());
     let scale = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
-    let peak = ours.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    let peak =
+        ours.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
     assert!(ours.iter().all(|x| x.is_finite()));
     assert!(peak <= 2e-6 * scale, "peak {peak:e} of {scale}");
 }
@@ -154,8 +155,15 @@ fn conv2d_strides_pads_upsamples_and_adds() {
         case([1, 1], [1, 1], 3, 1, [1; 4], false, true),
     ];
     let mut numbers = Numbers(4);
-    for Case { size: [h, w], channels: [inputs, outputs], kernel, stride, padding, upsample, residual } in
-        cases
+    for Case {
+        size: [h, w],
+        channels: [inputs, outputs],
+        kernel,
+        stride,
+        padding,
+        upsample,
+        residual,
+    } in cases
     {
         let batch = 2;
         let x = numbers.take(batch * h * w * inputs);
@@ -267,8 +275,7 @@ fn group_norm_is_per_picture_and_group() {
         }
         let options = GroupNormOptions { groups, eps, silu };
         let x = tensor(&x, [batch, height, width, channels]);
-        let ours =
-            group_norm(x, &tensor(&scale, [channels]), &tensor(&shift, [channels]), options);
+        let ours = group_norm(x, &tensor(&scale, [channels]), &tensor(&shift, [channels]), options);
         assert_close(ours, &expected);
     }
 }
@@ -281,7 +288,9 @@ fn layer_norm_is_per_token() {
     let (scale, shift) = (numbers.take(channels), numbers.take(channels));
     let expected: Vec<f64> = x
         .chunks(channels)
-        .flat_map(|token| normalised(&token.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), 1e-5))
+        .flat_map(|token| {
+            normalised(&token.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), 1e-5)
+        })
         .enumerate()
         .map(|(i, y)| y * f64::from(scale[i % channels]) + f64::from(shift[i % channels]))
         .collect();

@@ -322,6 +322,9 @@ fn wrong_arguments_are_errors() {
         let mut scheduler = from_config(class, &karras).unwrap();
         assert_argument("timesteps", scheduler.set_timesteps(&custom, StepOptions::default()));
     }
+    let mut euler = from_config("EulerDiscrete", &config).unwrap();
+    let one = Timesteps::Sigmas(vec![3.0]);
+    assert_argument("sigmas", euler.set_timesteps(&one, StepOptions::default()));
     let mut tcd = from_config("TCD", &config).unwrap();
     let options = StepOptions { eta: 1.5, ..Default::default() };
     assert_argument("eta", tcd.set_timesteps(&Timesteps::Count(4), options));

@@ -1,10 +1,12 @@
 //! Pictures on the host.
 
 mod decode;
+mod feature_extractor;
 mod processor;
 mod resize;
 
 pub use decode::decode;
+pub use feature_extractor::ClipImageProcessor;
 pub use processor::{VaeImageProcessor, to_u8};
 pub use resize::{Filter, resize};
 

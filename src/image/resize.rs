@@ -67,9 +67,8 @@ fn windows(input: usize, output: usize, filter: Filter) -> Vec<Window> {
         // Truncation towards zero, as a C cast does.
         let start = ((centre - support + 0.5) as i64).max(0) as usize;
         let end = ((centre + support + 0.5) as i64).min(input as i64) as usize;
-        let weights: Vec<f64> = (start..end)
-            .map(|x| filter.weight((x as f64 - centre + 0.5) / filter_scale))
-            .collect();
+        let weights: Vec<f64> =
+            (start..end).map(|x| filter.weight((x as f64 - centre + 0.5) / filter_scale)).collect();
         let sum: f64 = weights.iter().sum();
         let one = f64::from(1 << PRECISION_BITS);
         let fixed = |w: f64| {

@@ -118,7 +118,9 @@ impl EditOptions {
             negative_prompts: self.negative_prompt.clone().map(|negative| vec![negative]),
             num_inference_steps: steps,
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
-            image_guidance_scale: self.image_guidance_scale.unwrap_or(defaults.image_guidance_scale),
+            image_guidance_scale: self
+                .image_guidance_scale
+                .unwrap_or(defaults.image_guidance_scale),
             eta: self.eta.unwrap_or(defaults.eta),
             scheduler: self.scheduler()?,
             latents: self.latents.as_ref().map(|latents| latents.data.to_vec()),

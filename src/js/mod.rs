@@ -115,13 +115,9 @@ impl Pipeline {
             }
         };
         let options_ = LoadOptions { placement, dtype };
-        let inner = StableDiffusionInstructPix2PixPipeline::load(
-            &fetch,
-            &source,
-            options_,
-            &mut on_event,
-        )
-        .await?;
+        let inner =
+            StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options_, &mut on_event)
+                .await?;
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
         }

@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 
 use super::layers::{GroupNorm, LayerNorm, Linear};
-use super::module::{Dropout, Weight, Vector, module};
+use super::module::{Dropout, Vector, Weight, module};
 use crate::kernels::{self, Epilogue};
 
 /// `Attention` without its norm: queries from one sequence, keys and values from the same or another.

@@ -66,35 +66,25 @@ impl ClipTextConfig {
     /// for another activation.
     pub fn parse(file: &str, json: &str) -> Result<Self> {
         let config: Self = config::parse(file, json)?;
-        require(matches!(config.hidden_act.as_str(), "quick_gelu" | "gelu"), || {
-            format!("hidden_act `{}` of {file}; quick_gelu and gelu are", config.hidden_act)
-        })?;
-        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
-            return Err(Error::config(file, "`num_attention_heads` does not divide `hidden_size`"));
-        }
+        config.encoder().check(file)?;
         Ok(config)
+    }
+
+    fn encoder(&self) -> ClipEncoderConfig<'_> {
+        ClipEncoderConfig {
+            channels: self.hidden_size,
+            inner: self.intermediate_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            activation: &self.hidden_act,
+            eps: self.layer_norm_eps,
+            causal: true,
+        }
     }
 
     /// An empty model of this configuration.
     pub fn init(&self) -> ClipTextModel {
         let width = self.hidden_size;
-        let norm = || LayerNorm::new(width, self.layer_norm_eps);
-        let layer = || ClipEncoderLayer {
-            self_attn: ClipAttention {
-                q_proj: Linear::new(width, width),
-                k_proj: Linear::new(width, width),
-                v_proj: Linear::new(width, width),
-                out_proj: Linear::new(width, width),
-                heads: self.num_attention_heads,
-            },
-            layer_norm1: norm(),
-            mlp: ClipMlp {
-                fc1: Linear::new(width, self.intermediate_size),
-                fc2: Linear::new(self.intermediate_size, width),
-                quick_gelu: self.hidden_act == "quick_gelu",
-            },
-            layer_norm2: norm(),
-        };
         let projected = self.architectures.iter().any(|a| a == "CLIPTextModelWithProjection");
         ClipTextModel {
             text_model: ClipTextTransformer {
@@ -102,10 +92,8 @@ impl ClipTextConfig {
                     token_embedding: Embedding::new(self.vocab_size, width),
                     position_embedding: Embedding::new(self.max_position_embeddings, width),
                 },
-                encoder: ClipEncoder {
-                    layers: (0..self.num_hidden_layers).map(|_| layer()).collect(),
-                },
-                final_layer_norm: norm(),
+                encoder: ClipEncoder::new(self.encoder()),
+                final_layer_norm: LayerNorm::new(width, self.layer_norm_eps),
             },
             text_projection: projected.then(|| Linear::without_bias(width, self.projection_dim)),
             config: self.clone(),
@@ -137,11 +125,73 @@ struct ClipTextEmbeddings {
 }
 module!(ClipTextEmbeddings { token_embedding, position_embedding });
 
+/// What CLIP's encoders of texts and of pictures share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClipEncoderConfig<'a> {
+    pub channels: usize,
+    pub inner: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub activation: &'a str,
+    pub eps: f64,
+    /// Whether later tokens are hidden from earlier ones.
+    pub causal: bool,
+}
+
+impl ClipEncoderConfig<'_> {
+    /// Fails for what [`ClipEncoder::new`] cannot build.
+    pub fn check(&self, file: &str) -> Result<()> {
+        require(matches!(self.activation, "quick_gelu" | "gelu"), || {
+            format!("hidden_act `{}` of {file}; quick_gelu and gelu are", self.activation)
+        })?;
+        if self.heads == 0 || !self.channels.is_multiple_of(self.heads) {
+            return Err(Error::config(file, "`num_attention_heads` does not divide `hidden_size`"));
+        }
+        Ok(())
+    }
+}
+
+/// `CLIPEncoder`.
 #[derive(Debug, Clone)]
-struct ClipEncoder {
+pub(super) struct ClipEncoder {
     layers: Vec<ClipEncoderLayer>,
 }
 module!(ClipEncoder { layers });
+
+impl ClipEncoder {
+    /// An empty encoder.
+    pub fn new(config: ClipEncoderConfig<'_>) -> Self {
+        let ClipEncoderConfig { channels, inner, layers, heads, activation, eps, causal } = config;
+        let linear = || Linear::new(channels, channels);
+        let layer = |_| ClipEncoderLayer {
+            self_attn: ClipAttention {
+                q_proj: linear(),
+                k_proj: linear(),
+                v_proj: linear(),
+                out_proj: linear(),
+                heads,
+                causal,
+            },
+            layer_norm1: LayerNorm::new(channels, eps),
+            mlp: ClipMlp {
+                fc1: Linear::new(channels, inner),
+                fc2: Linear::new(inner, channels),
+                quick_gelu: activation == "quick_gelu",
+            },
+            layer_norm2: LayerNorm::new(channels, eps),
+        };
+        Self { layers: (0..layers).map(layer).collect() }
+    }
+
+    /// `[B, N, C]` to the same; `on_layer` sees every layer's output.
+    pub fn forward(&self, x: Tensor<3>, on_layer: &mut dyn FnMut(&Tensor<3>)) -> Tensor<3> {
+        self.layers.iter().fold(x, |x, layer| {
+            let x = layer.forward(x);
+            on_layer(&x);
+            x
+        })
+    }
+}
 
 #[derive(Debug, Clone)]
 struct ClipEncoderLayer {
@@ -159,6 +209,7 @@ struct ClipAttention {
     v_proj: Linear,
     out_proj: Linear,
     heads: usize,
+    causal: bool,
 }
 module!(ClipAttention { q_proj, k_proj, v_proj, out_proj });
 
@@ -211,13 +262,14 @@ impl ClipTextModel {
         let positions = vec![(0..tokens as u32).collect()];
         let token_table = embeddings.token_embedding.weight.value();
         let position_table = embeddings.position_embedding.weight.value();
-        let mut x = kernels::embedding(input_ids, token_table, dtype)
-            .add(kernels::embedding(&positions, position_table, dtype));
+        let x = kernels::embedding(input_ids, token_table, dtype).add(kernels::embedding(
+            &positions,
+            position_table,
+            dtype,
+        ));
         let mut hidden_states = vec![x.clone()];
-        for layer in &self.text_model.encoder.layers {
-            x = layer.forward(x);
-            hidden_states.push(x.clone());
-        }
+        let mut keep = |x: &Tensor<3>| hidden_states.push(x.clone());
+        let x = self.text_model.encoder.forward(x, &mut keep);
         let last_hidden_state = self.text_model.final_layer_norm.forward(x);
         let pooled = self.pool(input_ids, &last_hidden_state);
         Ok(ClipTextOutput { hidden_states, last_hidden_state, pooled })
@@ -262,7 +314,7 @@ impl ClipAttention {
         let q = self.q_proj.forward(x.clone());
         let k = self.k_proj.forward(x.clone());
         let v = self.v_proj.forward(x);
-        let x = kernels::attention(q, k, v, self.heads, true);
+        let x = kernels::attention(q, k, v, self.heads, self.causal);
         self.out_proj.forward_with(x, Epilogue::Residual(residual))
     }
 }

@@ -25,8 +25,7 @@ impl Timesteps {
         let half = self.channels / 2;
         let scale = -(10_000f64.ln()) as f32;
         let divisor = (half as f64 - self.freq_shift) as f32;
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| (scale * i as f32 / divisor).exp()).collect();
+        let frequencies: Vec<f32> = (0..half).map(|i| (scale * i as f32 / divisor).exp()).collect();
         let mut data = Vec::with_capacity(values.len() * self.channels);
         for &value in values {
             let angles = frequencies.iter().map(|frequency| value as f32 * frequency);

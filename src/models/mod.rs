@@ -8,6 +8,7 @@ mod embeddings;
 mod layers;
 pub mod module;
 mod resnet;
+mod safety_checker;
 mod unet;
 mod unet_blocks;
 mod vae;
@@ -16,5 +17,8 @@ pub use attention::Transformer2DModel;
 pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
 pub use module::{Module, Placement, WeightDtype};
+pub use safety_checker::{
+    SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
+};
 pub use unet::{AddedConditions, UNet2DConditionConfig, UNet2DConditionModel, UNetTap};
 pub use vae::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};

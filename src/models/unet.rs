@@ -143,10 +143,12 @@ impl UNet2DConditionConfig {
         let is = |key: &str, expected: &str| {
             config.other.get(key).is_none_or(|found| found.is_null() || found == expected)
         };
-        require(is("resnet_time_scale_shift", "default") && is("time_embedding_type", "positional"), || {
-            format!("the time embedding that {file} asks for")
-        })?;
-        let one = |key: &str| config.other.get(key).and_then(Value::as_f64).is_none_or(|x| x == 1.0);
+        require(
+            is("resnet_time_scale_shift", "default") && is("time_embedding_type", "positional"),
+            || format!("the time embedding that {file} asks for"),
+        )?;
+        let one =
+            |key: &str| config.other.get(key).and_then(Value::as_f64).is_none_or(|x| x == 1.0);
         require(one("mid_block_scale_factor") && one("resnet_out_scale_factor"), || {
             format!("scaled residual blocks in {file}")
         })?;
@@ -158,8 +160,7 @@ impl UNet2DConditionConfig {
             format!("mid_block_type {middle:?} in {file}")
         })?;
         for name in config.down_block_types.iter().chain(&config.up_block_types) {
-            let known =
-                ["DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"];
+            let known = ["DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"];
             require(known.contains(&name.as_str()), || format!("block type `{name}` in {file}"))?;
         }
         let kind = config.addition_embed_type.as_deref();
@@ -189,12 +190,13 @@ impl UNet2DConditionConfig {
                 return fail(format!("{} heads do not divide {channels} channels", stage.heads));
             }
         }
-        let dims =
-            (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim);
+        let dims = (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim);
         if self.addition_embed_type.is_some() && !matches!(dims, (Some(_), Some(_))) {
-            return fail("`text_time` needs `addition_time_embed_dim` and \
+            return fail(
+                "`text_time` needs `addition_time_embed_dim` and \
                 `projection_class_embeddings_input_dim`"
-                .into());
+                    .into(),
+            );
         }
         Ok(())
     }

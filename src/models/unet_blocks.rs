@@ -40,9 +40,8 @@ module!(DownBlock2D { resnets, attentions, downsamplers });
 impl DownBlock2D {
     /// From `inputs` to `outputs` channels.
     pub fn new(inputs: usize, outputs: usize, padding: usize, config: BlockConfig) -> Self {
-        let resnet = |i| {
-            ResnetBlock2D::new(if i == 0 { inputs } else { outputs }, outputs, config.resnet)
-        };
+        let resnet =
+            |i| ResnetBlock2D::new(if i == 0 { inputs } else { outputs }, outputs, config.resnet);
         Self {
             resnets: (0..config.layers).map(resnet).collect(),
             attentions: config.attentions(outputs, config.layers),

@@ -199,7 +199,12 @@ struct UpDecoderBlock2D {
 module!(UpDecoderBlock2D { resnets, upsamplers });
 
 /// A stage's residual blocks, the first of which changes the channels.
-fn resnets(inputs: usize, outputs: usize, count: usize, config: ResnetConfig) -> Vec<ResnetBlock2D> {
+fn resnets(
+    inputs: usize,
+    outputs: usize,
+    count: usize,
+    config: ResnetConfig,
+) -> Vec<ResnetBlock2D> {
     let inputs = std::iter::once(inputs).chain(std::iter::repeat(outputs)).take(count);
     inputs.map(|inputs| ResnetBlock2D::new(inputs, outputs, config)).collect()
 }

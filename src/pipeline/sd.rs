@@ -87,7 +87,8 @@ impl StableDiffusionInstructPix2PixPipeline {
         stop_if_cancelled(observer)?;
         let image_latents = self.encode_images(request, guidance)?;
         observer.tap("image_latents", Tap::Latents(&image_latents));
-        let latents = self.initial_latents(request, &image_latents, &*scheduler, noise, guidance)?;
+        let latents =
+            self.initial_latents(request, &image_latents, &*scheduler, noise, guidance)?;
         observer.tap("latents_scaled", Tap::Latents(&latents));
         finish(&latents).await?;
         let encoded = Instant::now();
@@ -151,9 +152,9 @@ impl StableDiffusionInstructPix2PixPipeline {
         let mut text = embed(&prompts, "input_ids.0")?;
         if guidance.is_on() {
             let negatives: Vec<&str> = match &request.negative_prompts {
-                Some(negatives) => (0..prompts.len())
-                    .map(|i| negatives[i % negatives.len()].as_str())
-                    .collect(),
+                Some(negatives) => {
+                    (0..prompts.len()).map(|i| negatives[i % negatives.len()].as_str()).collect()
+                }
                 None => vec![""; prompts.len()],
             };
             let negative = embed(&negatives, "input_ids.1")?;

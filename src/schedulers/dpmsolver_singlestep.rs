@@ -43,10 +43,11 @@ impl DpmSolverSinglestep {
         let settings = &mut self.solver.settings;
         let order = settings.solver_order;
         let ends_at_zero = settings.final_sigmas_type == FinalSigmasType::Zero;
+        let is_full = steps.is_multiple_of(order);
         // For good, as in diffusers: a later number of steps finds it changed.
-        settings.lower_order_final |= steps % order != 0 || ends_at_zero;
+        settings.lower_order_final |= !is_full || ends_at_zero;
         let mut orders: Vec<_> = (0..steps).map(|i| i % order + 1).collect();
-        if settings.lower_order_final && steps % order == 0 && order > 1 {
+        if settings.lower_order_final && is_full {
             // The last full group loses its highest order.
             orders[steps - 1] = 1;
         }

@@ -51,6 +51,9 @@ impl EulerDiscrete {
         let trained = self.schedule.sigmas();
         if let Timesteps::Sigmas(sigmas) = timesteps {
             let sigmas = as_f32(spacing::custom_values("sigmas", sigmas)?.to_vec());
+            if sigmas.len() < 2 {
+                return Err(Error::argument("sigmas", "expected the final level, too"));
+            }
             let timesteps = timesteps_of_f32(&sigmas[..sigmas.len() - 1], &trained);
             return Ok((timesteps, sigmas));
         }

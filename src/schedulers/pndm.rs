@@ -66,7 +66,7 @@ impl Pndm {
     }
 
     fn step_prk(&mut self, index: usize, input: &StepInput<'_>) -> Result<Tensor<4>> {
-        let down = if index % 2 == 0 { self.ratio / 2 } else { 0 };
+        let down = if index.is_multiple_of(2) { self.ratio / 2 } else { 0 };
         let prev_timestep = self.table.timestep(index) - down;
         let call = index % CALLS;
         let timestep = self.table.timestep(index - call);

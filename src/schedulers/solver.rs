@@ -97,7 +97,10 @@ impl Solver {
         let count = spacing::count_only(settings, timesteps)?;
         let mut last = settings.num_train_timesteps;
         if is_dpm_solver {
-            last -= self.schedule.clipped(settings.lambda_min_clipped);
+            last = last.saturating_sub(self.schedule.clipped(settings.lambda_min_clipped));
+        }
+        if last == 0 {
+            return Err(settings.refuse("lambda_min_clipped leaves no timestep"));
         }
         let timesteps = match settings.class {
             SchedulerClass::DpmSolverSinglestep => spacing::open_linspace(last, count),

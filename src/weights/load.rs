@@ -78,7 +78,8 @@ impl<'a> WeightFiles<'a> {
             return Ok(vec![(path.to_owned(), reader)]);
         }
         let json = read_file(fetch, source, path).await?;
-        let index: ShardIndex = serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
+        let index: ShardIndex =
+            serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
         let mut shards: Vec<String> = index.weight_map.into_values().collect();
         shards.sort();
         shards.dedup();

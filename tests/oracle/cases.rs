@@ -9,8 +9,8 @@ use burn::tensor::{DType, Tensor};
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadEvent, LoadOptions, Observer, RecordedNoise, SchedulerChoice, Step,
-    StableDiffusionInstructPix2PixPipeline, Tap,
+    EditRequest, LoadEvent, LoadOptions, Observer, RecordedNoise, SchedulerChoice,
+    StableDiffusionInstructPix2PixPipeline, Step, Tap,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
 use serde::Deserialize;
@@ -112,9 +112,11 @@ fn unsupported(info: &CaseInfo) -> Option<String> {
     if info.call.prompt.is_none() {
         return Some("prompt_embeds".into());
     }
-    let known = ["scheduler_from_model_folder", "legacy_callback_calls", "tensors", "component_dirs"];
+    let known =
+        ["scheduler_from_model_folder", "legacy_callback_calls", "tensors", "component_dirs"];
     let special = |(key, value): (&String, &Value)| {
-        let set = !value.is_null() && *value != Value::Bool(false) && *value != Value::Array(vec![]);
+        let set =
+            !value.is_null() && *value != Value::Bool(false) && *value != Value::Array(vec![]);
         (set && !known.contains(&key.as_str())).then(|| key.clone())
     };
     if let Some(key) = info.other.iter().chain(&info.call.other).find_map(special) {
@@ -189,11 +191,8 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
     let pipeline = pipeline(&folder.join(&info.model), pipelines);
     let mut recorder = Recorder::default();
-    let output = pollster::block_on(pipeline.edit(
-        &request,
-        &mut RecordedNoise::new(noises),
-        &mut recorder,
-    ));
+    let output =
+        pollster::block_on(pipeline.edit(&request, &mut RecordedNoise::new(noises), &mut recorder));
     match output {
         Ok(output) => compare(info, &file, &recorder, &output.images).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
@@ -201,21 +200,14 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
 }
 
 /// A loaded pipeline, loaded once for all cases that use its model.
-fn pipeline(
-    model: &Path,
-    pipelines: &Pipelines,
-) -> Rc<StableDiffusionInstructPix2PixPipeline> {
+fn pipeline(model: &Path, pipelines: &Pipelines) -> Rc<StableDiffusionInstructPix2PixPipeline> {
     let load = || {
         let options = LoadOptions { placement: placement(), dtype: DType::F32 };
         let fetch = Directory(model.to_owned());
         let source = ModelSource::Base(String::new());
         let mut on_event = |_: LoadEvent<'_>| {};
-        let load = StableDiffusionInstructPix2PixPipeline::load(
-            &fetch,
-            &source,
-            options,
-            &mut on_event,
-        );
+        let load =
+            StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options, &mut on_event);
         Rc::new(pollster::block_on(load).unwrap_or_else(|e| panic!("{}: {e}", model.display())))
     };
     pipelines.borrow_mut().entry(model.to_owned()).or_insert_with(load).clone()

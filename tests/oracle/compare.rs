@@ -53,14 +53,16 @@ impl Comparison {
         };
         // `max` drops NaN, so a NaN among ours has to be looked for.
         let finite = ours.iter().all(|x| x.is_finite() || golden.iter().any(|y| y == x));
-        let peak = greatest(&mut differences().map(|d| if d.is_nan() { 0.0 } else { d.abs() })) / scale;
+        let peak =
+            greatest(&mut differences().map(|d| if d.is_nan() { 0.0 } else { d.abs() })) / scale;
         let squares: f64 = differences().map(|d| d * d).sum();
         let rmse = (squares / golden.len().max(1) as f64).sqrt() / scale;
         let figures = Figures { peak, rmse, tolerance };
         if finite && peak <= tolerance {
             self.passed.push((name.to_owned(), figures));
         } else {
-            self.failed.push(format!("{name}: {figures}{}", if finite { "" } else { ", not finite" }));
+            self.failed
+                .push(format!("{name}: {figures}{}", if finite { "" } else { ", not finite" }));
         }
     }
 
@@ -91,13 +93,7 @@ impl Comparison {
     }
 
     /// Compares channels-last activations with a golden `[B, C, H, W]`.
-    pub fn picture(
-        &mut self,
-        name: &str,
-        ours: &Tensor<4>,
-        golden: &Golden<f32>,
-        tolerance: f64,
-    ) {
+    pub fn picture(&mut self, name: &str, ours: &Tensor<4>, golden: &Golden<f32>, tolerance: f64) {
         let [b, h, w, c] = ours.dims();
         if golden.shape != [b, c, h, w] {
             let message = format!("{name}: shape {:?}, golden {:?}", [b, c, h, w], golden.shape);

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use instruct_pix2pix::hub::{Directory, ModelSource};
-use instruct_pix2pix::image::{RgbImage, VaeImageProcessor, to_u8};
+use instruct_pix2pix::image::{ClipImageProcessor, RgbImage, VaeImageProcessor, to_u8};
 use instruct_pix2pix::models::{
     AddedConditions, AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module,
-    Placement, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
+    Placement, SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, UNet2DConditionConfig,
+    UNet2DConditionModel, WeightDtype, judge,
 };
 use instruct_pix2pix::pipeline::from_nchw;
 use instruct_pix2pix::weights::{self, WeightFiles};
@@ -48,6 +49,8 @@ fn run(folder: &Path, name: &str) -> Verdict {
         "unet" => unet(folder, &file),
         "vae" => vae(folder, &file),
         "image_processor" => image_processor(&file),
+        "feature_extractor" => feature_extractor(folder, &file),
+        "safety_checker" => safety_checker(folder, &file),
         _ => Verdict::Unsupported(format!("component {name}")),
     }
 }
@@ -74,8 +77,7 @@ fn load<M: Module>(
     let fetch = Directory(model_folder.to_owned());
     let source = ModelSource::Base(String::new());
     pollster::block_on(async {
-        let files =
-            WeightFiles::open(&fetch, &source, component, stem, WeightDtype::F32).await?;
+        let files = WeightFiles::open(&fetch, &source, component, stem, WeightDtype::F32).await?;
         weights::load(&mut model, files, &placement(), &mut |_| {}).await
     })
     .expect("loads");
@@ -182,8 +184,16 @@ fn vae(folder: &Path, file: &TensorFile) -> Verdict {
         ("mode", distribution.mode(), LATENTS_TOLERANCE),
         ("std", distribution.std(), LATENTS_TOLERANCE),
         ("decoded", model.decode(picture(&file.f32("latents"))), LATENTS_TOLERANCE),
-        ("tiled_mode", model.encode_tiled(picture(&file.f32("tiled_image"))).mode(), LATENTS_TOLERANCE),
-        ("tiled_decoded", model.decode_tiled(picture(&file.f32("tiled_latents"))), LATENTS_TOLERANCE),
+        (
+            "tiled_mode",
+            model.encode_tiled(picture(&file.f32("tiled_image"))).mode(),
+            LATENTS_TOLERANCE,
+        ),
+        (
+            "tiled_decoded",
+            model.decode_tiled(picture(&file.f32("tiled_latents"))),
+            LATENTS_TOLERANCE,
+        ),
     ];
     for (name, ours, tolerance) in results {
         comparison.picture(name, &ours, &file.f32(name), tolerance);
@@ -212,6 +222,69 @@ fn image_processor(file: &TensorFile) -> Verdict {
     let golden = file.f32("post.float").values;
     comparison.values("post.float", &ours, &golden, Tolerance::Absolute(1e-6));
     comparison.equal("post.u8", &to_u8(&ours), &file.u8("post.u8").values);
+    comparison.verdict()
+}
+
+fn feature_extractor(folder: &Path, file: &TensorFile) -> Verdict {
+    let path = model_folder(folder, "sd").join("feature_extractor/preprocessor_config.json");
+    let json = std::fs::read_to_string(path).expect("readable");
+    let extractor = ClipImageProcessor::parse("preprocessor_config.json", &json).expect("valid");
+    let mut comparison = Comparison::default();
+    for i in 0.. {
+        let Some(image) = file.find_u8(&format!("{i}.image_u8")) else { break };
+        let [height, width, _] = image.dims();
+        let image = RgbImage::new(width, height, image.values).expect("valid");
+        let ([h, w], samples) = extractor.preprocess(&image);
+        let ours = from_nhwc(samples, [1, h, w, 3]);
+        // Exact to the byte; what is left is the rounding of the normalisation.
+        if let Some(golden) = file.find(&format!("{i}.pixel_values")) {
+            comparison.picture(&format!("{i}.pixel_values"), &ours, &golden, 1e-6);
+        } else {
+            let every_fourth =
+                |n: usize| Tensor::<1, Int>::arange_step(0..n as i64, 4, &Device::flex());
+            let ours = ours.select(1, every_fourth(h)).select(2, every_fourth(w));
+            let name = format!("{i}.pixel_values_stride4");
+            comparison.picture(&name, &ours, &file.f32(&name), 1e-6);
+        }
+    }
+    comparison.verdict()
+}
+
+fn safety_checker(folder: &Path, file: &TensorFile) -> Verdict {
+    let model = load(&model_folder(folder, "sd"), "safety_checker", "model", |file, json| {
+        SafetyCheckerConfig::parse(file, json).expect("valid").init()
+    });
+    let small = picture(&file.f32("clip_input_14x14"));
+    let [b, h, w, c] = small.dims();
+    let clip_input = small
+        .reshape([b, h, 1, w, 1, c])
+        .repeat_dim(2, 16)
+        .repeat_dim(4, 16)
+        .reshape([b, h * 16, w * 16, c]);
+    let embeds = model.embed(clip_input);
+    let mut comparison = Comparison::default();
+    comparison.tensor("image_embeds", &embeds, &file.f32("image_embeds"), TOLERANCE);
+    let host = |x: Tensor<2>| x.into_data().try_into_vec::<f32>().expect("f32");
+    let [concepts, special_care] = model.concepts().map(host);
+    let thresholds = SafetyThresholds {
+        concepts: file.f32("concept_embeds_weights").values,
+        special_care: file.f32("special_care_embeds_weights").values,
+    };
+    let width = embeds.dims()[1];
+    let verdicts: Vec<SafetyVerdict> = host(embeds)
+        .chunks_exact(width)
+        .map(|embedding| judge(embedding, &concepts, &special_care, &thresholds))
+        .collect();
+    let cosines = |get: fn(&SafetyVerdict) -> &Vec<f32>| {
+        verdicts.iter().flat_map(|verdict| get(verdict).clone()).collect::<Vec<_>>()
+    };
+    let concept_cosine = cosines(|verdict| &verdict.concept_cosine);
+    let special_cosine = cosines(|verdict| &verdict.special_cosine);
+    for (name, ours) in [("concept_cosine", concept_cosine), ("special_cosine", special_cosine)] {
+        comparison.values(name, &ours, &file.f32(name).values, Tolerance::Relative(TOLERANCE));
+    }
+    let flags: Vec<u8> = verdicts.iter().map(|v| u8::from(v.has_nsfw_concept)).collect();
+    comparison.equal("has_nsfw", &flags, &file.u8("has_nsfw").values);
     comparison.verdict()
 }
 

@@ -2,8 +2,8 @@
 //! `tests/fixtures/oracle/gen_fixtures.py` writes.
 
 pub mod cases;
-pub mod components;
 pub mod compare;
+pub mod components;
 pub mod schedulers;
 pub mod tensors;
 pub mod texts;

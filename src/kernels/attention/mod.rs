@@ -10,6 +10,12 @@ use burn::tensor::Tensor;
 ///
 /// # Shapes
 /// `q`: `[B, N, heads * d]`; `k`, `v`: `[B, M, heads * d]`; the result: `[B, N, heads * d]`.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+pub fn attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    causal: bool,
+) -> Tensor<3> {
     reference::attention(q, k, v, heads, causal)
 }

@@ -1,7 +1,13 @@
 use burn::tensor::{DType, Tensor, activation};
 
 /// The plain twin of the kernel. Stores the scores: `[B, heads, N, M]`.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+pub fn attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    causal: bool,
+) -> Tensor<3> {
     let [batch, tokens, channels] = q.dims();
     let scale = ((channels / heads) as f64).powf(-0.5);
     let split = |x: Tensor<3>| {

@@ -16,10 +16,7 @@ pub fn conv2d(
     let [kh, kw] = options.kernel;
     let [rows, _] = weight.shape();
     let dtype = x.dtype();
-    let weight = weight
-        .to_float(dtype)
-        .reshape([rows, kh, kw, channels])
-        .permute([0, 3, 1, 2]);
+    let weight = weight.to_float(dtype).reshape([rows, kh, kw, channels]).permute([0, 3, 1, 2]);
     let bias = bias.map(|bias| bias.clone().cast(dtype));
     let [top, left, bottom, right] = options.padding;
     let padding = [(top, bottom), (left, right)];
@@ -34,8 +31,5 @@ pub fn conv2d(
 /// Every pixel becomes two by two of itself.
 fn upsample_2x(x: Tensor<4>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
-    x.reshape([b, h, 1, w, 1, c])
-        .repeat_dim(2, 2)
-        .repeat_dim(4, 2)
-        .reshape([b, h * 2, w * 2, c])
+    x.reshape([b, h, 1, w, 1, c]).repeat_dim(2, 2).repeat_dim(4, 2).reshape([b, h * 2, w * 2, c])
 }
