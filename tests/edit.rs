@@ -16,7 +16,7 @@ use instruct_pix2pix::pipeline::{
 fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2PixPipeline {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random");
     let placement = Placement { device: Device::flex(), weights: WeightDtype::F16 };
-    let options = LoadOptions { placement, dtype: DType::F32 };
+    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let source = ModelSource::Base(String::new());
     let fetch = Directory(folder);
     let load = StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options, on_event);

@@ -24,6 +24,8 @@ pub struct PipelineOptions {
     #[serde(default)]
     dtype: Dtype,
     weight_dtype: Option<Dtype>,
+    #[serde(default)]
+    pub safety_checker: bool,
 }
 
 /// A type of numbers by its name in torch.
@@ -223,6 +225,9 @@ pub fn output(output: Output, seed: u64) -> JsValue {
         ("data", Float32Array::from(output.latents.as_slice()).into()),
         ("shape", shape.into()),
     ]);
+    let nsfw = output
+        .nsfw_content_detected
+        .map(|flags| flags.into_iter().map(JsValue::from).collect::<Array>());
     let timings = object(&[
         ("total", output.timings.total.into()),
         ("encode", output.timings.encode.into()),
@@ -232,6 +237,7 @@ pub fn output(output: Output, seed: u64) -> JsValue {
     object(&[
         ("images", images.collect::<Array>().into()),
         ("latents", latents.into()),
+        ("nsfwContentDetected", nsfw.into()),
         ("seed", seed.to_string().into()),
         ("timings", timings.into()),
     ])

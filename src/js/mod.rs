@@ -75,7 +75,7 @@ impl Pipeline {
 
     /// What was loaded, and how it computes.
     pub fn info(&self) -> Object {
-        let LoadOptions { placement, dtype } = self.inner.options();
+        let LoadOptions { placement, dtype, .. } = self.inner.options();
         let weights = match placement.weights {
             WeightDtype::F16 => "float16",
             WeightDtype::F32 => "float32",
@@ -114,10 +114,14 @@ impl Pipeline {
                 convert::call(callback, convert::load_event(event));
             }
         };
-        let options_ = LoadOptions { placement, dtype };
-        let inner =
-            StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options_, &mut on_event)
-                .await?;
+        let load_options = LoadOptions { placement, dtype, safety_checker: options.safety_checker };
+        let inner = StableDiffusionInstructPix2PixPipeline::load(
+            &fetch,
+            &source,
+            load_options,
+            &mut on_event,
+        )
+        .await?;
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
         }

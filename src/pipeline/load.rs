@@ -2,15 +2,17 @@
 
 use crate::error::{Error, Result};
 use crate::hub::{Fetch, ModelSource, read_file};
+use crate::image::ClipImageProcessor;
 use crate::models::{
-    AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig,
+    AutoencoderKLConfig, ClipTextConfig, Module, Placement, SafetyCheckerConfig,
+    StableDiffusionSafetyChecker, UNet2DConditionConfig,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
 
-use super::StableDiffusionInstructPix2PixPipeline;
+use super::{SafetyCheck, StableDiffusionInstructPix2PixPipeline};
 
 /// Where and how a pipeline computes.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub struct LoadOptions {
     pub placement: Placement,
     /// The type of activations: `F32` or `F16`. Norms and softmax are `f32` in any case.
     pub dtype: DType,
+    /// Whether to load the model's safety checker, where it has one.
+    pub safety_checker: bool,
 }
 
 /// How far loading is.
@@ -44,6 +48,7 @@ pub enum LoadEvent<'a> {
 }
 
 const TRANSFORMERS_STEM: &str = "model";
+const SAFETY_CHECKER: &str = "safety_checker";
 const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 
 impl StableDiffusionInstructPix2PixPipeline {
@@ -59,11 +64,8 @@ impl StableDiffusionInstructPix2PixPipeline {
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        let text = async |path: &str| {
-            let bytes = read_file(fetch, source, path).await?;
-            String::from_utf8(bytes).map_err(|e| Error::config(path, e))
-        };
-        check_index(&text("model_index.json").await?)?;
+        let text = async |path: &str| read_text(fetch, source, path).await;
+        let index = parse_index(&text("model_index.json").await?)?;
         let config = async |component: &str| {
             let path = format!("{component}/config.json");
             let json = text(&path).await?;
@@ -84,16 +86,23 @@ impl StableDiffusionInstructPix2PixPipeline {
             Err(Error::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
+        let mut safety = match options.safety_checker && index[SAFETY_CHECKER][0].is_string() {
+            true => Some(read_safety_checker(fetch, source, SAFETY_CHECKER).await?),
+            false => None,
+        };
         let vocab = text("tokenizer/vocab.json").await?;
         let merges = text("tokenizer/merges.txt").await?;
         let tokenizer = ClipTokenizer::new(&vocab, &merges, settings.as_deref())?;
         drop((vocab, merges));
 
-        let components: [(&str, &str, &mut dyn Module); 3] = [
+        let mut components: Vec<(&str, &str, &mut dyn Module)> = vec![
             ("text_encoder", TRANSFORMERS_STEM, &mut text_encoder),
             ("vae", DIFFUSERS_STEM, &mut vae),
             ("unet", DIFFUSERS_STEM, &mut unet),
         ];
+        if let Some((checker, _)) = &mut safety {
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, checker));
+        }
         // All are opened before the first is read, so that the total is known from the start.
         let mut opened = Vec::new();
         for (name, stem, model) in components {
@@ -114,17 +123,59 @@ impl StableDiffusionInstructPix2PixPipeline {
             }
             on_event(LoadEvent::Component { component });
         }
-        Ok(Self::new(tokenizer, text_encoder, vae, unet, scheduler, options))
+        let mut pipeline = Self::new(tokenizer, text_encoder, vae, unet, scheduler, options);
+        if let Some((checker, extractor)) = safety {
+            pipeline.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
+        }
+        Ok(pipeline)
+    }
+
+    /// Loads a safety checker from the folder `folder` of a model, with the model's feature
+    /// extractor, and checks every picture from now on.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_safety_checker(
+        &mut self,
+        fetch: &dyn Fetch,
+        source: &ModelSource,
+        folder: &str,
+    ) -> Result<()> {
+        let (mut checker, extractor) = read_safety_checker(fetch, source, folder).await?;
+        let placement = &self.options().placement;
+        let files =
+            WeightFiles::open(fetch, source, folder, TRANSFORMERS_STEM, placement.weights).await?;
+        weights::load(&mut checker, files, placement, &mut |_| {}).await?;
+        self.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
+        Ok(())
     }
 }
 
-fn check_index(json: &str) -> Result<()> {
+async fn read_text(fetch: &dyn Fetch, source: &ModelSource, path: &str) -> Result<String> {
+    let bytes = read_file(fetch, source, path).await?;
+    String::from_utf8(bytes).map_err(|e| Error::config(path, e))
+}
+
+/// An empty safety checker by its configuration, and the feature extractor.
+async fn read_safety_checker(
+    fetch: &dyn Fetch,
+    source: &ModelSource,
+    folder: &str,
+) -> Result<(StableDiffusionSafetyChecker, ClipImageProcessor)> {
+    let path = format!("{folder}/config.json");
+    let checker = SafetyCheckerConfig::parse(&path, &read_text(fetch, source, &path).await?)?;
+    let path = "feature_extractor/preprocessor_config.json";
+    let extractor = ClipImageProcessor::parse(path, &read_text(fetch, source, path).await?)?;
+    Ok((checker.init(), extractor))
+}
+
+fn parse_index(json: &str) -> Result<serde_json::Value> {
     let file = "model_index.json";
     let index: serde_json::Value =
         serde_json::from_str(json).map_err(|e| Error::config(file, e))?;
     let class = index["_class_name"].as_str().unwrap_or_default();
     if class == "StableDiffusionInstructPix2PixPipeline" {
-        return Ok(());
+        return Ok(index);
     }
     Err(Error::unsupported(format!(
         "pipeline `{class}` of {file}; StableDiffusionInstructPix2PixPipeline is"

@@ -5,12 +5,14 @@ mod guidance;
 mod layout;
 mod load;
 mod noise;
+mod safety;
 mod sd;
 
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
 pub use load::{LoadEvent, LoadOptions};
 pub use noise::{NoiseSource, RecordedNoise, TorchGenerator};
+pub use safety::SafetyCheck;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
 
 use std::ops::ControlFlow;
@@ -191,6 +193,8 @@ pub struct Timings {
 pub struct Output {
     /// The edited pictures, those of one prompt together.
     pub images: Vec<RgbImage>,
+    /// Which pictures were not safe for work and are black now; absent without a safety checker.
+    pub nsfw_content_detected: Option<Vec<bool>>,
     /// The final latents in the order `[B, C, h, w]`.
     pub latents: Vec<f32>,
     /// Their shape.

@@ -8,8 +8,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use web_time::Instant;
 
 use super::{
-    EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, Step, Tap, Timings,
-    from_nchw, to_host, to_nchw,
+    EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, SafetyCheck, Step, Tap,
+    Timings, from_nchw, to_host, to_nchw,
 };
 use crate::error::{Error, Result};
 use crate::image::{RgbImage, VaeImageProcessor, to_u8};
@@ -28,6 +28,7 @@ pub struct StableDiffusionInstructPix2PixPipeline {
     vae: AutoencoderKL,
     unet: UNet2DConditionModel,
     scheduler: SchedulerConfig,
+    safety_checker: Option<SafetyCheck>,
     options: LoadOptions,
 }
 
@@ -41,7 +42,12 @@ impl StableDiffusionInstructPix2PixPipeline {
         scheduler: SchedulerConfig,
         options: LoadOptions,
     ) -> Self {
-        Self { tokenizer, text_encoder, vae, unet, scheduler, options }
+        Self { tokenizer, text_encoder, vae, unet, scheduler, safety_checker: None, options }
+    }
+
+    /// Checks every picture from now on, or none.
+    pub fn set_safety_checker(&mut self, safety_checker: Option<SafetyCheck>) {
+        self.safety_checker = safety_checker;
     }
 
     /// The model's own sampler.
@@ -99,12 +105,17 @@ impl StableDiffusionInstructPix2PixPipeline {
         let denoised = Instant::now();
 
         stop_if_cancelled(observer)?;
-        let images = self.decode(&latents, observer).await?;
+        let mut images = self.decode(&latents, observer).await?;
+        let nsfw_content_detected = match &self.safety_checker {
+            Some(check) => Some(check.apply(&mut images, &self.options).await?),
+            None => None,
+        };
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         let end = Instant::now();
         let [b, h, w, c] = latents.dims();
         Ok(Output {
             images,
+            nsfw_content_detected,
             latents: to_nchw(latents).await?,
             latents_shape: [b, c, h, w],
             timings: Timings {

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor};
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadEvent, LoadOptions, Observer, RecordedNoise, SchedulerChoice,
+    EditRequest, LoadEvent, LoadOptions, Observer, Output, RecordedNoise, SchedulerChoice,
     StableDiffusionInstructPix2PixPipeline, Step, Tap,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
@@ -42,6 +42,9 @@ struct CaseInfo {
     image_kind: String,
     nsfw_content_detected: Option<Vec<bool>>,
     callback_on_step_end_calls: Option<Vec<(usize, f64)>>,
+    /// A folder in place of a component's own, or none at all.
+    #[serde(default)]
+    component_dirs: HashMap<String, Option<String>>,
     /// Whatever else makes a case special: `lora`, `freeu`, ...
     #[serde(flatten)]
     other: Map<String, Value>,
@@ -77,7 +80,9 @@ impl OneOrMany {
     }
 }
 
-type Pipelines = RefCell<HashMap<PathBuf, Rc<StableDiffusionInstructPix2PixPipeline>>>;
+/// Pipelines by the folders of their model and of their safety checker.
+type Pipelines =
+    RefCell<HashMap<(PathBuf, Option<String>), Rc<StableDiffusionInstructPix2PixPipeline>>>;
 
 /// The cases of a folder.
 ///
@@ -112,8 +117,7 @@ fn unsupported(info: &CaseInfo) -> Option<String> {
     if info.call.prompt.is_none() {
         return Some("prompt_embeds".into());
     }
-    let known =
-        ["scheduler_from_model_folder", "legacy_callback_calls", "tensors", "component_dirs"];
+    let known = ["scheduler_from_model_folder", "legacy_callback_calls", "tensors"];
     let special = |(key, value): (&String, &Value)| {
         let set =
             !value.is_null() && *value != Value::Bool(false) && *value != Value::Array(vec![]);
@@ -122,9 +126,8 @@ fn unsupported(info: &CaseInfo) -> Option<String> {
     if let Some(key) = info.other.iter().chain(&info.call.other).find_map(special) {
         return Some(key);
     }
-    let flagged = info.nsfw_content_detected.as_ref().is_some_and(|flags| flags.contains(&true));
-    if flagged {
-        return Some("safety checker".into());
+    if info.component_dirs.keys().any(|component| component != "safety_checker") {
+        return Some("components from other folders".into());
     }
     let pairs_differ = info.call.num_images_per_prompt.unwrap_or(1) > 1
         && info.call.prompt.clone().is_some_and(|prompt| prompt.into_vec().len() > 1);
@@ -189,36 +192,50 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
         latents: Some(file.f32("latents_in").values),
     };
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
-    let pipeline = pipeline(&folder.join(&info.model), pipelines);
+    let own = Some("safety_checker".to_owned());
+    let safety_checker = info.component_dirs.get("safety_checker").cloned().unwrap_or(own);
+    let pipeline = pipeline(&folder.join(&info.model), safety_checker, pipelines);
     let mut recorder = Recorder::default();
     let output =
         pollster::block_on(pipeline.edit(&request, &mut RecordedNoise::new(noises), &mut recorder));
     match output {
-        Ok(output) => compare(info, &file, &recorder, &output.images).verdict(),
+        Ok(output) => compare(info, &file, &recorder, &output).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
     }
 }
 
-/// A loaded pipeline, loaded once for all cases that use its model.
-fn pipeline(model: &Path, pipelines: &Pipelines) -> Rc<StableDiffusionInstructPix2PixPipeline> {
+/// A loaded pipeline, loaded once for all cases that use its model and its safety checker.
+fn pipeline(
+    model: &Path,
+    safety_checker: Option<String>,
+    pipelines: &Pipelines,
+) -> Rc<StableDiffusionInstructPix2PixPipeline> {
     let load = || {
-        let options = LoadOptions { placement: placement(), dtype: DType::F32 };
+        let options =
+            LoadOptions { placement: placement(), dtype: DType::F32, safety_checker: false };
         let fetch = Directory(model.to_owned());
         let source = ModelSource::Base(String::new());
         let mut on_event = |_: LoadEvent<'_>| {};
-        let load =
-            StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options, &mut on_event);
+        let load = async {
+            let mut pipeline = StableDiffusionInstructPix2PixPipeline::load(
+                &fetch,
+                &source,
+                options,
+                &mut on_event,
+            )
+            .await?;
+            if let Some(folder) = &safety_checker {
+                pipeline.load_safety_checker(&fetch, &source, folder).await?;
+            }
+            Ok::<_, instruct_pix2pix::Error>(pipeline)
+        };
         Rc::new(pollster::block_on(load).unwrap_or_else(|e| panic!("{}: {e}", model.display())))
     };
-    pipelines.borrow_mut().entry(model.to_owned()).or_insert_with(load).clone()
+    let key = (model.to_owned(), safety_checker.clone());
+    pipelines.borrow_mut().entry(key).or_insert_with(load).clone()
 }
 
-fn compare(
-    info: &CaseInfo,
-    file: &TensorFile,
-    recorder: &Recorder,
-    images: &[RgbImage],
-) -> Comparison {
+fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Output) -> Comparison {
     let mut comparison = Comparison::default();
     let floats = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
     let timesteps = floats(&recorder.values["timesteps"]);
@@ -275,11 +292,18 @@ fn compare(
     }
     let decoded = &recorder.latents["decoded"][0];
     let decoded = decoded.clone().into_data().try_into_vec::<f32>().expect("f32");
-    let ours = VaeImageProcessor { vae_scale_factor: 8 }.denormalize(&decoded);
-    let golden = file.f32("image_out").values;
-    comparison.values("image_out", &ours, &golden, Tolerance::Absolute(1e-4));
+    if let Some(flags) = &info.nsfw_content_detected {
+        comparison.equal("nsfw", &output.nsfw_content_detected.as_ref(), &Some(flags));
+    }
+    // A flagged picture is black as bytes; the decoder's output is what it was.
+    let flagged = output.nsfw_content_detected.iter().flatten().any(|flag| *flag);
+    if !flagged {
+        let ours = VaeImageProcessor { vae_scale_factor: 8 }.denormalize(&decoded);
+        let golden = file.f32("image_out").values;
+        comparison.values("image_out", &ours, &golden, Tolerance::Absolute(1e-4));
+    }
     let bytes = |values: &[u8]| values.iter().map(|x| f32::from(*x)).collect::<Vec<_>>();
-    let ours: Vec<u8> = images.iter().flat_map(|image| image.data.clone()).collect();
+    let ours: Vec<u8> = output.images.iter().flat_map(|image| image.data.clone()).collect();
     let golden = file.u8("image_out_u8").values;
     comparison.values("image_out_u8", &bytes(&ours), &bytes(&golden), Tolerance::Absolute(1.0));
     comparison
