@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use base64::prelude::*;
 use burn::tensor::{DType, Device};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::hub::{Directory, ModelSource};
@@ -12,6 +13,7 @@ use instruct_pix2pix::pipeline::{
     EditRequest, LoadEvent, LoadOptions, Observer, SchedulerChoice,
     StableDiffusionInstructPix2PixPipeline, Step, TorchGenerator, Unobserved,
 };
+use safetensors::SafeTensors;
 
 fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2PixPipeline {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random");
@@ -137,4 +139,31 @@ fn an_edit_stops_when_asked() {
         assert_eq!(error.code(), "aborted");
         assert_eq!(stop.steps, after);
     }
+}
+
+/// What the demo page makes of the picture of `sd_default_euler_a` with seed 42, for the browser's
+/// test to compare with. `UPDATE_GOLDENS=1 cargo test --test edit` writes the file anew.
+#[test]
+fn the_golden_of_the_demo_page_is_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let case = std::fs::read(root.join("oracle/cases/sd_default_euler_a.safetensors"));
+    let case = case.expect("readable");
+    let case = SafeTensors::deserialize(&case).expect("valid");
+    let picture = case.tensor("image_u8").expect("there");
+    let (height, width) = (picture.shape()[1], picture.shape()[2]);
+    let image = RgbImage::new(width, height, picture.data().to_vec()).expect("valid");
+    let request = EditRequest { images: vec![image], num_inference_steps: 10, ..request() };
+    let ours = edit(&load(&mut |_| {}), &request, 42, &mut Unobserved).expect("edits");
+    let path = root.join("demo_seed42.json");
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        let data = BASE64_STANDARD.encode(&ours);
+        let golden = serde_json::json!({ "width": width, "height": height, "data": data });
+        std::fs::write(&path, format!("{golden}\n")).expect("writable");
+    }
+    let golden = std::fs::read_to_string(&path).expect("readable");
+    let golden: serde_json::Value = serde_json::from_str(&golden).expect("valid");
+    let data = BASE64_STANDARD.decode(golden["data"].as_str().expect("a text")).expect("base64");
+    assert_eq!(data.len(), ours.len());
+    let peak = data.iter().zip(&ours).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(peak <= Some(1), "{peak:?} levels");
 }
