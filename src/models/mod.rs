@@ -5,6 +5,7 @@ mod attention;
 mod clip;
 mod config;
 mod embeddings;
+mod freeu;
 mod layers;
 pub mod module;
 mod resnet;
@@ -15,6 +16,7 @@ mod vae;
 
 pub use attention::Transformer2DModel;
 pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
+pub use freeu::FreeU;
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
 pub use module::{Module, Placement, WeightDtype};
 pub use safety_checker::{

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::attention::TransformerConfig;
 use super::config::{self, PerBlock, require};
 use super::embeddings::{TimestepEmbedding, Timesteps};
+use super::freeu::FreeU;
 use super::layers::{Conv2d, GroupNorm};
 use super::module::module;
 use super::resnet::ResnetConfig;
@@ -288,6 +289,7 @@ impl UNet2DConditionConfig {
             conv_out: Conv2d::new(first, self.out_channels, 3),
             time_proj,
             add_time_proj: micro_channels.map(|channels| Timesteps { channels, ..time_proj }),
+            freeu: None,
             config: self.clone(),
         }
     }
@@ -326,6 +328,7 @@ pub struct UNet2DConditionModel {
     conv_out: Conv2d,
     time_proj: Timesteps,
     add_time_proj: Option<Timesteps>,
+    freeu: Option<FreeU>,
     config: UNet2DConditionConfig,
 }
 module!(UNet2DConditionModel {
@@ -343,6 +346,11 @@ impl UNet2DConditionModel {
     /// The configuration that the model was built from.
     pub fn config(&self) -> &UNet2DConditionConfig {
         &self.config
+    }
+
+    /// Turns FreeU on or off.
+    pub fn set_freeu(&mut self, freeu: Option<FreeU>) {
+        self.freeu = freeu;
     }
 
     /// Predicts the noise (or what the model was trained for).
@@ -385,7 +393,8 @@ impl UNet2DConditionModel {
         x = self.mid_block.forward(x, &time, text);
         tap("mid_block", &x);
         for (i, block) in self.up_blocks.iter().enumerate() {
-            x = block.forward(x, &time, text, &mut skips);
+            let freeu = self.freeu.and_then(|freeu| freeu.stage(i));
+            x = block.forward(x, &time, text, &mut skips, freeu);
             tap(&format!("up_blocks.{i}"), &x);
         }
         let x = self.conv_out.forward(self.conv_norm_out.forward_silu(x));

@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 
 use super::attention::{Transformer2DModel, TransformerConfig};
+use super::freeu::FreeUStage;
 use super::module::module;
 use super::resnet::{Downsample2D, ResnetBlock2D, ResnetConfig, Upsample2D};
 
@@ -130,10 +131,15 @@ impl UpBlock2D {
         time: &Tensor<2>,
         context: &Tensor<3>,
         skips: &mut Vec<Tensor<4>>,
+        freeu: Option<FreeUStage>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("the way down left one skip for each residual block");
-            x = resnet.forward(Tensor::cat(vec![x, skip], 3), Some(time));
+            let (backbone, skip) = match freeu {
+                Some(freeu) => freeu.apply(x, skip),
+                None => (x, skip),
+            };
+            x = resnet.forward(Tensor::cat(vec![backbone, skip], 3), Some(time));
             if let Some(attentions) = &self.attentions {
                 x = attentions[i].forward(x, context);
             }

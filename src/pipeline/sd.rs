@@ -14,14 +14,14 @@ use super::{
 use crate::error::{Error, Result};
 use crate::image::{RgbImage, VaeImageProcessor, to_u8};
 use crate::kernels::combine;
-use crate::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
+use crate::models::{AutoencoderKL, ClipTextModel, FreeU, UNet2DConditionModel};
 use crate::schedulers::{
     Scheduler, SchedulerConfig, StepInput, StepOptions, Timesteps, from_config,
 };
 use crate::tokenizer::ClipTokenizer;
 
 /// Edits pictures by instruction, with Stable Diffusion 1.5 or a model of its family.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StableDiffusionInstructPix2PixPipeline {
     tokenizer: ClipTokenizer,
     text_encoder: ClipTextModel,
@@ -29,6 +29,8 @@ pub struct StableDiffusionInstructPix2PixPipeline {
     unet: UNet2DConditionModel,
     scheduler: SchedulerConfig,
     safety_checker: Option<SafetyCheck>,
+    vae_tiling: bool,
+    vae_slicing: bool,
     options: LoadOptions,
 }
 
@@ -42,7 +44,17 @@ impl StableDiffusionInstructPix2PixPipeline {
         scheduler: SchedulerConfig,
         options: LoadOptions,
     ) -> Self {
-        Self { tokenizer, text_encoder, vae, unet, scheduler, safety_checker: None, options }
+        Self {
+            tokenizer,
+            text_encoder,
+            vae,
+            unet,
+            scheduler,
+            safety_checker: None,
+            vae_tiling: false,
+            vae_slicing: false,
+            options,
+        }
     }
 
     /// Checks every picture from now on, or none.
@@ -58,6 +70,46 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// Where and how the pipeline computes.
     pub fn options(&self) -> &LoadOptions {
         &self.options
+    }
+
+    /// Turns FreeU on or off.
+    pub fn set_freeu(&mut self, freeu: Option<FreeU>) {
+        self.unet.set_freeu(freeu);
+    }
+
+    /// Encodes and decodes in overlapping tiles (`enable_vae_tiling`), which needs less memory and
+    /// changes the result a little, or whole.
+    pub fn set_vae_tiling(&mut self, tiling: bool) {
+        self.vae_tiling = tiling;
+    }
+
+    /// Encodes and decodes one picture at a time (`enable_vae_slicing`), or all at once.
+    pub fn set_vae_slicing(&mut self, slicing: bool) {
+        self.vae_slicing = slicing;
+    }
+
+    /// Applies one of the VAE's networks as tiling and slicing say.
+    fn in_slices(&self, x: Tensor<4>, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+        let rows = x.dims()[0];
+        if !self.vae_slicing || rows == 1 {
+            return network(x);
+        }
+        let slices = (0..rows).map(|row| network(x.clone().narrow(0, row, 1)));
+        Tensor::cat(slices.collect(), 0)
+    }
+
+    fn vae_encode(&self, x: Tensor<4>) -> Tensor<4> {
+        self.in_slices(x, |x| match self.vae_tiling {
+            true => self.vae.encode_tiled(x).mode(),
+            false => self.vae.encode(x).mode(),
+        })
+    }
+
+    fn vae_decode(&self, z: Tensor<4>) -> Tensor<4> {
+        self.in_slices(z, |z| match self.vae_tiling {
+            true => self.vae.decode_tiled(z),
+            false => self.vae.decode(z),
+        })
     }
 
     fn device(&self) -> &Device {
@@ -190,7 +242,7 @@ impl StableDiffusionInstructPix2PixPipeline {
         let shape = [request.images.len(), size[0], size[1], 3];
         let data = TensorData::new(samples, shape);
         let pictures = Tensor::<4>::from_data(data, (self.device(), DType::F32));
-        let latents = self.vae.encode(pictures.cast(self.options.dtype)).mode();
+        let latents = self.vae_encode(pictures.cast(self.options.dtype));
         let each = if request.images.len() == 1 {
             request.prompts.len() * request.num_images_per_prompt
         } else {
@@ -292,7 +344,7 @@ impl StableDiffusionInstructPix2PixPipeline {
     ) -> Result<Vec<RgbImage>> {
         let scaled = combine(&[(1.0 / self.vae.config().scaling_factor, latents)]);
         observer.tap("decode_in", Tap::Latents(&scaled));
-        let pictures = self.vae.decode(scaled.cast(self.options.dtype)).cast(DType::F32);
+        let pictures = self.vae_decode(scaled.cast(self.options.dtype)).cast(DType::F32);
         observer.tap("decoded", Tap::Latents(&pictures));
         let [_, height, width, _] = pictures.dims();
         let processor = VaeImageProcessor { vae_scale_factor: self.vae.config().scale_factor() };

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use burn::tensor::{DType, Tensor};
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
+use instruct_pix2pix::models::FreeU;
 use instruct_pix2pix::pipeline::{
     EditRequest, LoadEvent, LoadOptions, Observer, Output, RecordedNoise, SchedulerChoice,
     StableDiffusionInstructPix2PixPipeline, Step, Tap,
@@ -45,9 +46,22 @@ struct CaseInfo {
     /// A folder in place of a component's own, or none at all.
     #[serde(default)]
     component_dirs: HashMap<String, Option<String>>,
+    freeu: Option<FreeUInfo>,
+    #[serde(default)]
+    vae_tiling: bool,
+    #[serde(default)]
+    vae_slicing: bool,
     /// Whatever else makes a case special: `lora`, `freeu`, ...
     #[serde(flatten)]
     other: Map<String, Value>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+struct FreeUInfo {
+    s1: f64,
+    s2: f64,
+    b1: f64,
+    b2: f64,
 }
 
 #[derive(Deserialize, Clone)]
@@ -195,6 +209,11 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
     let own = Some("safety_checker".to_owned());
     let safety_checker = info.component_dirs.get("safety_checker").cloned().unwrap_or(own);
     let pipeline = pipeline(&folder.join(&info.model), safety_checker, pipelines);
+    // Settings are the case's own: what is loaded is shared, a clone of its handles is not.
+    let mut pipeline = (*pipeline).clone();
+    pipeline.set_freeu(info.freeu.map(|FreeUInfo { s1, s2, b1, b2 }| FreeU { s1, s2, b1, b2 }));
+    pipeline.set_vae_tiling(info.vae_tiling);
+    pipeline.set_vae_slicing(info.vae_slicing);
     let mut recorder = Recorder::default();
     let output =
         pollster::block_on(pipeline.edit(&request, &mut RecordedNoise::new(noises), &mut recorder));
