@@ -16,7 +16,7 @@ import {
 import { breakModels } from './broken-models.mjs';
 
 const mounts = { '/pkg': pkg, '/models': `${repository}www/models` };
-endAfterMinutes(20);
+endAfterMinutes(40);
 
 let browser, broken, page, problems, server;
 

@@ -25,9 +25,9 @@ const LONGEST_BLOCK_MS = 1000;
 const GOLDEN = `${repository}tests/fixtures/demo_seed42.json`;
 
 const oracle = `${repository}tests/fixtures/oracle/`;
-const edit = { prompt: 'make it snowy', numInferenceSteps: 10, seed: 42 };
+const edit = { prompt: 'make it snowy', numInferenceSteps: 3, seed: 42 };
 
-endAfterMinutes(20);
+endAfterMinutes(40);
 
 let browser, png, server;
 
@@ -68,7 +68,7 @@ async function onPage(run, options) {
 
 const file = (name, buffer) => ({ name, mimeType: 'image/png', buffer });
 
-async function fillIn(page, { steps = 10 } = {}) {
+async function fillIn(page, { steps = edit.numInferenceSteps } = {}) {
   await page.locator('#file').setInputFiles(file('picture.png', png));
   await page.getByLabel('Which model').selectOption('./models/tiny-random');
   await page.getByLabel('Instruction').fill(edit.prompt);
@@ -116,15 +116,21 @@ test('a picture is edited, and the page never blocks', async (t) => {
         setTimeout(probe);
       };
       probe();
+      window.longestTask = 0;
+      new PerformanceObserver((list) => {
+        for (const { duration } of list.getEntries()) {
+          window.longestTask = Math.max(window.longestTask, duration);
+        }
+      }).observe({ type: 'longtask' });
     });
     const start = performance.now();
     await page.getByRole('button', { name: 'Edit', exact: true }).click();
     const edited = await result(page);
     const wall = performance.now() - start;
-    const gap = await page.evaluate(() => window.longestGap);
+    const [gap, task] = await page.evaluate(() => [window.longestGap, window.longestTask]);
     const status = await page.getByRole('status').textContent();
     t.diagnostic(`${(wall / 1000).toFixed(1)} s with loading; the page says: ${status}`);
-    t.diagnostic(`the main thread was never away for more than ${gap.toFixed(0)} ms`);
+    t.diagnostic(`longest gap ${gap.toFixed(0)} ms, longest task ${task.toFixed(0)} ms`);
     await page.screenshot({ path: `${output}demo.png`, fullPage: true });
 
     assert.match(status, /^Done in .* of memory/);
@@ -132,19 +138,6 @@ test('a picture is edited, and the page never blocks', async (t) => {
     assert.deepEqual([edited.width, edited.height], [48, 48]);
     const colours = new Set(edited.data);
     assert.ok(colours.size > 16, `a picture, not ${colours.size} levels`);
-
-    const byPackage = await page.evaluate(
-      async ([edit, bytes]) => {
-        const { InstructPix2Pix } = await import('./pkg/index.js');
-        const pipe = await InstructPix2Pix.fromPretrained('./models/tiny-random');
-        const image = new Blob([Uint8Array.from(bytes)]);
-        const { images } = await pipe.edit({ ...edit, image });
-        await pipe.dispose();
-        return [...images[0].data];
-      },
-      [edit, [...png]],
-    );
-    assert.equal(largestDifference(edited.data, byPackage), 0, 'as by the package');
 
     if (existsSync(GOLDEN)) {
       const golden = JSON.parse(readFileSync(GOLDEN, 'utf8'));
@@ -157,7 +150,7 @@ test('a picture is edited, and the page never blocks', async (t) => {
   });
 });
 
-test('the result can be downloaded', async () => {
+test('the result can be downloaded, and is what the package gives', async () => {
   await onPage(async (page) => {
     await fillIn(page, { steps: 1 });
     await page.getByRole('button', { name: 'Edit', exact: true }).click();
@@ -174,7 +167,20 @@ test('the result can be downloaded', async () => {
       context.drawImage(bitmap, 0, 0);
       return [...context.getImageData(0, 0, bitmap.width, bitmap.height).data];
     }, bytes);
-    assert.equal(largestDifference(data, downloaded), 0);
+    assert.equal(largestDifference(data, downloaded), 0, 'the file');
+
+    const byPackage = await page.evaluate(
+      async ([edit, bytes]) => {
+        const { InstructPix2Pix } = await import('./pkg/index.js');
+        const pipe = await InstructPix2Pix.fromPretrained('./models/tiny-random');
+        const image = new Blob([Uint8Array.from(bytes)]);
+        const { images } = await pipe.edit({ ...edit, numInferenceSteps: 1, image });
+        await pipe.dispose();
+        return [...images[0].data];
+      },
+      [edit, [...png]],
+    );
+    assert.equal(largestDifference(data, byPackage), 0, 'the package');
   });
 });
 

@@ -93,7 +93,7 @@ export function launch({ webgpu = true, args = [] } = {}) {
 export async function openPage(browser, url, options) {
   const page = await browser.newPage(options);
   // Software WebGPU is slow.
-  page.setDefaultTimeout(5 * 60_000);
+  page.setDefaultTimeout(20 * 60_000);
   const problems = [];
   page.on('pageerror', (error) => problems.push(`uncaught: ${error.stack ?? error}`));
   page.on('console', (message) => {

@@ -14,7 +14,7 @@ import {
   toBase64,
 } from './harness.mjs';
 
-endAfterMinutes(20);
+endAfterMinutes(40);
 
 let browser, page, server;
 

@@ -11,8 +11,7 @@ impl Args {
     /// The arguments of this process, without its own name.
     pub fn from_env() -> Result<Self> {
         let args = env::args_os().skip(1).map(|arg| {
-            arg.into_string()
-                .map_err(|arg| format!("the argument {arg:?} is not UTF-8").into())
+            arg.into_string().map_err(|arg| format!("the argument {arg:?} is not UTF-8").into())
         });
         Ok(Self(args.collect::<Result<_>>()?))
     }

@@ -12,12 +12,7 @@ use crate::{files, package};
 const NODE: u32 = 20;
 
 /// The names that Chromium goes by on PATH, the better maintained first.
-const NAMES: &[&str] = &[
-    "google-chrome",
-    "google-chrome-stable",
-    "chromium",
-    "chromium-browser",
-];
+const NAMES: &[&str] = &["google-chrome", "google-chrome-stable", "chromium", "chromium-browser"];
 
 /// The folder of the browser tests, with their package.json.
 pub fn folder() -> PathBuf {
@@ -64,8 +59,7 @@ pub fn npm_packages() -> Result {
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
     let mut npm = process::command(npm);
     // None of the packages needs its scripts, and none may download a browser.
-    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(folder());
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder());
     process::run(&mut npm)?;
     // npm keeps the file's old time when the packages were right already.
     touch(&installed)
@@ -93,13 +87,7 @@ fn check_node() -> Result {
 
 /// 20 of `v20.1.2`.
 fn major(version: &str) -> Option<u32> {
-    version
-        .trim()
-        .strip_prefix('v')?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 fn chrome() -> Result<PathBuf> {
@@ -123,11 +111,7 @@ fn chrome() -> Result<PathBuf> {
 }
 
 fn installed() -> Option<PathBuf> {
-    NAMES
-        .iter()
-        .filter_map(on_path)
-        .chain(usual_places())
-        .find(|path| starts(path))
+    NAMES.iter().filter_map(on_path).chain(usual_places()).find(|path| starts(path))
 }
 
 /// Where the installers of macOS and Windows put it.
@@ -145,9 +129,7 @@ fn usual_places() -> impl Iterator<Item = PathBuf> {
             [r"Google\Chrome", "Chromium"]
                 .map(|name| Path::new(&base).join(name).join(r"Application\chrome.exe"))
         });
-    macos
-        .filter(|_| cfg!(target_os = "macos"))
-        .chain(windows.filter(|_| cfg!(windows)))
+    macos.filter(|_| cfg!(target_os = "macos")).chain(windows.filter(|_| cfg!(windows)))
 }
 
 /// Ubuntu's chromium-browser is a script that asks for a snap; so a name alone proves nothing.
@@ -157,11 +139,7 @@ fn starts(path: &Path) -> bool {
         return path.is_file();
     }
     let mut version = Command::new(path);
-    version
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
 }
 
@@ -172,9 +150,7 @@ fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
         return None;
     }
     let folders = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&folders)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 fn can_apt() -> bool {
@@ -184,11 +160,7 @@ fn can_apt() -> bool {
 
 fn apt(args: &[&str]) -> Result {
     let mut apt = Command::new("apt-get");
-    process::run(
-        apt.args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null()),
-    )
+    process::run(apt.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()))
 }
 
 #[cfg(test)]

@@ -151,17 +151,11 @@ pub mod tests {
     #[test]
     fn a_mirror_drops_what_is_stale_and_leaves_what_is_the_same() {
         let from = Scratch::new().with("same", b"1").with("sub/new", b"2");
-        let to = Scratch::new()
-            .with("same", b"1")
-            .with("old/stale", b"3")
-            .with("sub/old", b"4");
+        let to = Scratch::new().with("same", b"1").with("old/stale", b"3").with("sub/old", b"4");
         let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let before = time(&to.path().join("same"));
         mirror(from.path(), to.path()).expect("mirrored");
-        assert_eq!(
-            list(to.path()).expect("list"),
-            list(from.path()).expect("list")
-        );
+        assert_eq!(list(to.path()).expect("list"), list(from.path()).expect("list"));
         assert_eq!(time(&to.path().join("same")), before);
         assert!(!to.path().join("old").exists());
     }

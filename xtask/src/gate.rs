@@ -29,60 +29,16 @@ enum When {
 use When::{Always, Full, Short};
 
 const STAGES: &[Stage] = &[
-    Stage {
-        name: "native tests",
-        needs: &[],
-        when: Always,
-        run: native_tests,
-    },
-    Stage {
-        name: "package",
-        needs: &[],
-        when: Always,
-        run: || package::build(false),
-    },
-    Stage {
-        name: "browser set-up",
-        needs: &[],
-        when: Always,
-        run: browser_set_up,
-    },
-    Stage {
-        name: "browser tests",
-        needs: BROWSER,
-        when: Always,
-        run: browser_tests,
-    },
-    Stage {
-        name: "browser parity",
-        needs: BROWSER,
-        when: Short,
-        run: some_browser_parity,
-    },
-    Stage {
-        name: "browser parity, whole",
-        needs: BROWSER,
-        when: Full,
-        run: browser_parity,
-    },
-    Stage {
-        name: "clippy",
-        needs: &[],
-        when: Full,
-        run: clippy,
-    },
-    Stage {
-        name: "format",
-        needs: &[],
-        when: Full,
-        run: format,
-    },
-    Stage {
-        name: "documentation",
-        needs: &[],
-        when: Full,
-        run: documentation,
-    },
+    Stage { name: "native tests", needs: &[], when: Always, run: native_tests },
+    Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
+    Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
+    Stage { name: "browser tests", needs: BROWSER, when: Short, run: some_browser_tests },
+    Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: browser_tests },
+    Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
+    Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
+    Stage { name: "clippy", needs: &[], when: Full, run: clippy },
+    Stage { name: "format", needs: &[], when: Full, run: format },
+    Stage { name: "documentation", needs: &[], when: Full, run: documentation },
 ];
 
 const BROWSER: &[&str] = &["package", "browser set-up"];
@@ -107,17 +63,8 @@ pub fn run(mut args: Args) -> Result<u8> {
         let outcome = format!("{outcome:?}").to_lowercase();
         println!("{outcome:<8} {seconds:>7.1} s  {name}");
     }
-    let count = |wanted| {
-        rows.iter()
-            .filter(|(_, outcome, _)| *outcome == wanted)
-            .count()
-    };
-    println!(
-        "{} passed, {} failed, {} skipped",
-        count(Passed),
-        count(Failed),
-        count(Skipped)
-    );
+    let count = |wanted| rows.iter().filter(|(_, outcome, _)| *outcome == wanted).count();
+    println!("{} passed, {} failed, {} skipped", count(Passed), count(Failed), count(Skipped));
     Ok(u8::from(count(Failed) > 0))
 }
 
@@ -139,11 +86,7 @@ fn run_stages(stages: &[Stage], full: bool) -> Vec<(&'static str, Outcome, f64)>
             Passed
         };
         let seconds = start.elapsed().as_secs_f64();
-        println!(
-            "-- {}: {} in {seconds:.1} s",
-            stage.name,
-            format!("{outcome:?}").to_lowercase()
-        );
+        println!("-- {}: {} in {seconds:.1} s", stage.name, format!("{outcome:?}").to_lowercase());
         rows.push((stage.name, outcome, seconds));
     }
     rows
@@ -158,12 +101,23 @@ fn browser_set_up() -> Result {
     Ok(())
 }
 
+/// What fits into the gate: a GPU that is emulated on two cores needs minutes for each new page.
+const SHORT_BROWSER_TESTS: &[&str] = &["demo.test.mjs", "types.test.mjs"];
+
+fn some_browser_tests() -> Result {
+    run_browser_tests(|name| SHORT_BROWSER_TESTS.contains(&name))
+}
+
 fn browser_tests() -> Result {
+    run_browser_tests(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
+}
+
+fn run_browser_tests(wanted: impl Fn(&str) -> bool) -> Result {
     let folder = browser::folder();
     let mut names = files::names(&folder)?;
-    names.retain(|name| name.to_string_lossy().ends_with(".test.mjs"));
+    names.retain(|name| name.to_str().is_some_and(&wanted));
     if names.is_empty() {
-        return Err(format!("there is no *.test.mjs in {}", folder.display()).into());
+        return Err(format!("there are no such tests in {}", folder.display()).into());
     }
     let mut node = Browser::set_up()?.node()?;
     // One after the other: software rendering takes every core that there is.
@@ -172,14 +126,11 @@ fn browser_tests() -> Result {
 }
 
 fn oracle() -> PathBuf {
-    process::root()
-        .join("tests")
-        .join("fixtures")
-        .join("oracle")
+    process::root().join("tests").join("fixtures").join("oracle")
 }
 
 fn some_browser_parity() -> Result {
-    let only = ["sd_default_euler_a", "sd_ddim"].map(str::to_owned);
+    let only = ["sd_no_safety_checker"].map(str::to_owned);
     process::run(&mut parity::browser(&oracle(), &only)?)
 }
 
@@ -189,14 +140,7 @@ fn browser_parity() -> Result {
 
 fn clippy() -> Result {
     let mut cargo = process::cargo();
-    process::run(cargo.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    process::run(cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn format() -> Result {
@@ -205,11 +149,7 @@ fn format() -> Result {
 
 fn documentation() -> Result {
     let mut cargo = process::cargo();
-    process::run(
-        cargo
-            .args(["doc", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    process::run(cargo.args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 #[cfg(test)]
@@ -223,12 +163,7 @@ mod tests {
         when: When,
         run: fn() -> Result,
     ) -> Stage {
-        Stage {
-            name,
-            needs,
-            when,
-            run,
-        }
+        Stage { name, needs, when, run }
     }
 
     const fn passes() -> Result {
@@ -248,10 +183,7 @@ mod tests {
             stage("other", &[], Always, passes),
             stage("needs other", &["other"], Always, passes),
         ];
-        let outcomes = run_stages(&stages, false)
-            .iter()
-            .map(|row| row.1)
-            .collect::<Vec<_>>();
+        let outcomes = run_stages(&stages, false).iter().map(|row| row.1).collect::<Vec<_>>();
         assert_eq!(outcomes, [Failed, Skipped, Skipped, Passed, Passed]);
     }
 
@@ -262,12 +194,7 @@ mod tests {
             stage("short", &[], Short, passes),
             stage("full", &[], Full, passes),
         ];
-        let names = |full| {
-            run_stages(&stages, full)
-                .iter()
-                .map(|row| row.0)
-                .collect::<Vec<_>>()
-        };
+        let names = |full| run_stages(&stages, full).iter().map(|row| row.0).collect::<Vec<_>>();
         assert_eq!(names(false), ["always", "short"]);
         assert_eq!(names(true), ["always", "full"]);
     }
@@ -278,11 +205,7 @@ mod tests {
         for (index, stage) in STAGES.iter().enumerate() {
             for need in stage.needs {
                 let named = |earlier: &Stage| earlier.name == *need && earlier.when == Always;
-                assert!(
-                    STAGES[..index].iter().any(named),
-                    "{} needs {need}",
-                    stage.name
-                );
+                assert!(STAGES[..index].iter().any(named), "{} needs {need}", stage.name);
             }
         }
     }

@@ -78,17 +78,11 @@ fn dispatch() -> Result<u8> {
         print!("{}", help());
         return Ok(0);
     }
-    let Some(subcommand) = SUBCOMMANDS
-        .iter()
-        .find(|subcommand| subcommand.name == name)
-    else {
+    let Some(subcommand) = SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name) else {
         return Err(format!("there is no command {name:?}\n\n{}", help()).into());
     };
     if args.flag("--help") || args.flag("-h") {
-        println!(
-            "cargo xtask {name} {}\n    {}",
-            subcommand.usage, subcommand.about
-        );
+        println!("cargo xtask {name} {}\n    {}", subcommand.usage, subcommand.about);
         return Ok(0);
     }
     (subcommand.run)(args)
@@ -96,10 +90,7 @@ fn dispatch() -> Result<u8> {
 
 fn help() -> String {
     let mut text = String::from("usage: cargo xtask COMMAND\n\n");
-    for Subcommand {
-        name, usage, about, ..
-    } in SUBCOMMANDS
-    {
+    for Subcommand { name, usage, about, .. } in SUBCOMMANDS {
         text += &format!("    {name:<8} {about}\n             {name} {usage}\n");
     }
     text += &format!("    {:<8} this list\n", "help");

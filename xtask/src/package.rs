@@ -102,26 +102,14 @@ fn ensure_target() -> Result {
 fn compile() -> Result {
     let mut cargo = process::cargo();
     cargo.args(["build", "--lib", "--package", PACKAGE, "--profile", "wasm"]);
-    cargo.args([
-        "--target",
-        TARGET,
-        "--no-default-features",
-        "--features",
-        "js",
-    ]);
+    cargo.args(["--target", TARGET, "--no-default-features", "--features", "js"]);
     // These would replace the flags of .cargo/config.toml, without which getrandom does not build.
-    cargo
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     process::run(&mut cargo)
 }
 
 fn bind(metadata: &Metadata, stage: &Path) -> Result {
-    let wasm = metadata
-        .target
-        .join(TARGET)
-        .join("wasm")
-        .join(format!("{NAME}.wasm"));
+    let wasm = metadata.target.join(TARGET).join("wasm").join(format!("{NAME}.wasm"));
     Bindgen::new()
         .input_path(&wasm)
         .out_name(NAME)
@@ -159,9 +147,7 @@ fn fill(version: &str, stage: &Path) -> Result {
 fn with_version(manifest: &str, version: &str) -> Result<String> {
     let json: Value = serde_json::from_str(manifest)
         .map_err(|error| format!("pkg-template/package.json is not JSON: {error}"))?;
-    let old = json["version"]
-        .as_str()
-        .ok_or("pkg-template/package.json has no \"version\"")?;
+    let old = json["version"].as_str().ok_or("pkg-template/package.json has no \"version\"")?;
     let text = manifest.replacen(
         &format!("\"version\": \"{old}\""),
         &format!("\"version\": \"{version}\""),
@@ -177,19 +163,14 @@ fn with_version(manifest: &str, version: &str) -> Result<String> {
 /// The scripts in a folder, those below it included.
 fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut names: Vec<_> = files::list(folder)?.into_iter().collect();
-    names.retain(|name| {
-        name.extension()
-            .is_some_and(|end| end == "js" || end == "mjs")
-    });
+    names.retain(|name| name.extension().is_some_and(|end| end == "js" || end == "mjs"));
     Ok(names)
 }
 
 /// Prints the sizes that the README quotes.
 fn report(stage: &Path, glue: &[PathBuf], dev: bool) -> Result {
     let wasm = files::read(&stage.join(wasm_name()))?;
-    let own = scripts(stage)?
-        .into_iter()
-        .filter(|name| !glue.contains(name));
+    let own = scripts(stage)?.into_iter().filter(|name| !glue.contains(name));
     println!("{}", folder().display());
     println!(
         "  wasm                     {}, gzip {}{}",
@@ -197,21 +178,13 @@ fn report(stage: &Path, glue: &[PathBuf], dev: bool) -> Result {
         size(gzip(&wasm)?),
         if dev { " (without wasm-opt)" } else { "" },
     );
-    println!(
-        "  JavaScript, hand-written gzip {}",
-        size(gzip_all(stage, own)?)
-    );
-    println!(
-        "  JavaScript, wasm-bindgen gzip {}",
-        size(gzip_all(stage, glue.iter().cloned())?)
-    );
+    println!("  JavaScript, hand-written gzip {}", size(gzip_all(stage, own)?));
+    println!("  JavaScript, wasm-bindgen gzip {}", size(gzip_all(stage, glue.iter().cloned())?));
     Ok(())
 }
 
 fn gzip_all(folder: &Path, names: impl Iterator<Item = PathBuf>) -> Result<usize> {
-    names
-        .map(|name| gzip(&files::read(&folder.join(name))?))
-        .sum()
+    names.map(|name| gzip(&files::read(&folder.join(name))?)).sum()
 }
 
 /// The size that a server which compresses would send.
@@ -237,10 +210,7 @@ mod tests {
         let lock = "[[package]]\nname = \"wasm-bindgen-shared\"\nversion = \"1.0.0\"\n\n\
                     [[package]]\nname = \"wasm-bindgen\"\nversion = \"0.2.130\"\nsource = \"x\"\n";
         assert_eq!(locked_version(lock, "wasm-bindgen"), Some("0.2.130"));
-        assert_eq!(
-            locked_version(&lock.replace('\n', "\r\n"), "wasm-bindgen"),
-            Some("0.2.130")
-        );
+        assert_eq!(locked_version(&lock.replace('\n', "\r\n"), "wasm-bindgen"), Some("0.2.130"));
         assert_eq!(locked_version(lock, "wasm"), None);
     }
 

@@ -29,15 +29,7 @@ pub fn run(mut args: Args) -> Result<u8> {
 /// The test binary does the comparing, so that it is built as the tests are.
 fn native(folder: &Path, only: &[String]) -> Command {
     let mut cargo = process::cargo();
-    cargo.args([
-        "test",
-        "--quiet",
-        "--package",
-        PACKAGE,
-        "--test",
-        "parity",
-        "--",
-    ]);
+    cargo.args(["test", "--quiet", "--package", PACKAGE, "--test", "parity", "--"]);
     with_cases(&mut cargo, folder, only);
     cargo
 }

@@ -27,9 +27,7 @@ pub fn remember_this_executable() {
 
 /// The running xtask, for the tests that need its server.
 pub fn this_executable() -> Result<&'static Path> {
-    let path = THIS_EXECUTABLE
-        .get()
-        .ok_or("the path of the running xtask is not known")?;
+    let path = THIS_EXECUTABLE.get().ok_or("the path of the running xtask is not known")?;
     Ok(path)
 }
 
@@ -53,12 +51,8 @@ pub fn cargo() -> Command {
 
 /// Runs to the end with our own output; the exit code (1 when a signal ended it).
 pub fn exit_code(command: &mut Command) -> Result<u8> {
-    let status = command
-        .status()
-        .map_err(|error| cannot_start(command, &error))?;
-    Ok(status
-        .code()
-        .map_or(1, |code| u8::try_from(code).unwrap_or(1)))
+    let status = command.status().map_err(|error| cannot_start(command, &error))?;
+    Ok(status.code().map_or(1, |code| u8::try_from(code).unwrap_or(1)))
 }
 
 /// Runs to the end with our own output; anything but success is an error.
@@ -71,10 +65,8 @@ pub fn run(command: &mut Command) -> Result {
 
 /// Runs quietly; the standard output.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| cannot_start(command, &error))?;
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| cannot_start(command, &error))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("`{}` failed: {}", line(command), said.trim()).into());
@@ -94,17 +86,13 @@ pub struct Metadata {
 pub fn metadata() -> Result<Metadata> {
     let text = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let json: Value = serde_json::from_str(&text)?;
-    let packages = json["packages"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let packages = json["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let package = packages.iter().find(|package| package["name"] == PACKAGE);
     let version = package.and_then(|package| package["version"].as_str());
     match (version, json["target_directory"].as_str()) {
-        (Some(version), Some(target)) => Ok(Metadata {
-            version: version.to_owned(),
-            target: target.into(),
-        }),
+        (Some(version), Some(target)) => {
+            Ok(Metadata { version: version.to_owned(), target: target.into() })
+        }
         _ => Err(format!("`cargo metadata` does not name {PACKAGE} and a target folder").into()),
     }
 }
@@ -112,10 +100,7 @@ pub fn metadata() -> Result<Metadata> {
 /// The command as one would type it.
 fn line(command: &Command) -> String {
     let parts = std::iter::once(command.get_program()).chain(command.get_args());
-    parts
-        .map(|part| part.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 fn cannot_start(command: &Command, error: &io::Error) -> String {

@@ -26,17 +26,12 @@ const OPTIONS: &[&str] = &[
 pub fn optimise(wasm: &Path, cache: &Path) -> Result {
     browser::npm_packages()?;
     let binaryen = browser::folder().join("node_modules").join("binaryen");
-    let key = key(
-        &files::read(wasm)?,
-        &files::read(&binaryen.join("package.json"))?,
-    );
+    let key = key(&files::read(wasm)?, &files::read(&binaryen.join("package.json"))?);
     cached(wasm, &cache.join(format!("{key}.wasm")), |output| {
         let start = Instant::now();
         // By node, because Windows cannot start the script itself.
         let mut command = process::command("node");
-        command
-            .arg(binaryen.join("bin").join("wasm-opt"))
-            .args(OPTIONS);
+        command.arg(binaryen.join("bin").join("wasm-opt")).args(OPTIONS);
         process::run(command.arg(wasm).arg("--output").arg(output))?;
         println!("wasm-opt: {:.1} s", start.elapsed().as_secs_f32());
         Ok(())
@@ -62,10 +57,7 @@ fn key(wasm: &[u8], manifest: &[u8]) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -76,25 +68,15 @@ mod tests {
 
     #[test]
     fn the_key_depends_on_the_input_and_on_binaryen() {
-        let keys = [
-            key(b"a", b"b"),
-            key(b"a", b"c"),
-            key(b"c", b"b"),
-            key(b"", b"ab"),
-        ];
-        assert!(
-            (1..keys.len()).all(|i| !keys[..i].contains(&keys[i])),
-            "{keys:?}"
-        );
+        let keys = [key(b"a", b"b"), key(b"a", b"c"), key(b"c", b"b"), key(b"", b"ab")];
+        assert!((1..keys.len()).all(|i| !keys[..i].contains(&keys[i])), "{keys:?}");
         assert_eq!(keys[0], key(b"a", b"b"));
         assert_eq!(keys[0].len(), 64);
     }
 
     #[test]
     fn only_the_last_result_is_kept_and_a_failure_leaves_none() {
-        let scratch = Scratch::new()
-            .with("in", b"input")
-            .with("cache/old", b"stale");
+        let scratch = Scratch::new().with("in", b"input").with("cache/old", b"stale");
         let (input, cache) = (scratch.path().join("in"), scratch.path().join("cache"));
         let kept = cache.join("key.wasm");
         let half = |output: &std::path::Path| {
@@ -106,10 +88,7 @@ mod tests {
         assert_eq!(files::read(&input).expect("input"), b"input");
 
         cached(&input, &kept, |output| files::write(output, b"small")).expect("made");
-        assert_eq!(
-            files::names(&cache).expect("cache"),
-            [std::path::Path::new("key.wasm")]
-        );
+        assert_eq!(files::names(&cache).expect("cache"), [std::path::Path::new("key.wasm")]);
         cached(&input, &kept, |_| unreachable!("it is there")).expect("from the cache");
         assert_eq!(files::read(&input).expect("output"), b"small");
     }

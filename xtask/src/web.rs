@@ -18,10 +18,8 @@ pub fn demo(mut args: Args) -> Result<u8> {
     if build {
         package::build(dev)?;
     }
-    let mounts = vec![
-        Mount::new("/", process::root().join("www"))?,
-        Mount::new("/pkg", package::folder())?,
-    ];
+    let mounts =
+        vec![Mount::new("/", process::root().join("www"))?, Mount::new("/pkg", package::folder())?];
     listen(mounts, port)
 }
 

@@ -33,11 +33,7 @@ impl Request {
             let mut line = Vec::new();
             limited.read_until(b'\n', &mut line)?;
             if !line.ends_with(b"\n") {
-                return Ok(if limited.limit() == 0 {
-                    Head::Bad(431)
-                } else {
-                    Head::End
-                });
+                return Ok(if limited.limit() == 0 { Head::Bad(431) } else { Head::End });
             }
             let Ok(line) = String::from_utf8(line) else {
                 return Ok(Head::Bad(400));
@@ -73,39 +69,21 @@ impl Request {
             Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
         };
         let headers = rest.iter().map(header).collect::<Result<_, u16>>()?;
-        Ok(Self {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            http_1_0,
-            headers,
-        })
+        Ok(Self { method: method.to_owned(), target: target.to_owned(), http_1_0, headers })
     }
 
     /// The value of a header, whose name is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|header| header.0 == name)
-            .map(|header| header.1.as_str())
+        self.headers.iter().find(|header| header.0 == name).map(|header| header.1.as_str())
     }
 
     /// Whether another request may follow. After a body none may, since bodies are not read.
     pub fn keeps_alive(&self) -> bool {
         let has_body = self.header("transfer-encoding").is_some()
-            || self
-                .header("content-length")
-                .is_some_and(|length| length != "0");
-        let wishes = self
-            .header("connection")
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+            || self.header("content-length").is_some_and(|length| length != "0");
+        let wishes = self.header("connection").unwrap_or_default().to_ascii_lowercase();
         let wishes = |word| wishes.split(',').any(|wish| wish.trim() == word);
-        !has_body
-            && if self.http_1_0 {
-                wishes("keep-alive")
-            } else {
-                !wishes("close")
-            }
+        !has_body && if self.http_1_0 { wishes("keep-alive") } else { !wishes("close") }
     }
 }
 
@@ -156,9 +134,7 @@ pub enum Range {
 
 /// Reads a `Range` header for a file of `size` bytes.
 pub fn range(header: Option<&str>, size: u64) -> Range {
-    header
-        .and_then(|header| parse_range(header, size))
-        .unwrap_or(Range::Whole)
+    header.and_then(|header| parse_range(header, size)).unwrap_or(Range::Whole)
 }
 
 /// None where the header is to be ignored, as the standard has it for what is malformed.
@@ -202,10 +178,7 @@ pub fn names_etag(header: &str, etag: &str) -> bool {
 
 /// The content type of a file by its ending.
 pub fn content_type(name: &str) -> &'static str {
-    let end = name
-        .rsplit_once('.')
-        .map_or("", |(_, end)| end)
-        .to_ascii_lowercase();
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end).to_ascii_lowercase();
     match end.as_str() {
         "css" => "text/css; charset=utf-8",
         "gif" => "image/gif",

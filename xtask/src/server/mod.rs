@@ -39,11 +39,7 @@ impl Mount {
         if !folder.is_dir() {
             return Err(format!("there is no folder {} to serve", folder.display()).into());
         }
-        let prefix = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let prefix = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         Ok(Self { prefix, folder })
     }
 }
@@ -62,11 +58,7 @@ impl Server {
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
         let listener = first_free(port)
             .map_err(|error| format!("cannot listen on 127.0.0.1, port {port}: {error}"))?;
-        Ok(Self {
-            address: listener.local_addr()?,
-            listener,
-            mounts: mounts.into(),
-        })
+        Ok(Self { address: listener.local_addr()?, listener, mounts: mounts.into() })
     }
 
     /// Where it listens.

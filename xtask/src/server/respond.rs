@@ -30,12 +30,7 @@ enum Body {
 
 impl Response {
     fn new(status: u16, body: Body) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body,
-            head_only: false,
-        }
+        Self { status, headers: Vec::new(), body, head_only: false }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -60,11 +55,8 @@ impl Response {
             Body::Text(text) => head += &format!("Content-Length: {}\r\n", text.len()),
             Body::File(_, length) => head += &format!("Content-Length: {length}\r\n"),
         }
-        head += if keep_alive {
-            "Connection: keep-alive\r\n\r\n"
-        } else {
-            "Connection: close\r\n\r\n"
-        };
+        head +=
+            if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" };
         match self.body {
             Body::Text(text) if !self.head_only => head += &text,
             Body::File(file, length) if !self.head_only => {
@@ -94,14 +86,9 @@ pub fn respond(request: &Request, mounts: &[Mount]) -> Response {
     match request.method.as_str() {
         "GET" => get(request, mounts),
         // The standard knows ranges for GET alone.
-        "HEAD" => Response {
-            head_only: true,
-            ..get(request, mounts)
-        },
+        "HEAD" => Response { head_only: true, ..get(request, mounts) },
         "OPTIONS" => {
-            let asked = request
-                .header("access-control-request-headers")
-                .unwrap_or("Range");
+            let asked = request.header("access-control-request-headers").unwrap_or("Range");
             Response::new(204, Body::None)
                 .with("Allow", METHODS)
                 .with("Access-Control-Allow-Methods", METHODS)
@@ -144,9 +131,7 @@ fn path_and_query(target: &str) -> Option<(&str, &str)> {
 
 /// The file or folder that the segments of a path name.
 fn locate(segments: &[String], mounts: &[Mount]) -> Option<PathBuf> {
-    let mount = mounts
-        .iter()
-        .find(|mount| segments.starts_with(&mount.prefix))?;
+    let mount = mounts.iter().find(|mount| segments.starts_with(&mount.prefix))?;
     let mut path = mount.folder.clone();
     path.extend(&segments[mount.prefix.len()..]);
     Some(path)
@@ -160,35 +145,21 @@ fn send_file(request: &Request, path: &Path) -> io::Result<Response> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     let size = metadata.len();
-    let time = metadata
-        .modified()?
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let time = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let etag = format!("\"{size:x}-{:x}\"", time.as_nanos());
 
-    if request
-        .header("if-none-match")
-        .is_some_and(|header| http::names_etag(header, &etag))
-    {
+    if request.header("if-none-match").is_some_and(|header| http::names_etag(header, &etag)) {
         return Ok(Response::new(304, Body::None).with("ETag", etag));
     }
     let name = path.to_string_lossy();
     // A range of what the client holds an older part of would be of no use to it.
-    let wanted = request
-        .header("if-range")
-        .is_none_or(|header| header == etag);
-    let header = request
-        .header("range")
-        .filter(|_| wanted && request.method == "GET");
+    let wanted = request.header("if-range").is_none_or(|header| header == etag);
+    let header = request.header("range").filter(|_| wanted && request.method == "GET");
     let (status, length, content_range) = match http::range(header, size) {
         Range::Whole => (200, size, None),
         Range::Part(first, last) => {
             file.seek(SeekFrom::Start(first))?;
-            (
-                206,
-                last - first + 1,
-                Some(format!("bytes {first}-{last}/{size}")),
-            )
+            (206, last - first + 1, Some(format!("bytes {first}-{last}/{size}")))
         }
         Range::Unsatisfiable => {
             return Ok(error(416).with("Content-Range", format!("bytes */{size}")));

@@ -23,20 +23,14 @@ fn site() -> Site {
         .with("sub/index.html", b"<p>sub</p>")
         .with("bare/file.bin", b"x")
         .with("pkg/hidden.js", b"not this one");
-    let pkg = Scratch::new()
-        .with("module.js", b"export {}")
-        .with("module.wasm", b"\0asm");
+    let pkg = Scratch::new().with("module.js", b"export {}").with("module.wasm", b"\0asm");
     let mount = |prefix, folder: &Scratch| {
         Mount::new(prefix, folder.path().to_owned()).expect("a folder to serve")
     };
     let server = Server::bind(vec![mount("/", &www), mount("/pkg", &pkg)], 0).expect("bound");
     let address = server.address();
     thread::spawn(move || server.run());
-    Site {
-        address,
-        www,
-        _pkg: pkg,
-    }
+    Site { address, www, _pkg: pkg }
 }
 
 struct Answer {
@@ -47,26 +41,15 @@ struct Answer {
 
 impl Answer {
     fn header(&self, name: &str) -> &str {
-        let found = self
-            .headers
-            .iter()
-            .find(|header| header.0.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|header| header.0.eq_ignore_ascii_case(name));
         found.map_or("", |header| &header.1)
     }
 
     fn read(stream: &mut BufReader<TcpStream>, has_body: bool) -> Self {
         let mut line = String::new();
         stream.read_line(&mut line).expect("a status line");
-        let status = line
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .expect("a status");
-        let mut answer = Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
+        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        let mut answer = Self { status, headers: Vec::new(), body: Vec::new() };
         loop {
             line.clear();
             stream.read_line(&mut line).expect("a header");
@@ -108,10 +91,7 @@ impl Site {
 fn files_are_served_with_type_length_and_validator() {
     let site = site();
     let answer = site.get("/a%20b.txt?query=1");
-    assert_eq!(
-        (answer.status, answer.body.as_slice()),
-        (200, &b"0123456789"[..])
-    );
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"0123456789"[..]));
     assert_eq!(answer.header("Content-Type"), "text/plain; charset=utf-8");
     assert_eq!(answer.header("Content-Length"), "10");
     assert_eq!(answer.header("Accept-Ranges"), "bytes");
@@ -124,10 +104,7 @@ fn files_are_served_with_type_length_and_validator() {
 fn mounts_come_before_the_root() {
     let site = site();
     assert_eq!(site.get("/pkg/module.js").body, b"export {}");
-    assert_eq!(
-        site.get("/pkg/module.wasm").header("Content-Type"),
-        "application/wasm"
-    );
+    assert_eq!(site.get("/pkg/module.wasm").header("Content-Type"), "application/wasm");
     assert_eq!(site.get("/pkg/hidden.js").status, 404);
     assert_eq!(site.get("/pkgs").status, 404);
 }
@@ -136,16 +113,10 @@ fn mounts_come_before_the_root() {
 fn folders_answer_with_their_index() {
     let site = site();
     assert_eq!(site.get("/").body, b"<p>home</p>");
-    assert_eq!(
-        site.get("/").header("Content-Type"),
-        "text/html; charset=utf-8"
-    );
+    assert_eq!(site.get("/").header("Content-Type"), "text/html; charset=utf-8");
     assert_eq!(site.get("/sub/").body, b"<p>sub</p>");
     let moved = site.get("/sub?a=b");
-    assert_eq!(
-        (moved.status, moved.header("Location")),
-        (301, "./sub/?a=b")
-    );
+    assert_eq!((moved.status, moved.header("Location")), (301, "./sub/?a=b"));
     assert_eq!(site.get("/bare").status, 404);
     assert_eq!(site.get("/bare/").status, 404);
     assert_eq!(site.get("/empty/").status, 404);
@@ -163,10 +134,7 @@ fn what_is_not_there_is_404_and_readable_by_other_origins() {
 #[test]
 fn head_announces_the_body_without_sending_it() {
     let answer = site().ask("HEAD", "/a%20b.txt", "Range: bytes=2-3\r\n");
-    assert_eq!(
-        (answer.status, answer.header("Content-Length")),
-        (200, "10")
-    );
+    assert_eq!((answer.status, answer.header("Content-Length")), (200, "10"));
 }
 
 #[test]
@@ -181,18 +149,11 @@ fn ranges_are_served_as_parts() {
         ("bytes=-99", b"0123456789", "bytes 0-9/10"),
     ] {
         let answer = part(range);
-        assert_eq!(
-            (answer.status, answer.body.as_slice()),
-            (206, wanted),
-            "{range}"
-        );
+        assert_eq!((answer.status, answer.body.as_slice()), (206, wanted), "{range}");
         assert_eq!(answer.header("Content-Range"), content_range);
     }
     let beyond = part("bytes=10-");
-    assert_eq!(
-        (beyond.status, beyond.header("Content-Range")),
-        (416, "bytes */10")
-    );
+    assert_eq!((beyond.status, beyond.header("Content-Range")), (416, "bytes */10"));
     assert_eq!(part("bytes=0-1,4-5").status, 200);
 }
 
@@ -211,21 +172,12 @@ fn a_range_of_another_version_is_the_whole_file() {
 fn what_the_client_has_is_not_sent_again() {
     let site = site();
     let etag = site.get("/a%20b.txt").header("ETag").to_owned();
-    let ask = || {
-        site.ask(
-            "GET",
-            "/a%20b.txt",
-            &format!("If-None-Match: \"x\", {etag}\r\n"),
-        )
-    };
+    let ask = || site.ask("GET", "/a%20b.txt", &format!("If-None-Match: \"x\", {etag}\r\n"));
     let answer = ask();
     assert_eq!((answer.status, answer.header("ETag")), (304, etag.as_str()));
     assert_eq!(answer.header("Content-Length"), "");
     std::fs::write(site.www.path().join("a b.txt"), "changed").expect("written");
-    assert_eq!(
-        (ask().status, ask().body.as_slice()),
-        (200, &b"changed"[..])
-    );
+    assert_eq!((ask().status, ask().body.as_slice()), (200, &b"changed"[..]));
 }
 
 #[test]
@@ -234,37 +186,21 @@ fn other_origins_may_read_everything() {
     let answer = site.ask("GET", "/a%20b.txt", "Origin: http://127.0.0.1:1\r\n");
     assert_eq!(answer.header("Access-Control-Allow-Origin"), "*");
     for name in ["Content-Range", "ETag", "Content-Length", "Accept-Ranges"] {
-        assert!(
-            answer
-                .header("Access-Control-Expose-Headers")
-                .contains(name),
-            "{name}"
-        );
+        assert!(answer.header("Access-Control-Expose-Headers").contains(name), "{name}");
     }
     let asks = "Access-Control-Request-Method: GET\r\n\
                 Access-Control-Request-Headers: range, x-other\r\n";
     let preflight = site.ask("OPTIONS", "/a%20b.txt", asks);
     assert_eq!(preflight.status, 204);
-    assert_eq!(
-        preflight.header("Access-Control-Allow-Headers"),
-        "range, x-other"
-    );
-    assert!(
-        preflight
-            .header("Access-Control-Allow-Methods")
-            .contains("GET")
-    );
+    assert_eq!(preflight.header("Access-Control-Allow-Headers"), "range, x-other");
+    assert!(preflight.header("Access-Control-Allow-Methods").contains("GET"));
 }
 
 #[test]
 fn nothing_outside_the_folders_is_served() {
     let site = site();
     let outside = Scratch::new().with("secret", b"secret");
-    let name = outside
-        .path()
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("a name");
+    let name = outside.path().file_name().and_then(|name| name.to_str()).expect("a name");
     for path in [
         format!("/../{name}/secret"),
         format!("/sub/../../{name}/secret"),
@@ -297,10 +233,7 @@ fn a_connection_takes_many_requests() {
     let site = site();
     let mut stream = site.connect();
     for _ in 0..3 {
-        stream
-            .get_mut()
-            .write_all(b"GET /sub/ HTTP/1.1\r\nHost: x\r\n\r\n")
-            .expect("sent");
+        stream.get_mut().write_all(b"GET /sub/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
         let answer = Answer::read(&mut stream, true);
         assert_eq!(answer.body, b"<p>sub</p>");
         assert_eq!(answer.header("Connection"), "keep-alive");
@@ -315,16 +248,10 @@ fn a_connection_takes_many_requests() {
 #[test]
 fn connections_are_closed_when_asked_or_old() {
     let site = site();
-    for head in [
-        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
-        "GET / HTTP/1.0\r\n\r\n",
-    ] {
+    for head in ["GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
         let mut stream = site.connect();
         stream.get_mut().write_all(head.as_bytes()).expect("sent");
-        assert_eq!(
-            Answer::read(&mut stream, true).header("Connection"),
-            "close"
-        );
+        assert_eq!(Answer::read(&mut stream, true).header("Connection"), "close");
         assert_eq!(stream.read_line(&mut String::new()).expect("the end"), 0);
     }
 }
@@ -342,14 +269,8 @@ fn what_is_no_request_is_refused() {
     assert_eq!(status("GET / HTTP/1.1\r\nno colon\r\n\r\n".into()), 400);
     assert_eq!(status("GET / HTTP/1.1\r\na: b\rc: d\r\n\r\n".into()), 400);
     assert_eq!(status("GET / HTTP/2.0\r\n\r\n".into()), 505);
-    assert_eq!(
-        status(format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000))),
-        431
-    );
-    assert_eq!(
-        status("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".into()),
-        405
-    );
+    assert_eq!(status(format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000))), 431);
+    assert_eq!(status("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".into()), 405);
 }
 
 #[test]
@@ -387,25 +308,14 @@ fn mounts_must_be_paths_of_folders() {
 
 #[test]
 fn ranges_that_are_malformed_are_ignored() {
-    for header in [
-        "bytes=4-2",
-        "bytes=-",
-        "bytes=+1-2",
-        "bytes=a-b",
-        "bytes",
-        "lines=0-1",
-        "",
-    ] {
+    for header in ["bytes=4-2", "bytes=-", "bytes=+1-2", "bytes=a-b", "bytes", "lines=0-1", ""] {
         assert_eq!(range(Some(header), 10), Range::Whole, "{header}");
     }
     assert_eq!(range(None, 10), Range::Whole);
     assert_eq!(range(Some("bytes=0-"), 0), Range::Unsatisfiable);
     assert_eq!(range(Some("bytes=-0"), 10), Range::Unsatisfiable);
     assert_eq!(range(Some("bytes=-5"), 0), Range::Unsatisfiable);
-    assert_eq!(
-        range(Some("bytes=0-99999999999999999999"), 10),
-        Range::Part(0, 9)
-    );
+    assert_eq!(range(Some("bytes=0-99999999999999999999"), 10), Range::Part(0, 9));
 }
 
 #[test]
