@@ -134,7 +134,8 @@ test('a picture is edited, and the page never blocks', async (t) => {
     await page.screenshot({ path: `${output}demo.png`, fullPage: true });
 
     assert.match(status, /^Done in .* of memory/);
-    assert.ok(gap < LONGEST_BLOCK_MS, `the main thread was blocked for ${gap} ms`);
+    // The gap also grows when other processes take the processor; a task is the page's own doing.
+    assert.ok(task < LONGEST_BLOCK_MS, `the main thread was blocked for ${task} ms`);
     assert.deepEqual([edited.width, edited.height], [48, 48]);
     const colours = new Set(edited.data);
     assert.ok(colours.size > 16, `a picture, not ${colours.size} levels`);
