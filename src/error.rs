@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A file of torch is truncated or corrupt, or its pickle asks for more than data.
+    #[error("{file} is not a pickle that can be read safely: {message}")]
+    InvalidPickle {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it, naming the opcode or the global that is not allowed.
+        message: String,
+    },
     /// The weight file lacks a tensor that the configuration asks for.
     #[error(
         "{file} has no tensor `{name}` (expected shape {expected:?}); does config.json belong to these weights?"
@@ -139,6 +147,7 @@ impl Error {
             Self::Unsupported { .. } => "unsupported",
             Self::InvalidConfig { .. } => "invalid-config",
             Self::InvalidSafetensors { .. } => "invalid-safetensors",
+            Self::InvalidPickle { .. } => "invalid-pickle",
             Self::MissingTensor { .. } => "missing-tensor",
             Self::ShapeMismatch { .. } => "shape-mismatch",
             Self::UnsupportedDtype { .. } => "unsupported-dtype",

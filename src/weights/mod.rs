@@ -2,6 +2,7 @@
 
 mod dtype;
 mod load;
+pub mod pickle;
 mod safetensors;
 
 pub use dtype::{Dtype, HostTensor};
