@@ -82,6 +82,18 @@ pub enum Error {
         /// The type as the header names it.
         dtype: String,
     },
+    /// None of an adapter's keys belongs to a layer of the model.
+    #[error("{file}: none of its {count} keys belongs to a layer of this model, e.g. `{key}`; the nearest layers are {}", .nearest.join(", "))]
+    UnknownKeys {
+        /// The file's name.
+        file: String,
+        /// How many keys the file has.
+        count: usize,
+        /// One of them.
+        key: String,
+        /// The layers whose names are most like it, the most alike first.
+        nearest: Vec<String>,
+    },
     /// The server does not have the file.
     #[error("{url} was not found (HTTP 404); check the model's name and revision")]
     NotFound {
@@ -151,6 +163,7 @@ impl Error {
             Self::MissingTensor { .. } => "missing-tensor",
             Self::ShapeMismatch { .. } => "shape-mismatch",
             Self::UnsupportedDtype { .. } => "unsupported-dtype",
+            Self::UnknownKeys { .. } => "unknown-keys",
             Self::NotFound { .. } => "not-found",
             Self::HttpStatus { .. } => "http-status",
             Self::Network { .. } => "network",

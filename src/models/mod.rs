@@ -6,6 +6,7 @@ mod clip;
 mod config;
 mod embeddings;
 mod layers;
+mod lora;
 pub mod module;
 mod resnet;
 mod safety_checker;
@@ -16,7 +17,8 @@ mod vae;
 pub use attention::Transformer2DModel;
 pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
-pub use module::{Module, Placement, WeightDtype};
+pub use lora::LoraBranch;
+pub use module::{Module, Placement, Weight, WeightDtype};
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
 };

@@ -149,8 +149,7 @@ impl TensorItem<'_> {
             Element::F32 => Dtype::F32,
             Element::F64 => {
                 let values = self.elements(|bytes| f64::from_le_bytes(bytes) as f32);
-                let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-                return Ok(HostTensor::new(shape, Dtype::F32, bytes));
+                return Ok(HostTensor::from_f32(shape, &values));
             }
             other => return Err(format!("{other:?}")),
         };
