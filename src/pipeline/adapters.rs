@@ -379,11 +379,12 @@ impl StableDiffusionInstructPix2PixPipeline {
         lora::write(&format!("{name}.safetensors"), layers)
     }
 
-    /// The same pipeline with all adapters' weights times `scale`. It shares its tensors with this.
+    /// The same pipeline with the adapters' weights times `scale` in the UNet. It shares its tensors
+    /// with this. The text encoder's are left alone: diffusers' pipeline gives the scale only to the
+    /// UNet (that of SDXL to the text encoders too).
     pub(super) fn with_lora_scale(&self, scale: f64) -> Self {
         let mut copy = self.clone();
-        let (adapters, mut models) = copy.adapted();
-        adapters.apply(&mut models, scale);
+        copy.adapters.apply(&mut [("unet", &mut copy.unet)], scale);
         copy
     }
 
