@@ -83,7 +83,10 @@ pub enum Error {
         dtype: String,
     },
     /// None of an adapter's keys belongs to a layer of the model.
-    #[error("{file}: none of its {count} keys belongs to a layer of this model, e.g. `{key}`; the nearest layers are {}", .nearest.join(", "))]
+    #[error(
+        "{file}: none of its {count} keys belongs to a layer of this model, e.g. `{key}`; \
+         the nearest layers are {}", .nearest.join(", ")
+    )]
     UnknownKeys {
         /// The file's name.
         file: String,

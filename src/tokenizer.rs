@@ -106,8 +106,8 @@ impl ClipTokenizer {
     }
 
     /// Makes `tokens` the added ones, in place of any that were added before: they are found in a
-    /// text before it is split into words, whatever its case, as `add_tokens` of transformers does it.
-    /// Returns the first one's id.
+    /// text before it is split into words, whatever its case, as `add_tokens` of transformers does
+    /// it. Returns the first one's id.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an empty token, and for one that the vocabulary has.
@@ -133,8 +133,8 @@ impl ClipTokenizer {
         Ok(first.unwrap_or_default())
     }
 
-    /// `text` with every added token that has several vectors (`<x>`, `<x>_1`, ...) followed by its
-    /// others.
+    /// `text` with every added token that has several vectors (`<x>`, `<x>_1`, ...) followed by
+    /// its others.
     ///
     /// Source: diffusers `loaders/textual_inversion.py`, `_maybe_convert_prompt`.
     ///

@@ -23,7 +23,7 @@ fn adapter(file: &str) -> Vec<u8> {
 
 fn pipeline(weights: WeightDtype) -> Pipeline {
     let placement = Placement { device: Device::flex(), weights };
-    let options = LoadOptions { placement, dtype: DType::F32 };
+    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let fetch = Directory(fixture("models/tiny-sd-ip2p"));
     let source = ModelSource::Base(String::new());
     pollster::block_on(Pipeline::load(&fetch, &source, options, &mut |_| {})).expect("loads")
@@ -216,7 +216,8 @@ fn words_are_learnt_and_forgotten() {
     let both = say(&pipeline, "a <cat-toy> in the style of <my-style>");
     assert!(difference(&one, &before) > 0.01 && difference(&both, &one) > 0.01);
     // A word of several vectors may be written out, and in any case.
-    let written = say(&pipeline, "a <Cat-Toy> in the style of <my-style> <my-style>_1 <my-style>_2");
+    let written =
+        say(&pipeline, "a <Cat-Toy> in the style of <my-style> <my-style>_1 <my-style>_2");
     let error = pipeline.load_textual_inversion("x", &single, None).expect_err("exists");
     assert_eq!(error.code(), "invalid-argument");
     assert_eq!(say(&pipeline, "a <cat-toy> in the style of <my-style>"), both);

@@ -239,9 +239,9 @@ impl ClipTextModel {
         self.config.hidden_size
     }
 
-    /// Gives the ids from `first` on the vectors in `values`, row by row, in place of any that were
-    /// added before; the model's own table is not touched. Ids of the model's table that are `first`
-    /// or more have no use then, as in transformers, which cuts the table there.
+    /// Gives the ids from `first` on the vectors in `values`, row by row, in place of any that
+    /// were added before; the model's own table is not touched. Ids of the model's table that are
+    /// `first` or more have no use then, as in transformers, which cuts the table there.
     pub fn set_added_tokens(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
         self.text_model.embeddings.token_embedding.set_added(first, values, placement);
     }

@@ -161,8 +161,8 @@ impl Embedding {
         Self { weight: Weight::table(entries, channels), added: None }
     }
 
-    /// Puts the rows of `values` beside the table, for the ids from `first` on, in place of any that
-    /// were added before. The table itself stays as it is.
+    /// Puts the rows of `values` beside the table, for the ids from `first` on, in place of any
+    /// that were added before. The table itself stays as it is.
     pub fn set_added(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
         let [_, channels] = self.weight.value().shape();
         let rows = values.len() / channels;

@@ -56,8 +56,8 @@ impl Weight {
         &self.lora
     }
 
-    /// Puts an adapter beside the weight, at strength 0. `down` is `[R, I]` or `[R, I, kh, kw]`, `up`
-    /// `[O, R]`, whatever axes of one element follow.
+    /// Puts an adapter beside the weight, at strength 0. `down` is `[R, I]` or `[R, I, kh, kw]`,
+    /// `up` `[O, R]`, whatever axes of one element follow.
     pub fn attach_lora(
         &mut self,
         adapter: Arc<str>,
@@ -106,8 +106,8 @@ impl Weight {
         })
     }
 
-    /// As [`add_lora`](Self::add_lora) for a convolution: the first factor is one of the same kernel,
-    /// the second of 1x1, which is a dense layer on channels-last activations.
+    /// As [`add_lora`](Self::add_lora) for a convolution: the first factor is one of the same
+    /// kernel, the second of 1x1, which is a dense layer on channels-last activations.
     pub(super) fn add_lora_conv(
         &self,
         x: &Tensor<4>,
@@ -124,10 +124,11 @@ impl Weight {
     /// nothing when none of them is here.
     pub fn with_lora(&self, strength: impl Fn(&str) -> f64) -> Option<Tensor<2>> {
         let strengths = self.lora.iter().map(|branch| (branch, strength(&branch.adapter)));
-        let deltas = strengths.filter(|(_, strength)| *strength != 0.0).map(|(branch, strength)| {
-            let up = branch.up.to_float(DType::F32);
-            up.matmul(branch.down.to_float(DType::F32)).mul_scalar(strength * branch.scaling)
-        });
+        let deltas =
+            strengths.filter(|(_, strength)| *strength != 0.0).map(|(branch, strength)| {
+                let up = branch.up.to_float(DType::F32);
+                up.matmul(branch.down.to_float(DType::F32)).mul_scalar(strength * branch.scaling)
+            });
         let delta = deltas.reduce(Tensor::add)?;
         Some(self.value().to_float(DType::F32).add(delta))
     }

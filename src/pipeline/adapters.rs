@@ -268,14 +268,14 @@ impl StableDiffusionInstructPix2PixPipeline {
         (&mut self.adapters, models)
     }
 
-    /// Loads a LoRA from `bytes`, the contents of `file` (safetensors, or what torch writes; in the
-    /// names of PEFT, of diffusers before PEFT or of kohya's trainers), and makes it the only active
-    /// one. Without a `name` it is called `default_0`, `default_1`, ... Returns the keys that no layer
-    /// has a use for.
+    /// Loads a LoRA from `bytes`, the contents of `file` (safetensors, or what torch writes; in
+    /// the names of PEFT, of diffusers before PEFT or of kohya's trainers), and makes it the only
+    /// active one. Without a `name` it is called `default_0`, `default_1`, ... Returns the keys
+    /// that no layer has a use for.
     ///
     /// # Errors
-    /// What [`StateDict::parse`] and [`Lora::new`] say; [`Error::InvalidArgument`] when the name is
-    /// taken. Nothing is changed then.
+    /// What [`StateDict::parse`] and [`Lora::new`] say; [`Error::InvalidArgument`] when the name
+    /// is taken. Nothing is changed then.
     pub fn load_lora(
         &mut self,
         name: Option<&str>,
@@ -298,14 +298,15 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// Makes `names` the active adapters, each with its weight.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, or a
-    /// weight that is not finite.
+    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, or
+    /// a weight that is not finite.
     pub fn set_adapters(&mut self, names: &[String], weights: &[f64]) -> Result<()> {
         let (adapters, mut models) = self.adapted();
         adapters.set(&mut models, names, weights)
     }
 
-    /// Turns all adapters on or off, without changing which are active; fused ones stay as they are.
+    /// Turns all adapters on or off, without changing which are active; fused ones stay as they
+    /// are.
     pub fn enable_lora(&mut self, enabled: bool) {
         let (adapters, mut models) = self.adapted();
         adapters.are_disabled = !enabled;
@@ -322,8 +323,8 @@ impl StableDiffusionInstructPix2PixPipeline {
         adapters.delete(&mut models, names)
     }
 
-    /// Deletes all adapters. What is fused stays in the weights for good, which frees the memory of
-    /// those from before.
+    /// Deletes all adapters. What is fused stays in the weights for good, which frees the memory
+    /// of those from before.
     pub fn unload_lora(&mut self) {
         let (adapters, mut models) = self.adapted();
         *adapters = Adapters::default();
@@ -350,18 +351,20 @@ impl StableDiffusionInstructPix2PixPipeline {
         active.map(|adapter| (adapter.name.to_string(), adapter.weight)).collect()
     }
 
-    /// Adds adapters to the weights themselves, each with its weight times `scale`: the active ones,
-    /// or those named. An edit then costs what it costs without adapters; the weights from before are
-    /// kept, so memory does not get less.
+    /// Adds adapters to the weights themselves, each with its weight times `scale`: the active
+    /// ones, or those named. An edit then costs what it costs without adapters; the weights from
+    /// before are kept, so memory does not get less.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name or a scale that is not finite; [`Error::Gpu`].
+    /// [`Error::InvalidArgument`] for an unknown name or a scale that is not finite;
+    /// [`Error::Gpu`].
     pub async fn fuse_lora(&mut self, scale: f64, names: Option<&[String]>) -> Result<()> {
         let (adapters, mut models) = self.adapted();
         adapters.fuse(&mut models, scale, names).await
     }
 
-    /// Undoes every [`fuse_lora`](Self::fuse_lora): the weights are those from before, bit for bit.
+    /// Undoes every [`fuse_lora`](Self::fuse_lora): the weights are those from before, bit for
+    /// bit.
     pub fn unfuse_lora(&mut self) {
         let (adapters, mut models) = self.adapted();
         adapters.unfuse(&mut models);
@@ -379,9 +382,9 @@ impl StableDiffusionInstructPix2PixPipeline {
         lora::write(&format!("{name}.safetensors"), layers)
     }
 
-    /// The same pipeline with the adapters' weights times `scale` in the UNet. It shares its tensors
-    /// with this. The text encoder's are left alone: diffusers' pipeline gives the scale only to the
-    /// UNet (that of SDXL to the text encoders too).
+    /// The same pipeline with the adapters' weights times `scale` in the UNet. It shares its
+    /// tensors with this. The text encoder's are left alone: diffusers' pipeline gives the scale
+    /// only to the UNet (that of SDXL to the text encoders too).
     pub(super) fn with_lora_scale(&self, scale: f64) -> Self {
         let mut copy = self.clone();
         copy.adapters.apply(&mut [("unet", &mut copy.unet)], scale);
@@ -397,13 +400,13 @@ impl StableDiffusionInstructPix2PixPipeline {
 /// Textual inversion.
 impl StableDiffusionInstructPix2PixPipeline {
     /// Teaches the word in `bytes`, the contents of `file`: diffusers' `.safetensors` or `.bin`,
-    /// A1111's `.pt`, or a file with `clip_l`, of which the prompt then speaks as `token`, or by the
-    /// name in the file. Returns the tokens that were added, one for each vector.
+    /// A1111's `.pt`, or a file with `clip_l`, of which the prompt then speaks as `token`, or by
+    /// the name in the file. Returns the tokens that were added, one for each vector.
     ///
     /// # Errors
-    /// What [`StateDict::parse`] and [`Embedding::new`] say; [`Error::InvalidArgument`] when the token
-    /// exists already, or neither file nor caller names it; [`Error::ShapeMismatch`] when the vectors
-    /// belong to another text encoder. Nothing is changed then.
+    /// What [`StateDict::parse`] and [`Embedding::new`] say; [`Error::InvalidArgument`] when the
+    /// token exists already, or neither file nor caller names it; [`Error::ShapeMismatch`] when
+    /// the vectors belong to another text encoder. Nothing is changed then.
     pub fn load_textual_inversion(
         &mut self,
         file: &str,
@@ -417,7 +420,8 @@ impl StableDiffusionInstructPix2PixPipeline {
         self.add_textual_inversion(file, &[(token, vectors)])
     }
 
-    /// Teaches words from vectors in memory, `[N, C]` or `[C]` each. `file` is what errors call them.
+    /// Teaches words from vectors in memory, `[N, C]` or `[C]` each. `file` is what errors call
+    /// them.
     ///
     /// # Errors
     /// As [`load_textual_inversion`](Self::load_textual_inversion).

@@ -54,8 +54,9 @@ pub struct EditRequest {
     pub eta: f64,
     /// Another sampler.
     pub scheduler: Option<SchedulerChoice>,
-    /// How much the adapters contribute to the UNet in this edit, times their own weights: diffusers'
-    /// `cross_attention_kwargs["scale"]`. The text encoder of this pipeline does not heed it.
+    /// How much the adapters contribute to the UNet in this edit, times their own weights:
+    /// diffusers' `cross_attention_kwargs["scale"]`. The text encoder of this pipeline does not
+    /// heed it.
     pub lora_scale: f64,
     /// The initial noise in the order `[B, C, h, w]`, before the sampler scales it; drawn when absent.
     pub latents: Option<Vec<f32>>,

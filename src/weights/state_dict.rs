@@ -38,8 +38,8 @@ impl StateDict {
     /// Reads `bytes`, the contents of `file`: safetensors, or what torch writes.
     ///
     /// # Errors
-    /// [`Error::InvalidSafetensors`] or [`Error::InvalidPickle`]; [`Error::Unsupported`] for a pickle
-    /// that is no dictionary.
+    /// [`Error::InvalidSafetensors`] or [`Error::InvalidPickle`]; [`Error::Unsupported`] for a
+    /// pickle that is no dictionary.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         if is_torch_file(bytes) {
             return Self::from_pickle(file, &Pickle::parse(file, bytes)?);
@@ -83,9 +83,7 @@ impl StateDict {
     /// # Errors
     /// [`Error::InvalidSafetensors`] when two entries have one name.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
-        let fail = |message: String| {
-            Error::InvalidSafetensors { file: self.file.clone(), message }
-        };
+        let fail = |message: String| Error::InvalidSafetensors { file: self.file.clone(), message };
         let mut views = BTreeMap::new();
         for (name, entry) in &self.entries {
             let Entry::Tensor(tensor) = entry else { continue };
@@ -106,8 +104,8 @@ impl StateDict {
     }
 }
 
-/// A dictionary with names as keys; those inside it are read too, but not those inside them, so that
-/// a file that contains itself comes to an end.
+/// A dictionary with names as keys; those inside it are read too, but not those inside them, so
+/// that a file that contains itself comes to an end.
 fn dictionary(file: &str, item: Item<'_>, outer: bool) -> Option<StateDict> {
     let mut entries = Vec::new();
     for (key, value) in item.entries()? {
@@ -115,7 +113,9 @@ fn dictionary(file: &str, item: Item<'_>, outer: bool) -> Option<StateDict> {
         let entry = if let Some(tensor) = value.as_tensor() {
             match tensor.to_host() {
                 Ok(tensor) => Entry::Tensor(tensor),
-                Err(dtype) => value.as_i64().map_or(Entry::Other(dtype), |x| Entry::Number(x as f64)),
+                Err(dtype) => {
+                    value.as_i64().map_or(Entry::Other(dtype), |x| Entry::Number(x as f64))
+                }
             }
         } else if let Some(text) = value.as_str() {
             Entry::Text(text.to_owned())

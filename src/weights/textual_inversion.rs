@@ -22,12 +22,12 @@ const ENCODER_KEYS: [&str; 2] = ["clip_l", "clip_g"];
 
 impl Embedding {
     /// The word in a file: diffusers' (its only key is the token), A1111's (`string_to_param` and
-    /// `name`), one with vectors for both of SDXL's encoders, or a tensor by itself. `encoder` is 0
-    /// for the first text encoder of a pipeline.
+    /// `name`), one with vectors for both of SDXL's encoders, or a tensor by itself. `encoder` is
+    /// 0 for the first text encoder of a pipeline.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when it is none of these, [`Error::UnsupportedDtype`] when the vectors
-    /// are no floats.
+    /// [`Error::Unsupported`] when it is none of these, [`Error::UnsupportedDtype`] when the
+    /// vectors are no floats.
     pub fn new(dict: StateDict, encoder: usize) -> Result<Self> {
         let StateDict { file, mut entries, .. } = dict;
         let is_pair = ENCODER_KEYS.iter().all(|key| entries.iter().any(|(name, _)| name == key));
@@ -79,8 +79,8 @@ impl LearntWords {
         self.rows.iter().map(|(token, _)| token.as_str())
     }
 
-    /// Teaches words, all of them or none: tokens to the tokenizer, vectors to the encoder. Returns
-    /// the tokens that were added.
+    /// Teaches words, all of them or none: tokens to the tokenizer, vectors to the encoder.
+    /// Returns the tokens that were added.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when a token exists already or two words have the same;
@@ -128,8 +128,8 @@ impl LearntWords {
         Ok(added)
     }
 
-    /// Unteaches words with all of their vectors, or every word. diffusers leaves the further vectors
-    /// of a word behind, and could then not load it again.
+    /// Unteaches words with all of their vectors, or every word. diffusers leaves the further
+    /// vectors of a word behind, and could then not load it again.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when a word was not learnt.
@@ -178,9 +178,9 @@ impl LearntWords {
 fn belongs_to(token: &str, word: &str) -> bool {
     token.strip_prefix(word).is_some_and(|rest| {
         rest.is_empty()
-            || rest.strip_prefix('_').is_some_and(|i| {
-                !i.is_empty() && i.bytes().all(|digit| digit.is_ascii_digit())
-            })
+            || rest
+                .strip_prefix('_')
+                .is_some_and(|i| !i.is_empty() && i.bytes().all(|digit| digit.is_ascii_digit()))
     })
 }
 

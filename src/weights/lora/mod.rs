@@ -50,8 +50,8 @@ impl Lora {
     /// Matches a file's keys with `targets`.
     ///
     /// # Errors
-    /// [`Error::UnknownKeys`] when no key belongs to a layer; [`Error::Unsupported`] for DoRA, LoHa
-    /// and other relatives of LoRA; [`Error::MissingTensor`] when a factor is alone;
+    /// [`Error::UnknownKeys`] when no key belongs to a layer; [`Error::Unsupported`] for DoRA,
+    /// LoHa and other relatives of LoRA; [`Error::MissingTensor`] when a factor is alone;
     /// [`Error::ShapeMismatch`] when a factor does not fit its layer.
     pub fn new(dict: StateDict, targets: &Targets) -> Result<Self> {
         let StateDict { file, entries, metadata } = dict;
@@ -209,9 +209,9 @@ impl Config {
         let Some(json) = metadata.get(METADATA_KEY) else { return Ok(Self(Map::new())) };
         let fields: Map<String, Value> = serde_json::from_str(json)
             .map_err(|e| Error::config(format!("{file}, {METADATA_KEY}"), e))?;
-        let dora = fields.iter().any(|(key, value)| {
-            key.ends_with(".use_dora") && value.as_bool().unwrap_or_default()
-        });
+        let dora = fields
+            .iter()
+            .any(|(key, value)| key.ends_with(".use_dora") && value.as_bool().unwrap_or_default());
         if dora {
             return Err(Error::unsupported(format!("{file} belongs to DoRA")));
         }
@@ -224,10 +224,10 @@ impl Config {
 
     /// `alpha / rank` of the layers of a component.
     ///
-    /// As in diffusers, what a file leaves out is guessed: a layer without alpha has the alpha that
-    /// most layers have, and where there is none at all, it is the rank of the first layer. Unlike in
-    /// diffusers, an attention layer's own alpha is its own where alphas differ: there the names under
-    /// which it is looked up never match.
+    /// As in diffusers, what a file leaves out is guessed: a layer without alpha has the alpha
+    /// that most layers have, and where there is none at all, it is the rank of the first layer.
+    /// Unlike in diffusers, an attention layer's own alpha is its own where alphas differ: there
+    /// the names under which it is looked up never match.
     fn scalings(
         &self,
         component: &'static str,
@@ -259,7 +259,9 @@ impl Config {
 fn is_named(path: &str, pattern: &str) -> bool {
     match pattern.strip_prefix('^') {
         Some(whole) => path == whole,
-        None => path.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+        None => {
+            path.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        }
     }
 }
 

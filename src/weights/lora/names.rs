@@ -1,8 +1,8 @@
 //! What the keys of a LoRA file mean, in the formats of PEFT, of diffusers before PEFT, and of
 //! kohya's trainers.
 //!
-//! Source: diffusers `loaders/lora_conversion_utils.py` and `utils/state_dict_utils.py`. Instead of
-//! rewriting a key step by step, the layer that it names is looked up among the model's own.
+//! Source: diffusers `loaders/lora_conversion_utils.py` and `utils/state_dict_utils.py`. Instead
+//! of rewriting a key step by step, the layer that it names is looked up among the model's own.
 
 use super::targets::{Target, Targets};
 
@@ -192,7 +192,11 @@ mod tests {
         let cases = [
             ("unet.a.to_q.lora_A.weight", "unet.a.to_q", Part::Down),
             ("unet.a.to_q.lora_B.default_0.weight", "unet.a.to_q", Part::Up),
-            ("unet.a.attn1.processor.to_q_lora.down.weight", "unet.a.attn1.processor.to_q", Part::Down),
+            (
+                "unet.a.attn1.processor.to_q_lora.down.weight",
+                "unet.a.attn1.processor.to_q",
+                Part::Down,
+            ),
             ("unet.a.to_q.lora.up.weight", "unet.a.to_q", Part::Up),
             ("text_encoder.a.lora_linear_layer.up.weight", "text_encoder.a", Part::Up),
             ("lora_unet_a_to_q.lora_down.weight", "lora_unet_a_to_q", Part::Down),

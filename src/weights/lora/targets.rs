@@ -78,9 +78,8 @@ impl Targets {
     /// checkpoints into diffusers'.
     pub fn layers_per_block(&self) -> usize {
         let Some(unet) = self.component("unet") else { return 0 };
-        let exists = |i: &usize| {
-            unet.shapes.contains_key(&format!("down_blocks.0.resnets.{i}.conv1"))
-        };
+        let exists =
+            |i: &usize| unet.shapes.contains_key(&format!("down_blocks.0.resnets.{i}.conv1"));
         (0..).take_while(exists).count()
     }
 

@@ -51,7 +51,10 @@ fn every_format_names_the_same_layers() {
     for (layer, expected) in cases {
         assert_eq!(names::resolve(&layer, &targets).as_ref(), Some(expected), "{layer}");
     }
-    assert_eq!(names::resolve("text_encoder.text_model.embeddings.token_embedding", &targets), None);
+    assert_eq!(
+        names::resolve("text_encoder.text_model.embeddings.token_embedding", &targets),
+        None
+    );
     assert_eq!(names::resolve(&format!("text_encoder_2.{TEXT}.out_proj"), &targets), None);
 }
 
@@ -63,7 +66,11 @@ fn the_scale_is_alpha_over_rank_as_diffusers_guesses_it() {
     };
     let (k, q) = (format!("unet.{ATTN}.to_k"), format!("unet.{ATTN}.to_q"));
     let keys = [&k, &q].map(|layer| {
-        (format!("{layer}.lora_A.weight"), format!("{layer}.lora_B.weight"), format!("{layer}.alpha"))
+        (
+            format!("{layer}.lora_A.weight"),
+            format!("{layer}.lora_B.weight"),
+            format!("{layer}.alpha"),
+        )
     });
     let [k, q] = &keys;
     let factors: [(&str, &[usize]); 4] =
@@ -114,7 +121,8 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn a_lora_of_another_model_is_told_the_nearest_layers() {
-    let key = "lora_unet_down_blocks_0_attentions_7_transformer_blocks_0_attn1_to_q.lora_down.weight";
+    let key =
+        "lora_unet_down_blocks_0_attentions_7_transformer_blocks_0_attn1_to_q.lora_down.weight";
     let error = Lora::new(dict(&[(key, &[4, 32])]), &targets()).expect_err("no such layer");
     let Error::UnknownKeys { key: named, nearest, .. } = error else { panic!("{error}") };
     assert_eq!(named, key);

@@ -1,12 +1,13 @@
-//! The two containers of `torch.save`: a zip archive, and before torch 1.6 a row of pickles with the
-//! storages behind them.
+//! The two containers of `torch.save`: a zip archive, and before torch 1.6 a row of pickles with
+//! the storages behind them.
 //!
 //! Source: torch `serialization.py`; PKWARE's APPNOTE.TXT for zip.
 
 use std::collections::HashMap;
 
 use super::cursor::{Cursor, Result, text};
-use super::machine::{Graph, Value};
+use super::graph::{Graph, Value};
+use super::machine::run;
 
 /// What the old container starts with, as a pickled integer.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -44,7 +45,7 @@ fn read_zip<'a>(bytes: &'a [u8], graph: &mut Graph<'a>) -> Result<Value<'a>> {
     let pickle = entries.iter().find(|entry| entry.name.ends_with("/data.pkl"));
     let pickle = pickle.ok_or("an archive without `data.pkl`")?;
     let folder = pickle.name.trim_end_matches("data.pkl");
-    let (root, _) = graph.run(pickle.bytes(bytes)?, 0)?;
+    let (root, _) = run(graph, pickle.bytes(bytes)?, 0)?;
     let entries: HashMap<&str, &Entry<'_>> = entries
         .iter()
         .filter_map(|entry| Some((entry.name.strip_prefix(folder)?, entry)))
@@ -65,7 +66,7 @@ fn read_zip<'a>(bytes: &'a [u8], graph: &mut Graph<'a>) -> Result<Value<'a>> {
 fn read_old<'a>(bytes: &'a [u8], graph: &mut Graph<'a>) -> Result<Value<'a>> {
     let mut at = 0;
     let mut next = |graph: &mut Graph<'a>| {
-        let (value, end) = graph.run(bytes, at)?;
+        let (value, end) = run(graph, bytes, at)?;
         at = end;
         Ok::<_, String>((value, end))
     };
@@ -111,7 +112,10 @@ impl Entry<'_> {
     /// The contents, in the archive's `bytes`.
     fn bytes<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         if !self.stored {
-            return Err(format!("`{}` is compressed or encrypted, which torch never does", self.name));
+            return Err(format!(
+                "`{}` is compressed or encrypted, which torch never does",
+                self.name
+            ));
         }
         let mut header = Cursor::new(bytes, self.header);
         if header.u32()? != LOCAL_HEADER {

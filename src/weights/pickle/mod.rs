@@ -1,16 +1,18 @@
 //! Reads what `torch.save` writes (`.bin`, `.pt`, `.ckpt`) without running anything.
 //!
-//! A pickle is a program. The machine here knows the operations that build dictionaries of tensors,
-//! and refuses a file that needs any other. Memory is bounded: texts and storages stay in the file's
-//! bytes, tensors together are no larger than the file, and the number of operations is limited.
+//! A pickle is a program. The machine here knows the operations that build dictionaries of
+//! tensors, and refuses a file that needs any other. Memory is bounded: texts and storages stay in
+//! the file's bytes, tensors together are no larger than the file, and the number of operations is
+//! limited.
 
 mod archive;
 mod cursor;
+mod graph;
 mod machine;
 
 pub use archive::is_torch_file;
 
-use self::machine::{Element, Graph, TensorNode, Value};
+use self::graph::{Element, Graph, TensorNode, Value};
 use super::{Dtype, HostTensor};
 use crate::error::{Error, Result};
 
@@ -25,8 +27,8 @@ impl<'a> Pickle<'a> {
     /// Reads `bytes`, the contents of `file`, in either of torch's containers.
     ///
     /// # Errors
-    /// [`Error::InvalidPickle`] naming the operation or the global that is not allowed, or what else
-    /// is wrong.
+    /// [`Error::InvalidPickle`] naming the operation or the global that is not allowed, or what
+    /// else is wrong.
     pub fn parse(file: &str, bytes: &'a [u8]) -> Result<Self> {
         match archive::read(bytes) {
             Ok((graph, root)) => Ok(Self { graph, root }),
