@@ -298,6 +298,10 @@ export type InstructPix2PixErrorCode =
   | 'invalid-config'
   /** A weight file is truncated, corrupt or hostile. */
   | 'invalid-safetensors'
+  /** None of an adapter's keys belongs to a layer of the model. */
+  | 'unknown-keys'
+  /** A file of torch is corrupt, or its pickle asks for more than data. */
+  | 'invalid-pickle'
   /** A weight file lacks a tensor that the configuration implies. */
   | 'missing-tensor'
   /** A tensor has another shape than the configuration implies. */

@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A file of torch is truncated or corrupt, or its pickle asks for more than data.
+    #[error("{file} is not a pickle that can be read safely: {message}")]
+    InvalidPickle {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it, naming the opcode or the global that is not allowed.
+        message: String,
+    },
     /// The weight file lacks a tensor that the configuration asks for.
     #[error(
         "{file} has no tensor `{name}` (expected shape {expected:?}); does config.json belong to these weights?"
@@ -73,6 +81,21 @@ pub enum Error {
         name: String,
         /// The type as the header names it.
         dtype: String,
+    },
+    /// None of an adapter's keys belongs to a layer of the model.
+    #[error(
+        "{file}: none of its {count} keys belongs to a layer of this model, e.g. `{key}`; \
+         the nearest layers are {}", .nearest.join(", ")
+    )]
+    UnknownKeys {
+        /// The file's name.
+        file: String,
+        /// How many keys the file has.
+        count: usize,
+        /// One of them.
+        key: String,
+        /// The layers whose names are most like it, the most alike first.
+        nearest: Vec<String>,
     },
     /// The server does not have the file.
     #[error("{url} was not found (HTTP 404); check the model's name and revision")]
@@ -139,9 +162,11 @@ impl Error {
             Self::Unsupported { .. } => "unsupported",
             Self::InvalidConfig { .. } => "invalid-config",
             Self::InvalidSafetensors { .. } => "invalid-safetensors",
+            Self::InvalidPickle { .. } => "invalid-pickle",
             Self::MissingTensor { .. } => "missing-tensor",
             Self::ShapeMismatch { .. } => "shape-mismatch",
             Self::UnsupportedDtype { .. } => "unsupported-dtype",
+            Self::UnknownKeys { .. } => "unknown-keys",
             Self::NotFound { .. } => "not-found",
             Self::HttpStatus { .. } => "http-status",
             Self::Network { .. } => "network",

@@ -1,6 +1,8 @@
 //! CLIP's byte-pair encoding, as `CLIPTokenizerFast` of transformers does it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use tokenizers::models::bpe::BPE;
@@ -24,7 +26,11 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 /// A CLIP tokenizer.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
-    tokenizer: Tokenizer,
+    /// As the files have it; its vocabulary is large, so clones share it.
+    base: Arc<Tokenizer>,
+    /// With [`added`](Self::added) tokens.
+    extended: Option<Arc<Tokenizer>>,
+    added: Vec<String>,
     start: u32,
     end: u32,
     pad: u32,
@@ -82,7 +88,87 @@ impl ClipTokenizer {
         };
         let (start, end) = (id(START)?, id(END)?);
         let pad = id(settings.pad_token())?;
-        Ok(Self { tokenizer, start, end, pad })
+        Ok(Self { base: Arc::new(tokenizer), extended: None, added: Vec::new(), start, end, pad })
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        self.extended.as_deref().unwrap_or(&self.base)
+    }
+
+    /// The id of a token, if the vocabulary has it.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer().token_to_id(token)
+    }
+
+    /// The tokens that have been added, in the order of their ids, which follow one another.
+    pub fn added_tokens(&self) -> &[String] {
+        &self.added
+    }
+
+    /// Makes `tokens` the added ones, in place of any that were added before: they are found in a
+    /// text before it is split into words, whatever its case, as `add_tokens` of transformers does
+    /// it. Returns the first one's id.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an empty token, and for one that the vocabulary has.
+    pub fn set_added_tokens(&mut self, tokens: Vec<String>) -> Result<u32> {
+        let mut extended = Tokenizer::clone(&self.base);
+        let mut first = None;
+        for token in &tokens {
+            if token.trim().is_empty() {
+                return Err(Error::argument("token", "an empty token"));
+            }
+            if extended.token_to_id(token).is_some() {
+                return Err(Error::argument(
+                    "token",
+                    format!("`{token}` is in the tokenizer's vocabulary already"),
+                ));
+            }
+            let fail = |e: tokenizers::Error| Error::argument("token", format!("`{token}`: {e}"));
+            extended.add_tokens([AddedToken::from(token.as_str(), false)]).map_err(fail)?;
+            first = first.or(extended.token_to_id(token));
+        }
+        self.extended = (!tokens.is_empty()).then(|| Arc::new(extended));
+        self.added = tokens;
+        Ok(first.unwrap_or_default())
+    }
+
+    /// `text` with every added token that has several vectors (`<x>`, `<x>_1`, ...) followed by
+    /// its others.
+    ///
+    /// Source: diffusers `loaders/textual_inversion.py`, `_maybe_convert_prompt`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn expand<'a>(&self, text: &'a str) -> Result<Cow<'a, str>> {
+        let mut text = Cow::Borrowed(text);
+        if self.added.is_empty() {
+            return Ok(text);
+        }
+        let encoding = self.raw(&text)?;
+        let mut present: Vec<&String> = Vec::new();
+        for token in encoding.get_tokens() {
+            if let Some(token) = self.added.iter().find(|added| *added == token)
+                && !present.contains(&token)
+            {
+                present.push(token);
+            }
+        }
+        for token in present {
+            let others = (1..)
+                .map(|i| format!("{token}_{i}"))
+                .take_while(|other| self.added.contains(other));
+            let all: Vec<String> = std::iter::once(token.clone()).chain(others).collect();
+            if all.len() > 1 {
+                text = Cow::Owned(text.replace(token.as_str(), &all.join(" ")));
+            }
+        }
+        Ok(text)
+    }
+
+    fn raw(&self, text: &str) -> Result<tokenizers::Encoding> {
+        let fail = |e: tokenizers::Error| Error::argument("prompt", e.to_string());
+        self.tokenizer().encode(text, false).map_err(fail)
     }
 
     /// The ids of `text` with start and end, neither cut nor padded.
@@ -90,10 +176,7 @@ impl ClipTokenizer {
     /// # Errors
     /// [`Error::InvalidArgument`] when the text cannot be encoded.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode(text, false)
-            .map_err(|e| Error::argument("prompt", e.to_string()))?;
+        let encoding = self.raw(&self.expand(text)?)?;
         let mut ids = vec![self.start];
         ids.extend(encoding.get_ids());
         ids.push(self.end);

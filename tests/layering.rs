@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("image", &[]),
     ("tokenizer", &[]),
@@ -12,6 +12,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("cache", &[]),
     ("weights/dtype", &[]),
     ("weights/safetensors", &[]),
+    ("weights/pickle", &[]),
     ("device", &["burn"]),
     ("kernels", &["burn"]),
     ("schedulers", &["burn"]),

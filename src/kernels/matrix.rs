@@ -44,6 +44,16 @@ impl Matrix {
         Self { shape, storage: Storage::PackedF16(Tensor::from_data(data, (device, DType::I32))) }
     }
 
+    /// A matrix of the floats of `tensor`, which stay where they are.
+    pub fn from_tensor(tensor: Tensor<2>) -> Self {
+        Self { shape: tensor.dims(), storage: Storage::Float(tensor) }
+    }
+
+    /// Whether two halves share a word.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.storage, Storage::PackedF16(_))
+    }
+
     /// `[rows, columns]`: outputs and inputs.
     pub fn shape(&self) -> [usize; 2] {
         self.shape

@@ -23,7 +23,7 @@ pub use attention::attention;
 pub use combine::combine;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use embedding::embedding;
-pub use geglu::geglu;
+pub use geglu::{geglu, geglu_gate};
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, linear};

@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 
 use super::layers::{GroupNorm, LayerNorm, Linear};
-use super::module::{Dropout, Vector, Weight, module};
+use super::module::{Dropout, module};
 use crate::kernels::{self, Epilogue};
 
 /// `Attention` without its norm: queries from one sequence, keys and values from the same or another.
@@ -52,25 +52,22 @@ impl Attention {
 /// `GEGLU`: the gated first half of a feed-forward.
 #[derive(Debug, Clone)]
 pub struct GeGlu {
-    proj: GeGluProjection,
+    proj: Linear,
 }
 module!(GeGlu { proj });
 
-#[derive(Debug, Clone)]
-struct GeGluProjection {
-    weight: Weight,
-    bias: Vector,
-}
-module!(GeGluProjection { weight, bias });
-
 impl GeGlu {
     fn new(inputs: usize, outputs: usize) -> Self {
-        let weight = Weight::new([outputs * 2, inputs]);
-        Self { proj: GeGluProjection { weight, bias: Vector::new(outputs * 2) } }
+        Self { proj: Linear::new(inputs, outputs * 2) }
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        kernels::geglu(x, self.proj.weight.value(), self.proj.bias.value())
+        match &self.proj.bias {
+            Some(bias) if !self.proj.weight.is_adapted() => {
+                kernels::geglu(x, self.proj.weight.value(), bias.value())
+            }
+            _ => kernels::geglu_gate(self.proj.forward(x)),
+        }
     }
 }
 

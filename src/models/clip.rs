@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::config::{self, require};
 use super::layers::{Embedding, LayerNorm, Linear};
-use super::module::{Weight, module};
+use super::module::{Placement, module};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Epilogue};
 
@@ -234,9 +234,16 @@ pub struct ClipTextOutput {
 }
 
 impl ClipTextModel {
-    /// The token table, for added vocabulary.
-    pub fn token_embedding(&self) -> &Weight {
-        &self.text_model.embeddings.token_embedding.weight
+    /// Channels of a token's vector.
+    pub fn token_channels(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// Gives the ids from `first` on the vectors in `values`, row by row, in place of any that
+    /// were added before; the model's own table is not touched. Ids of the model's table that are
+    /// `first` or more have no use then, as in transformers, which cuts the table there.
+    pub fn set_added_tokens(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
+        self.text_model.embeddings.token_embedding.set_added(first, values, placement);
     }
 
     /// Encodes B texts of N token ids each, N at most `max_position_embeddings`, with activations
@@ -251,22 +258,19 @@ impl ClipTextModel {
         if tokens == 0 || tokens > limit || input_ids.iter().any(|ids| ids.len() != tokens) {
             return Err(Error::argument("prompt", format!("texts of 1 to {limit} tokens each")));
         }
-        let vocabulary = self.config.vocab_size;
-        if let Some(id) = input_ids.iter().flatten().find(|id| **id as usize >= vocabulary) {
+        let embeddings = &self.text_model.embeddings;
+        let vocabulary = embeddings.token_embedding.end();
+        if let Some(id) = input_ids.iter().flatten().find(|id| **id >= vocabulary) {
             return Err(Error::argument(
                 "prompt",
                 format!("token {id} is outside the vocabulary of {vocabulary}"),
             ));
         }
-        let embeddings = &self.text_model.embeddings;
-        let positions = vec![(0..tokens as u32).collect()];
-        let token_table = embeddings.token_embedding.weight.value();
-        let position_table = embeddings.position_embedding.weight.value();
-        let x = kernels::embedding(input_ids, token_table, dtype).add(kernels::embedding(
-            &positions,
-            position_table,
-            dtype,
-        ));
+        let positions = [(0..tokens as u32).collect()];
+        let x = embeddings
+            .token_embedding
+            .forward(input_ids, dtype)
+            .add(embeddings.position_embedding.forward(&positions, dtype));
         let mut hidden_states = vec![x.clone()];
         let mut keep = |x: &Tensor<3>| hidden_states.push(x.clone());
         let x = self.text_model.encoder.forward(x, &mut keep);

@@ -1,9 +1,10 @@
 //! The layers that every model here is made of, with torch's names.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::module::{Vector, Weight, module};
-use crate::kernels::{self, Conv2dOptions, Epilogue, GroupNormOptions};
+use super::module::{Placement, Vector, Weight, matrix, module};
+use crate::kernels::{self, Conv2dOptions, Epilogue, GroupNormOptions, Matrix};
+use crate::weights::HostTensor;
 
 /// `torch.nn.Linear`; also a 1x1 convolution, which is the same on channels-last activations.
 #[derive(Debug, Clone)]
@@ -34,7 +35,12 @@ impl Linear {
     /// `[.., I]` to `[.., O]`, then `epilogue`.
     pub fn forward_with<const D: usize>(&self, x: Tensor<D>, epilogue: Epilogue<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Vector::value);
-        kernels::linear(x, self.weight.value(), bias, epilogue)
+        let weight = self.weight.value();
+        if !self.weight.is_adapted() {
+            return kernels::linear(x, weight, bias, epilogue);
+        }
+        let y = kernels::linear(x.clone(), weight, bias, Epilogue::None);
+        epilogue.apply(self.weight.add_lora(&x, y))
     }
 }
 
@@ -68,7 +74,17 @@ impl Conv2d {
     pub fn forward_with(&self, x: Tensor<4>, change: impl FnOnce(&mut Conv2dOptions)) -> Tensor<4> {
         let mut options = Conv2dOptions::same(self.kernel);
         change(&mut options);
-        kernels::conv2d(x, self.weight.value(), Some(self.bias.value()), options)
+        let (weight, bias) = (self.weight.value(), Some(self.bias.value()));
+        if !self.weight.is_adapted() {
+            return kernels::conv2d(x, weight, bias, options);
+        }
+        let residual = options.residual.take();
+        let y = kernels::conv2d(x.clone(), weight, bias, options.clone());
+        let y = self.weight.add_lora_conv(&x, y, &options);
+        match residual {
+            Some(residual) => y.add(residual),
+            None => y,
+        }
     }
 }
 
@@ -134,12 +150,59 @@ impl LayerNorm {
 pub struct Embedding {
     /// `[V, C]`
     pub weight: Weight,
+    /// The id of the first added entry, and these entries.
+    added: Option<(u32, Matrix)>,
 }
 module!(Embedding { weight });
 
 impl Embedding {
     /// `entries` vectors of `channels`.
     pub fn new(entries: usize, channels: usize) -> Self {
-        Self { weight: Weight::new([entries, channels]) }
+        Self { weight: Weight::table(entries, channels), added: None }
+    }
+
+    /// Puts the rows of `values` beside the table, for the ids from `first` on, in place of any
+    /// that were added before. The table itself stays as it is.
+    pub fn set_added(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
+        let [_, channels] = self.weight.value().shape();
+        let rows = values.len() / channels;
+        let tensor = HostTensor::from_f32(vec![rows, channels], &values);
+        self.added = (rows > 0).then(|| (first, matrix(&tensor, tensor.shape(), placement)));
+    }
+
+    /// One past the greatest id that has a vector.
+    pub fn end(&self) -> u32 {
+        let [entries, _] = self.weight.value().shape();
+        let added = |(first, rows): &(u32, Matrix)| first + rows.shape()[0] as u32;
+        self.added.as_ref().map_or(entries as u32, added)
+    }
+
+    /// The vectors at `ids`, B lists of N: `[B, N, C]`.
+    pub fn forward(&self, ids: &[Vec<u32>], dtype: DType) -> Tensor<3> {
+        let table = self.weight.value();
+        let Some((first, added)) = &self.added else {
+            return kernels::embedding(ids, table, dtype);
+        };
+        if ids.iter().flatten().all(|id| id < first) {
+            return kernels::embedding(ids, table, dtype);
+        }
+        // The few rows that are needed, from both tables, then each at its place.
+        let known = ids.iter().map(|ids| ids.iter().map(|id| if id < first { *id } else { 0 }));
+        let known: Vec<Vec<u32>> = known.map(Iterator::collect).collect();
+        let base = kernels::embedding(&known, table, dtype);
+        let [batch, tokens, channels] = base.dims();
+        let count = batch * tokens;
+        let rows = Tensor::cat(vec![base.reshape([count, channels]), added.to_float(dtype)], 0);
+        let places: Vec<i32> = ids
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, id)| if id < first { i as i32 } else { (count as u32 + id - first) as i32 })
+            .collect();
+        let places = Tensor::<1, Int>::from_data(
+            TensorData::new(places, [count]),
+            (&rows.device(), DType::I32),
+        );
+        rows.select(0, places).reshape([batch, tokens, channels])
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod embeddings;
 mod freeu;
 mod layers;
+mod lora;
 pub mod module;
 mod resnet;
 mod safety_checker;
@@ -18,7 +19,8 @@ pub use attention::Transformer2DModel;
 pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 pub use freeu::FreeU;
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
-pub use module::{Module, Placement, WeightDtype};
+pub use lora::LoraBranch;
+pub use module::{Module, Placement, Weight, WeightDtype};
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
 };

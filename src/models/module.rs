@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::lora::LoraBranch;
 use crate::kernels::Matrix;
 use crate::weights::HostTensor;
 
@@ -33,6 +34,11 @@ pub trait Parameter {
 
     /// Converts and uploads the values. `tensor` has as many elements as [`shape`](Self::shape).
     fn load(&mut self, tensor: &HostTensor, placement: &Placement);
+
+    /// The weight of a dense layer or a convolution, which adapters may be put beside.
+    fn as_weight(&mut self) -> Option<&mut Weight> {
+        None
+    }
 }
 
 /// A bias, or a norm's scale or shift, `[C]`.
@@ -74,12 +80,34 @@ impl Parameter for Vector {
 pub struct Weight {
     shape: Vec<usize>,
     value: Option<Matrix>,
+    /// Whether it multiplies activations; a table of vectors does not.
+    multiplies: bool,
+    /// Adapters beside the weight.
+    pub(super) lora: Vec<LoraBranch>,
+    /// What the values were before adapters were fused into them.
+    pub(super) original: Option<Matrix>,
 }
 
 impl Weight {
     /// An empty weight of the checkpoint's `shape`.
     pub fn new(shape: impl Into<Vec<usize>>) -> Self {
-        Self { shape: shape.into(), value: None }
+        Self {
+            shape: shape.into(),
+            value: None,
+            multiplies: true,
+            lora: Vec::new(),
+            original: None,
+        }
+    }
+
+    /// An empty table of `entries` vectors of `channels`.
+    pub fn table(entries: usize, channels: usize) -> Self {
+        Self { multiplies: false, ..Self::new([entries, channels]) }
+    }
+
+    /// Puts other values in place of the loaded ones.
+    pub(super) fn replace(&mut self, value: Matrix) -> Option<Matrix> {
+        self.value.replace(value)
     }
 
     /// The loaded values.
@@ -103,16 +131,22 @@ impl Parameter for Weight {
     }
 
     fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
-        let shape = [self.shape[0], self.shape[1..].iter().product()];
-        let device = &placement.device;
-        self.value = Some(match placement.weights {
-            WeightDtype::F16 => {
-                Matrix::from_f16(channels_last(tensor.to_f16(), &self.shape), shape, device)
-            }
-            WeightDtype::F32 => {
-                Matrix::from_f32(channels_last(tensor.to_f32(), &self.shape), shape, device)
-            }
-        });
+        self.value = Some(matrix(tensor, &self.shape, placement));
+        self.original = None;
+    }
+
+    fn as_weight(&mut self) -> Option<&mut Weight> {
+        self.multiplies.then_some(self)
+    }
+}
+
+/// Converts and uploads a weight that checkpoints store in `shape`.
+pub(super) fn matrix(tensor: &HostTensor, shape: &[usize], placement: &Placement) -> Matrix {
+    let dims = [shape[0], shape[1..].iter().product()];
+    let device = &placement.device;
+    match placement.weights {
+        WeightDtype::F16 => Matrix::from_f16(channels_last(tensor.to_f16(), shape), dims, device),
+        WeightDtype::F32 => Matrix::from_f32(channels_last(tensor.to_f32(), shape), dims, device),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a request to edited pictures. Reads through [`Fetch`](crate::hub::Fetch), reports through
 //! [`Observer`], and knows of no browser.
 
+mod adapters;
 mod guidance;
 mod layout;
 mod load;
@@ -53,6 +54,10 @@ pub struct EditRequest {
     pub eta: f64,
     /// Another sampler.
     pub scheduler: Option<SchedulerChoice>,
+    /// How much the adapters contribute to the UNet in this edit, times their own weights:
+    /// diffusers' `cross_attention_kwargs["scale"]`. The text encoder of this pipeline does not
+    /// heed it.
+    pub lora_scale: f64,
     /// The initial noise in the order `[B, C, h, w]`, before the sampler scales it; drawn when absent.
     pub latents: Option<Vec<f32>>,
 }
@@ -70,6 +75,7 @@ impl Default for EditRequest {
             image_guidance_scale: 1.5,
             eta: 0.0,
             scheduler: None,
+            lora_scale: 1.0,
             latents: None,
         }
     }
@@ -116,6 +122,7 @@ impl EditRequest {
             ("guidanceScale", self.guidance_scale),
             ("imageGuidanceScale", self.image_guidance_scale),
             ("eta", self.eta),
+            ("loraScale", self.lora_scale),
         ];
         for (name, value) in finite {
             if !value.is_finite() {

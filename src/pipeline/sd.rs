@@ -7,6 +7,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use web_time::Instant;
 
+use super::adapters::Adapters;
 use super::{
     EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, SafetyCheck, Step, Tap,
     Timings, from_nchw, to_host, to_nchw,
@@ -19,19 +20,24 @@ use crate::schedulers::{
     Scheduler, SchedulerConfig, StepInput, StepOptions, Timesteps, from_config,
 };
 use crate::tokenizer::ClipTokenizer;
+use crate::weights::textual_inversion::LearntWords;
 
 /// Edits pictures by instruction, with Stable Diffusion 1.5 or a model of its family.
+///
+/// A clone shares its tensors with the original, but has its own adapters, words and sampler.
 #[derive(Debug, Clone)]
 pub struct StableDiffusionInstructPix2PixPipeline {
-    tokenizer: ClipTokenizer,
-    text_encoder: ClipTextModel,
+    pub(super) tokenizer: ClipTokenizer,
+    pub(super) text_encoder: ClipTextModel,
     vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
+    pub(super) unet: UNet2DConditionModel,
     scheduler: SchedulerConfig,
     safety_checker: Option<SafetyCheck>,
     vae_tiling: bool,
     vae_slicing: bool,
-    options: LoadOptions,
+    pub(super) options: LoadOptions,
+    pub(super) adapters: Adapters,
+    pub(super) words: LearntWords,
 }
 
 impl StableDiffusionInstructPix2PixPipeline {
@@ -54,6 +60,8 @@ impl StableDiffusionInstructPix2PixPipeline {
             vae_tiling: false,
             vae_slicing: false,
             options,
+            adapters: Adapters::default(),
+            words: LearntWords::default(),
         }
     }
 
@@ -131,6 +139,19 @@ impl StableDiffusionInstructPix2PixPipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         request.check()?;
+        if request.lora_scale != 1.0 && self.has_adapters() {
+            self.with_lora_scale(request.lora_scale).run(request, noise, observer).await
+        } else {
+            self.run(request, noise, observer).await
+        }
+    }
+
+    async fn run(
+        &self,
+        request: &EditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
         let start = Instant::now();
         let guidance =
             Guidance { text: request.guidance_scale, image: request.image_guidance_scale };

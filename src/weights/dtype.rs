@@ -46,6 +46,24 @@ impl HostTensor {
         &self.shape
     }
 
+    /// The type of the elements.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The elements, little-endian and row-major.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A tensor of single precision.
+    ///
+    /// # Panics
+    /// When `shape` has another number of elements.
+    pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Self {
+        Self::new(shape, Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
     /// The values as single precision; exact for every type.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {

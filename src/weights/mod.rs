@@ -2,8 +2,14 @@
 
 mod dtype;
 mod load;
+pub mod lora;
+pub mod pickle;
 mod safetensors;
+mod state_dict;
+
+pub mod textual_inversion;
 
 pub use dtype::{Dtype, HostTensor};
 pub use load::{Progress, WeightFiles, load};
 pub use safetensors::{Header, TensorInfo};
+pub use state_dict::{Entry, StateDict};

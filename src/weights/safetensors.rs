@@ -1,5 +1,7 @@
 //! The header of a safetensors file, which may come from anyone.
 
+use std::collections::BTreeMap;
+
 use safetensors::SafeTensorError;
 use safetensors::tensor::Metadata;
 
@@ -32,6 +34,8 @@ pub struct TensorInfo {
 pub struct Header {
     /// The tensors, without gaps between them.
     pub tensors: Vec<TensorInfo>,
+    /// What the file says of itself.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Header {
@@ -95,7 +99,8 @@ impl Header {
                 format!("its tensors end at byte {end}, the file has {file_size}"),
             ));
         }
-        Ok(Self { tensors })
+        let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { tensors, metadata })
     }
 }
 

@@ -1,7 +1,7 @@
 /** The demo page, used as a person would, with the tiny model on software WebGPU. */
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import {
   encodePng,
@@ -16,12 +16,9 @@ import {
   serve,
 } from './harness.mjs';
 
-/**
- * An edit on the main thread would block it for many seconds. A GPU that is emulated on the machine's
- * own cores delays every thread a little, too.
- */
-const LONGEST_BLOCK_MS = 1000;
-/** What the same edit gives natively, if a golden was made: width, height, RGB in base64. */
+/** A task of the main thread that takes longer is felt. */
+const LONGEST_TASK_MS = 200;
+/** What the same edit gives natively: width, height, RGB in base64. */
 const GOLDEN = `${repository}tests/fixtures/demo_seed42.json`;
 
 const oracle = `${repository}tests/fixtures/oracle/`;
@@ -135,19 +132,13 @@ test('a picture is edited, and the page never blocks', async (t) => {
 
     assert.match(status, /^Done in .* of memory/);
     // The gap also grows when other processes take the processor; a task is the page's own doing.
-    assert.ok(task < LONGEST_BLOCK_MS, `the main thread was blocked for ${task} ms`);
-    assert.deepEqual([edited.width, edited.height], [48, 48]);
-    const colours = new Set(edited.data);
-    assert.ok(colours.size > 16, `a picture, not ${colours.size} levels`);
-
-    if (existsSync(GOLDEN)) {
-      const golden = JSON.parse(readFileSync(GOLDEN, 'utf8'));
-      assert.deepEqual([edited.width, edited.height], [golden.width, golden.height]);
-      const colours = edited.data.filter((_, i) => i % 4 !== 3);
-      const difference = largestDifference(colours, fromBase64(golden.data));
-      t.diagnostic(`${difference} levels from the native golden`);
-      assert.ok(difference <= 2, `${difference} levels from the native golden`);
-    }
+    assert.ok(task < LONGEST_TASK_MS, `the main thread was blocked for ${task} ms`);
+    const golden = JSON.parse(readFileSync(GOLDEN, 'utf8'));
+    assert.deepEqual([edited.width, edited.height], [golden.width, golden.height]);
+    const colours = edited.data.filter((_, i) => i % 4 !== 3);
+    const difference = largestDifference(colours, fromBase64(golden.data));
+    t.diagnostic(`${difference} levels from the native golden`);
+    assert.ok(difference <= 2, `${difference} levels from the native golden`);
   });
 });
 

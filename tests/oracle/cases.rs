@@ -42,6 +42,10 @@ struct CaseInfo {
     call: Call,
     image_kind: String,
     nsfw_content_detected: Option<Vec<bool>>,
+    #[serde(default)]
+    lora: Option<Vec<LoraInfo>>,
+    #[serde(default)]
+    textual_inversion: Option<Vec<WordInfo>>,
     callback_on_step_end_calls: Option<Vec<(usize, f64)>>,
     /// A folder in place of a component's own, or none at all.
     #[serde(default)]
@@ -51,7 +55,7 @@ struct CaseInfo {
     vae_tiling: bool,
     #[serde(default)]
     vae_slicing: bool,
-    /// Whatever else makes a case special: `lora`, `freeu`, ...
+    /// Whatever else makes a case special.
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -65,6 +69,23 @@ struct FreeUInfo {
 }
 
 #[derive(Deserialize, Clone)]
+struct LoraInfo {
+    file: String,
+    weight: Option<f64>,
+}
+
+#[derive(Deserialize, Clone)]
+struct WordInfo {
+    file: String,
+    token: Option<String>,
+}
+
+#[derive(Deserialize, Clone)]
+struct AttentionOptions {
+    scale: f64,
+}
+
+#[derive(Deserialize, Clone)]
 struct Call {
     prompt: Option<OneOrMany>,
     negative_prompt: Option<OneOrMany>,
@@ -74,6 +95,7 @@ struct Call {
     num_images_per_prompt: Option<usize>,
     eta: Option<f64>,
     output_type: Option<String>,
+    cross_attention_kwargs: Option<AttentionOptions>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -203,14 +225,14 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
             class_name: info.scheduler_class.clone(),
             config: Some(info.scheduler_config.clone()),
         }),
+        lora_scale: call.cross_attention_kwargs.map_or(1.0, |options| options.scale),
         latents: Some(file.f32("latents_in").values),
     };
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
     let own = Some("safety_checker".to_owned());
     let safety_checker = info.component_dirs.get("safety_checker").cloned().unwrap_or(own);
-    let pipeline = pipeline(&folder.join(&info.model), safety_checker, pipelines);
-    // Settings are the case's own: what is loaded is shared, a clone of its handles is not.
-    let mut pipeline = (*pipeline).clone();
+    let loaded = pipeline(&folder.join(&info.model), safety_checker, pipelines);
+    let mut pipeline = adapted(folder, info, &loaded);
     pipeline.set_freeu(info.freeu.map(|FreeUInfo { s1, s2, b1, b2 }| FreeU { s1, s2, b1, b2 }));
     pipeline.set_vae_tiling(info.vae_tiling);
     pipeline.set_vae_slicing(info.vae_slicing);
@@ -221,6 +243,35 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
         Ok(output) => compare(info, &file, &recorder, &output).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
     }
+}
+
+/// The pipeline with a case's adapters, which a clone has for itself.
+fn adapted(
+    folder: &Path,
+    info: &CaseInfo,
+    pipeline: &StableDiffusionInstructPix2PixPipeline,
+) -> StableDiffusionInstructPix2PixPipeline {
+    let mut pipeline = pipeline.clone();
+    let read = |file: &str| {
+        let path = folder.join("adapters").join(file);
+        std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let loras = info.lora.clone().unwrap_or_default();
+    let names: Vec<String> = (0..loras.len()).map(|i| format!("a{i}")).collect();
+    for (name, lora) in names.iter().zip(&loras) {
+        let loaded = pipeline.load_lora(Some(name), &lora.file, &read(&lora.file));
+        assert_eq!(loaded.expect("loads"), Vec::<String>::new(), "every key has its layer");
+    }
+    if loras.iter().any(|lora| lora.weight.is_some()) {
+        let weights: Vec<f64> = loras.iter().map(|lora| lora.weight.unwrap_or(1.0)).collect();
+        pipeline.set_adapters(&names, &weights).expect("known");
+    }
+    for word in info.textual_inversion.iter().flatten() {
+        pipeline
+            .load_textual_inversion(&word.file, &read(&word.file), word.token.as_deref())
+            .expect("loads");
+    }
+    pipeline
 }
 
 /// A loaded pipeline, loaded once for all cases that use its model and its safety checker.

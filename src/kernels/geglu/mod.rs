@@ -2,7 +2,7 @@
 
 mod reference;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation};
 
 use super::Matrix;
 
@@ -14,4 +14,11 @@ use super::Matrix;
 /// `x`: `[B, N, I]`; `weight`: `[2 * O, I]`; `bias`: `[2 * O]`; the result: `[B, N, O]`.
 pub fn geglu(x: Tensor<3>, weight: &Matrix, bias: &Tensor<1>) -> Tensor<3> {
     reference::geglu(x, weight, bias)
+}
+
+/// `value * gelu(gate)` of a dense layer's result, `[B, N, 2 * O]` to `[B, N, O]`: what [`geglu`]
+/// does after its product, for results that something else has been added to.
+pub fn geglu_gate(y: Tensor<3>) -> Tensor<3> {
+    let [value, gate]: [_; 2] = y.chunk(2, 2).try_into().expect("chunk(2) yields two");
+    value.mul(activation::gelu(gate))
 }

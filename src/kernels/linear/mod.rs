@@ -2,7 +2,7 @@
 
 mod reference;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation};
 
 use super::Matrix;
 
@@ -20,6 +20,19 @@ pub enum Epilogue<const D: usize> {
     Gelu,
     /// `x * sigmoid(x)`.
     Silu,
+}
+
+impl<const D: usize> Epilogue<D> {
+    /// The epilogue by itself, for results that something else has been added to.
+    pub fn apply(self, y: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::None => y,
+            Self::Residual(residual) => y.add(residual),
+            Self::QuickGelu => activation::sigmoid(y.clone().mul_scalar(1.702)).mul(y),
+            Self::Gelu => activation::gelu(y),
+            Self::Silu => activation::silu(y),
+        }
+    }
 }
 
 /// `epilogue(x W^T + bias)`.

@@ -1,4 +1,4 @@
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
 use super::{Epilogue, Matrix};
 
@@ -18,12 +18,5 @@ pub fn linear<const D: usize>(
     if let Some(bias) = bias {
         y = y.add(bias.clone().cast(dtype).reshape([1, outputs]));
     }
-    let y = y.reshape(shape);
-    match epilogue {
-        Epilogue::None => y,
-        Epilogue::Residual(residual) => y.add(residual),
-        Epilogue::QuickGelu => activation::sigmoid(y.clone().mul_scalar(1.702)).mul(y),
-        Epilogue::Gelu => activation::gelu(y),
-        Epilogue::Silu => activation::silu(y),
-    }
+    epilogue.apply(y.reshape(shape))
 }

@@ -1,0 +1,450 @@
+//! LoRA and textual inversion on a loaded pipeline.
+//!
+//! Source: diffusers `loaders/lora_base.py`, `loaders/peft.py` and `loaders/textual_inversion.py`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use burn::tensor::DType;
+use half::f16;
+
+use super::{StableDiffusionInstructPix2PixPipeline, to_host};
+use crate::error::{Error, Result};
+use crate::kernels::Matrix;
+use crate::models::{Module, Placement, Weight};
+use crate::weights::lora::{self, Lora, LoraLayer, SavedLayer, Targets};
+use crate::weights::textual_inversion::Embedding;
+use crate::weights::{Dtype, HostTensor, StateDict};
+
+/// The models of a pipeline that LoRAs reach, by their components' names.
+pub(super) type Models<'a> = [(&'static str, &'a mut dyn Module)];
+
+/// A LoRA that is loaded.
+#[derive(Debug, Clone, PartialEq)]
+struct Adapter {
+    name: Arc<str>,
+    weight: f64,
+    is_active: bool,
+    /// Its share is in the weights themselves.
+    is_fused: bool,
+    components: BTreeSet<&'static str>,
+}
+
+/// The LoRAs of a pipeline.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Adapters {
+    loaded: Vec<Adapter>,
+    are_disabled: bool,
+}
+
+impl Adapters {
+    /// Puts a LoRA beside the layers of `models` and makes it the only active one, as PEFT does.
+    fn load(
+        &mut self,
+        models: &mut Models<'_>,
+        placement: &Placement,
+        name: Option<&str>,
+        dict: StateDict,
+    ) -> Result<Vec<String>> {
+        let name = name.map_or_else(|| self.default_name(), str::to_owned);
+        if self.loaded.iter().any(|adapter| *adapter.name == *name) {
+            return Err(Error::argument("adapterName", format!("`{name}` is loaded already")));
+        }
+        let lora = Lora::new(dict, &Targets::new(models))?;
+        let name: Arc<str> = name.into();
+        lora.attach(&name, models, placement);
+        for adapter in &mut self.loaded {
+            adapter.is_active = false;
+        }
+        self.loaded.push(Adapter {
+            name,
+            weight: 1.0,
+            is_active: true,
+            is_fused: false,
+            components: lora.layers.keys().map(|(component, _)| *component).collect(),
+        });
+        self.apply(models, 1.0);
+        if !lora.unused.is_empty() {
+            log::warn!("no layer has a use for the keys {:?}", lora.unused);
+        }
+        Ok(lora.unused)
+    }
+
+    fn default_name(&self) -> String {
+        let is_free = |name: &String| self.loaded.iter().all(|adapter| *adapter.name != **name);
+        let mut names = (self.loaded.len()..).map(|i| format!("default_{i}"));
+        names.find(is_free).expect("there are more names than adapters")
+    }
+
+    /// Sets the strengths in `models`, all of them times `scale`.
+    fn apply(&self, models: &mut Models<'_>, scale: f64) {
+        let strength = |name: &str| {
+            let adapter = self.loaded.iter().find(|adapter| *adapter.name == *name);
+            adapter.map_or(0.0, |adapter| match adapter.is_active && !adapter.is_fused {
+                true if !self.are_disabled => adapter.weight * scale,
+                _ => 0.0,
+            })
+        };
+        each_weight(models, |_, weight| weight.set_lora_strengths(strength));
+    }
+
+    fn check_known(&self, names: &[String]) -> Result<()> {
+        match names.iter().find(|name| self.loaded.iter().all(|adapter| *adapter.name != ***name)) {
+            None => Ok(()),
+            Some(name) => {
+                let known: Vec<&str> = self.loaded.iter().map(|adapter| &*adapter.name).collect();
+                let message = format!("`{name}` is none of the loaded adapters {known:?}");
+                Err(Error::argument("adapterNames", message))
+            }
+        }
+    }
+
+    fn set(&mut self, models: &mut Models<'_>, names: &[String], weights: &[f64]) -> Result<()> {
+        self.check_known(names)?;
+        if weights.len() != names.len() {
+            let message = format!("{} weights for {} adapters", weights.len(), names.len());
+            return Err(Error::argument("adapterWeights", message));
+        }
+        if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+            return Err(Error::argument("adapterWeights", format!("{weight} is not finite")));
+        }
+        for adapter in &mut self.loaded {
+            let index = names.iter().position(|name| **name == *adapter.name);
+            adapter.is_active = index.is_some();
+            if let Some(index) = index {
+                adapter.weight = weights[index];
+            }
+        }
+        self.apply(models, 1.0);
+        Ok(())
+    }
+
+    fn delete(&mut self, models: &mut Models<'_>, names: &[String]) -> Result<()> {
+        self.check_known(names)?;
+        let is_gone = |name: &str| names.iter().any(|gone| gone == name);
+        each_weight(models, |_, weight| weight.detach_lora(is_gone));
+        self.loaded.retain(|adapter| !is_gone(&adapter.name));
+        // As in PEFT: where no active adapter is left, the first by name becomes it.
+        if self.loaded.iter().all(|adapter| !adapter.is_active)
+            && let Some(first) = self.loaded.iter_mut().min_by_key(|adapter| adapter.name.clone())
+        {
+            first.is_active = true;
+        }
+        self.apply(models, 1.0);
+        Ok(())
+    }
+
+    /// Adds the adapters to the weights, one weight after the other.
+    async fn fuse(
+        &mut self,
+        models: &mut Models<'_>,
+        scale: f64,
+        names: Option<&[String]>,
+    ) -> Result<()> {
+        if !scale.is_finite() {
+            return Err(Error::argument("loraScale", format!("{scale} is not finite")));
+        }
+        self.check_known(names.unwrap_or_default())?;
+        let is_meant = |adapter: &Adapter| match names {
+            Some(names) => names.iter().any(|name| **name == *adapter.name),
+            None => adapter.is_active,
+        };
+        let strengths: BTreeMap<Arc<str>, f64> = self
+            .loaded
+            .iter()
+            .filter(|adapter| is_meant(adapter) && !adapter.is_fused)
+            .map(|adapter| (adapter.name.clone(), adapter.weight * scale))
+            .collect();
+        let strength = |name: &str| strengths.get(name).copied().unwrap_or_default();
+        for (_, model) in models.iter_mut() {
+            // A visit cannot wait for the device, so the weights are taken out one by one.
+            let mut paths = Vec::new();
+            each_weight(&mut [("", &mut **model)], |path, weight| {
+                if weight.lora().iter().any(|branch| strength(branch.adapter()) != 0.0) {
+                    paths.push((path.to_owned(), weight.clone()));
+                }
+            });
+            for (path, weight) in paths {
+                let Some(values) = weight.with_lora(strength) else { continue };
+                let fused = if weight.value().is_packed() {
+                    let (shape, device) = (weight.value().shape(), weight.value().device());
+                    let halves = to_host(values).await?.into_iter().map(f16::from_f32).collect();
+                    Matrix::from_f16(halves, shape, &device)
+                } else {
+                    Matrix::from_tensor(values)
+                };
+                each_weight(&mut [("", &mut **model)], |found, weight| {
+                    if found == path {
+                        weight.fuse(fused.clone());
+                    }
+                });
+            }
+        }
+        for adapter in &mut self.loaded {
+            adapter.is_fused |= strengths.contains_key(&adapter.name);
+        }
+        self.apply(models, 1.0);
+        Ok(())
+    }
+
+    fn unfuse(&mut self, models: &mut Models<'_>) {
+        each_weight(models, |_, weight| weight.unfuse());
+        for adapter in &mut self.loaded {
+            adapter.is_fused = false;
+        }
+        self.apply(models, 1.0);
+    }
+
+    /// The layers of an adapter, read back from the device.
+    async fn layers(&self, models: &mut Models<'_>, name: &str) -> Result<Vec<SavedLayer>> {
+        self.check_known(&[name.to_owned()])?;
+        let mut branches = Vec::new();
+        for (component, model) in models.iter_mut() {
+            each_weight(&mut [(*component, &mut **model)], |path, weight| {
+                let mut found = weight.lora().iter().filter(|branch| branch.adapter() == name);
+                if let Some(branch) = found.next() {
+                    let shape = crate::models::module::Parameter::shape(weight).to_vec();
+                    branches.push(((*component, path.to_owned()), shape, branch.clone()));
+                }
+            });
+        }
+        let mut layers = Vec::new();
+        for (target, mut shape, branch) in branches {
+            let outputs = std::mem::replace(&mut shape[0], branch.rank());
+            let mut up = vec![outputs, branch.rank()];
+            up.resize(shape.len(), 1);
+            let layer = LoraLayer {
+                down: read_back(branch.down(), shape).await?,
+                up: read_back(branch.up(), up).await?,
+                scaling: branch.scaling(),
+            };
+            layers.push((target, layer));
+        }
+        Ok(layers)
+    }
+}
+
+/// Calls `visit` with every layer's path and weight.
+fn each_weight(models: &mut Models<'_>, mut visit: impl FnMut(&str, &mut Weight)) {
+    for (_, model) in models {
+        model.visit("", &mut |path, parameter| {
+            if let Some(weight) = parameter.as_weight() {
+                visit(path.strip_suffix(".weight").unwrap_or(path), weight);
+            }
+        });
+    }
+}
+
+/// A matrix as checkpoints store it, in `shape`, of the type in which it is kept.
+async fn read_back(matrix: &Matrix, shape: Vec<usize>) -> Result<HostTensor> {
+    let values = to_host(matrix.to_float(DType::F32)).await?;
+    let values = channels_first(values, &shape);
+    Ok(if matrix.is_packed() {
+        let bytes = values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+        HostTensor::new(shape, Dtype::F16, bytes)
+    } else {
+        HostTensor::from_f32(shape, &values)
+    })
+}
+
+/// A convolution's weight from `[O, kh, kw, I]` to `[O, I, kh, kw]`; others as they are.
+fn channels_first(values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
+    let &[_, inputs, kh, kw] = shape else { return values };
+    let mut unpacked = Vec::with_capacity(values.len());
+    for output in values.chunks_exact(inputs * kh * kw) {
+        for input in 0..inputs {
+            unpacked.extend(output[input..].iter().step_by(inputs));
+        }
+    }
+    unpacked
+}
+
+/// LoRA.
+impl StableDiffusionInstructPix2PixPipeline {
+    /// The models that LoRAs reach, and what is known of those that are loaded.
+    fn adapted(&mut self) -> (&mut Adapters, [(&'static str, &mut dyn Module); 2]) {
+        let models: [(_, &mut dyn Module); 2] =
+            [("unet", &mut self.unet), ("text_encoder", &mut self.text_encoder)];
+        (&mut self.adapters, models)
+    }
+
+    /// Loads a LoRA from `bytes`, the contents of `file` (safetensors, or what torch writes; in
+    /// the names of PEFT, of diffusers before PEFT or of kohya's trainers), and makes it the only
+    /// active one. Without a `name` it is called `default_0`, `default_1`, ... Returns the keys
+    /// that no layer has a use for.
+    ///
+    /// # Errors
+    /// What [`StateDict::parse`] and [`Lora::new`] say; [`Error::InvalidArgument`] when the name
+    /// is taken. Nothing is changed then.
+    pub fn load_lora(
+        &mut self,
+        name: Option<&str>,
+        file: &str,
+        bytes: &[u8],
+    ) -> Result<Vec<String>> {
+        self.load_lora_dict(name, StateDict::parse(file, bytes)?)
+    }
+
+    /// As [`load_lora`](Self::load_lora) from tensors in memory.
+    ///
+    /// # Errors
+    /// As [`load_lora`](Self::load_lora).
+    pub fn load_lora_dict(&mut self, name: Option<&str>, dict: StateDict) -> Result<Vec<String>> {
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
+        adapters.load(&mut models, &placement, name, dict)
+    }
+
+    /// Makes `names` the active adapters, each with its weight.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, or
+    /// a weight that is not finite.
+    pub fn set_adapters(&mut self, names: &[String], weights: &[f64]) -> Result<()> {
+        let (adapters, mut models) = self.adapted();
+        adapters.set(&mut models, names, weights)
+    }
+
+    /// Turns all adapters on or off, without changing which are active; fused ones stay as they
+    /// are.
+    pub fn enable_lora(&mut self, enabled: bool) {
+        let (adapters, mut models) = self.adapted();
+        adapters.are_disabled = !enabled;
+        adapters.apply(&mut models, 1.0);
+    }
+
+    /// Deletes adapters. What is fused stays in the weights until
+    /// [`unfuse_lora`](Self::unfuse_lora).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown name.
+    pub fn delete_adapters(&mut self, names: &[String]) -> Result<()> {
+        let (adapters, mut models) = self.adapted();
+        adapters.delete(&mut models, names)
+    }
+
+    /// Deletes all adapters. What is fused stays in the weights for good, which frees the memory
+    /// of those from before.
+    pub fn unload_lora(&mut self) {
+        let (adapters, mut models) = self.adapted();
+        *adapters = Adapters::default();
+        each_weight(&mut models, |_, weight| {
+            weight.detach_lora(|_| true);
+            weight.keep_fused();
+        });
+    }
+
+    /// The loaded adapters of each component, e.g. `unet`.
+    pub fn list_adapters(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for adapter in &self.adapters.loaded {
+            for component in &adapter.components {
+                lists.entry(component).or_default().push(adapter.name.to_string());
+            }
+        }
+        lists
+    }
+
+    /// The active adapters, with their weights.
+    pub fn active_adapters(&self) -> Vec<(String, f64)> {
+        let active = self.adapters.loaded.iter().filter(|adapter| adapter.is_active);
+        active.map(|adapter| (adapter.name.to_string(), adapter.weight)).collect()
+    }
+
+    /// Adds adapters to the weights themselves, each with its weight times `scale`: the active
+    /// ones, or those named. An edit then costs what it costs without adapters; the weights from
+    /// before are kept, so memory does not get less.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown name or a scale that is not finite;
+    /// [`Error::Gpu`].
+    pub async fn fuse_lora(&mut self, scale: f64, names: Option<&[String]>) -> Result<()> {
+        let (adapters, mut models) = self.adapted();
+        adapters.fuse(&mut models, scale, names).await
+    }
+
+    /// Undoes every [`fuse_lora`](Self::fuse_lora): the weights are those from before, bit for
+    /// bit.
+    pub fn unfuse_lora(&mut self) {
+        let (adapters, mut models) = self.adapted();
+        adapters.unfuse(&mut models);
+    }
+
+    /// An adapter as a safetensors file that diffusers loads, in PEFT's names.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown name; [`Error::Gpu`].
+    pub async fn save_lora(&self, name: &str) -> Result<Vec<u8>> {
+        // Visiting wants a model of its own; this one shares its tensors.
+        let mut copy = self.clone();
+        let (adapters, mut models) = copy.adapted();
+        let layers = adapters.layers(&mut models, name).await?;
+        lora::write(&format!("{name}.safetensors"), layers)
+    }
+
+    /// The same pipeline with the adapters' weights times `scale` in the UNet. It shares its
+    /// tensors with this. The text encoder's are left alone: diffusers' pipeline gives the scale
+    /// only to the UNet (that of SDXL to the text encoders too).
+    pub(super) fn with_lora_scale(&self, scale: f64) -> Self {
+        let mut copy = self.clone();
+        copy.adapters.apply(&mut [("unet", &mut copy.unet)], scale);
+        copy
+    }
+
+    /// Whether a scale for all adapters would change anything.
+    pub(super) fn has_adapters(&self) -> bool {
+        !self.adapters.loaded.is_empty()
+    }
+}
+
+/// Textual inversion.
+impl StableDiffusionInstructPix2PixPipeline {
+    /// Teaches the word in `bytes`, the contents of `file`: diffusers' `.safetensors` or `.bin`,
+    /// A1111's `.pt`, or a file with `clip_l`, of which the prompt then speaks as `token`, or by
+    /// the name in the file. Returns the tokens that were added, one for each vector.
+    ///
+    /// # Errors
+    /// What [`StateDict::parse`] and [`Embedding::new`] say; [`Error::InvalidArgument`] when the
+    /// token exists already, or neither file nor caller names it; [`Error::ShapeMismatch`] when
+    /// the vectors belong to another text encoder. Nothing is changed then.
+    pub fn load_textual_inversion(
+        &mut self,
+        file: &str,
+        bytes: &[u8],
+        token: Option<&str>,
+    ) -> Result<Vec<String>> {
+        let Embedding { token: own, vectors } = Embedding::new(StateDict::parse(file, bytes)?, 0)?;
+        let token = token.map(str::to_owned).or(own).ok_or_else(|| {
+            Error::argument("token", format!("{file} does not name its token; one is needed"))
+        })?;
+        self.add_textual_inversion(file, &[(token, vectors)])
+    }
+
+    /// Teaches words from vectors in memory, `[N, C]` or `[C]` each. `file` is what errors call
+    /// them.
+    ///
+    /// # Errors
+    /// As [`load_textual_inversion`](Self::load_textual_inversion).
+    pub fn add_textual_inversion(
+        &mut self,
+        file: &str,
+        words: &[(String, HostTensor)],
+    ) -> Result<Vec<String>> {
+        let Self { words: learnt, tokenizer, text_encoder, options, .. } = self;
+        learnt.learn(file, words, tokenizer, text_encoder, &options.placement)
+    }
+
+    /// Forgets words with all of their vectors, or every word.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when a word was not loaded.
+    pub fn unload_textual_inversion(&mut self, words: Option<&[String]>) -> Result<()> {
+        let Self { words: learnt, tokenizer, text_encoder, options, .. } = self;
+        learnt.forget(words, tokenizer, text_encoder, &options.placement)
+    }
+
+    /// The tokens of the words that were taught, in the order of their ids.
+    pub fn learnt_tokens(&self) -> Vec<String> {
+        self.words.tokens().map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,160 @@
+//! A whole file of tensors in memory, as adapters come: small, and in either format.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
+
+use super::pickle::{Item, Pickle, is_torch_file};
+use super::{Dtype, Header, HostTensor};
+use crate::error::{Error, Result};
+
+/// A value of a state dictionary.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A tensor of floats.
+    Tensor(HostTensor),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+    /// A dictionary inside the dictionary.
+    Nested(Box<StateDict>),
+    /// Something else: what.
+    Other(String),
+}
+
+/// The tensors of a file by their names, in the file's order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StateDict {
+    /// The file's name, for errors.
+    pub file: String,
+    /// Name and value.
+    pub entries: Vec<(String, Entry)>,
+    /// What a safetensors file says of itself.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl StateDict {
+    /// Reads `bytes`, the contents of `file`: safetensors, or what torch writes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSafetensors`] or [`Error::InvalidPickle`]; [`Error::Unsupported`] for a
+    /// pickle that is no dictionary.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        if is_torch_file(bytes) {
+            return Self::from_pickle(file, &Pickle::parse(file, bytes)?);
+        }
+        let header = Header::parse(file, bytes, bytes.len() as u64)?;
+        let entries = header.tensors.into_iter().map(|tensor| {
+            let entry = match tensor.dtype {
+                Ok(dtype) => {
+                    // The header was checked against the length of these very bytes.
+                    let data = &bytes[tensor.start as usize..tensor.end as usize];
+                    Entry::Tensor(HostTensor::new(tensor.shape, dtype, data.to_vec()))
+                }
+                Err(dtype) => Entry::Other(dtype),
+            };
+            (tensor.name, entry)
+        });
+        Ok(Self { file: file.into(), entries: entries.collect(), metadata: header.metadata })
+    }
+
+    fn from_pickle(file: &str, pickle: &Pickle<'_>) -> Result<Self> {
+        let root = pickle.root();
+        if let Some(tensor) = root.as_tensor() {
+            // A tensor by itself, which has no name.
+            let entry = tensor.to_host().map_or_else(Entry::Other, Entry::Tensor);
+            let entries = vec![(String::new(), entry)];
+            return Ok(Self { file: file.into(), entries, ..Self::default() });
+        }
+        // Trainers wrap the dictionary in one of their own.
+        let root = root.get("state_dict").unwrap_or(root);
+        dictionary(file, root, true)
+            .ok_or_else(|| Error::unsupported(format!("{file}: a pickle that is no dictionary")))
+    }
+
+    /// The value of a name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|(key, _)| key == name).map(|(_, entry)| entry)
+    }
+
+    /// The file that [`parse`](Self::parse) reads again, in safetensors. Only tensors are written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSafetensors`] when two entries have one name.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let fail = |message: String| Error::InvalidSafetensors { file: self.file.clone(), message };
+        let mut views = BTreeMap::new();
+        for (name, entry) in &self.entries {
+            let Entry::Tensor(tensor) = entry else { continue };
+            let dtype = match tensor.dtype() {
+                Dtype::F16 => FileDtype::F16,
+                Dtype::Bf16 => FileDtype::BF16,
+                Dtype::F32 => FileDtype::F32,
+            };
+            let view = TensorView::new(dtype, tensor.shape().to_vec(), tensor.bytes())
+                .map_err(|e| fail(e.to_string()))?;
+            if views.insert(name, view).is_some() {
+                return Err(fail(format!("two tensors are named `{name}`")));
+            }
+        }
+        let mut metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
+        metadata.entry("format".into()).or_insert_with(|| "pt".into());
+        safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
+    }
+}
+
+/// A dictionary with names as keys; those inside it are read too, but not those inside them, so
+/// that a file that contains itself comes to an end.
+fn dictionary(file: &str, item: Item<'_>, outer: bool) -> Option<StateDict> {
+    let mut entries = Vec::new();
+    for (key, value) in item.entries()? {
+        let Some(key) = key.as_str() else { continue };
+        let entry = if let Some(tensor) = value.as_tensor() {
+            match tensor.to_host() {
+                Ok(tensor) => Entry::Tensor(tensor),
+                Err(dtype) => {
+                    value.as_i64().map_or(Entry::Other(dtype), |x| Entry::Number(x as f64))
+                }
+            }
+        } else if let Some(text) = value.as_str() {
+            Entry::Text(text.to_owned())
+        } else if let Some(number) = value.as_f64() {
+            Entry::Number(number)
+        } else {
+            let nested = if outer { dictionary(file, value, false) } else { None };
+            nested.map_or_else(|| Entry::Other("an object".into()), |d| Entry::Nested(Box::new(d)))
+        };
+        entries.push((key.to_owned(), entry));
+    }
+    Some(StateDict { file: file.to_owned(), entries, metadata: BTreeMap::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let tensor = HostTensor::from_f32(vec![2, 1], &[1.5, -2.0]);
+        let dict = StateDict {
+            file: "x".into(),
+            entries: vec![("b".into(), Entry::Tensor(tensor))],
+            metadata: BTreeMap::from([("format".into(), "pt".into())]),
+        };
+        let bytes = dict.to_safetensors().expect("written");
+        assert_eq!(StateDict::parse("x", &bytes).expect("read"), dict);
+    }
+
+    #[test]
+    fn a_pickle_becomes_the_same_kind_of_dictionary() {
+        let bytes = include_bytes!("../../tests/fixtures/oracle/adapters/ti_a1111.pt");
+        let dict = StateDict::parse("a.pt", bytes).expect("valid");
+        assert_eq!(dict.get("name"), Some(&Entry::Text("easy-neg".into())));
+        assert_eq!(dict.get("step"), Some(&Entry::Number(100.0)));
+        let Some(Entry::Nested(params)) = dict.get("string_to_param") else { panic!("nested") };
+        assert!(matches!(params.get("*"), Some(Entry::Tensor(t)) if t.shape() == [2, 16]));
+        let Some(Entry::Nested(tokens)) = dict.get("string_to_token") else { panic!("nested") };
+        assert_eq!(tokens.get("*"), Some(&Entry::Number(265.0)));
+    }
+}

@@ -1,0 +1,262 @@
+//! Adapters on a loaded pipeline: what they do to an edit, and what undoes them.
+
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Device};
+use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::image::RgbImage;
+use instruct_pix2pix::models::{Placement, WeightDtype};
+use instruct_pix2pix::pipeline::{
+    EditRequest, LoadOptions, StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
+};
+use instruct_pix2pix::weights::{Entry, HostTensor, StateDict};
+
+type Pipeline = StableDiffusionInstructPix2PixPipeline;
+
+fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle")).join(path)
+}
+
+fn adapter(file: &str) -> Vec<u8> {
+    std::fs::read(fixture("adapters").join(file)).expect("readable")
+}
+
+fn pipeline(weights: WeightDtype) -> Pipeline {
+    let placement = Placement { device: Device::flex(), weights };
+    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
+    let fetch = Directory(fixture("models/tiny-sd-ip2p"));
+    let source = ModelSource::Base(String::new());
+    pollster::block_on(Pipeline::load(&fetch, &source, options, &mut |_| {})).expect("loads")
+}
+
+/// The latents of a short edit, which every weight has a hand in.
+fn edit_with(pipeline: &Pipeline, change: impl FnOnce(&mut EditRequest)) -> Vec<f32> {
+    let pixels = (0..32 * 32 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let mut request = EditRequest {
+        images: vec![RgbImage::new(32, 32, pixels).expect("valid")],
+        prompts: vec!["make it snowy".into()],
+        num_inference_steps: 2,
+        ..EditRequest::default()
+    };
+    change(&mut request);
+    let mut noise = TorchGenerator::new(7);
+    let mut observer = Unobserved;
+    let edit = pipeline.edit(&request, &mut noise, &mut observer);
+    pollster::block_on(edit).expect("edits").latents
+}
+
+fn edit(pipeline: &Pipeline) -> Vec<f32> {
+    edit_with(pipeline, |_| {})
+}
+
+/// The greatest difference, against the greatest value.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    let greatest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, f32::max);
+    greatest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs()))
+        / greatest(&mut b.iter().map(|b| b.abs()))
+}
+
+fn load(pipeline: &mut Pipeline, name: &str, file: &str) {
+    let unused = pipeline.load_lora(Some(name), file, &adapter(file)).expect("loads");
+    assert_eq!(unused, Vec::<String>::new());
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn adapters_are_chosen_weighted_switched_off_and_deleted() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    let plain = edit(&pipeline);
+    load(&mut pipeline, "peft", "lora_peft.safetensors");
+    let peft = edit(&pipeline);
+    assert!(difference(&peft, &plain) > 0.1);
+    load(&mut pipeline, "kohya", "lora_kohya.safetensors");
+    // The last that is loaded is the active one.
+    assert_eq!(pipeline.active_adapters(), [("kohya".to_owned(), 1.0)]);
+    let kohya = edit(&pipeline);
+    let lists = pipeline.list_adapters();
+    assert_eq!(lists["unet"], ["peft", "kohya"]);
+    assert_eq!(lists["text_encoder"], ["peft", "kohya"]);
+
+    pipeline.set_adapters(&strings(&["peft"]), &[1.0]).expect("known");
+    assert_eq!(edit(&pipeline), peft);
+    pipeline.set_adapters(&strings(&["kohya", "peft"]), &[1.0, 0.0]).expect("known");
+    assert_eq!(edit(&pipeline), kohya);
+    pipeline.set_adapters(&strings(&["kohya", "peft"]), &[0.4, 0.7]).expect("known");
+    let both = edit(&pipeline);
+    assert!(difference(&both, &kohya) > 0.01 && difference(&both, &peft) > 0.01);
+
+    pipeline.enable_lora(false);
+    assert_eq!(edit(&pipeline), plain);
+    pipeline.enable_lora(true);
+    assert_eq!(edit(&pipeline), both);
+    // A clone goes its own way.
+    let mut other = pipeline.clone();
+    other.unload_lora();
+    assert_eq!(edit(&other), plain);
+    assert_eq!(edit(&pipeline), both);
+
+    pipeline.delete_adapters(&strings(&["kohya"])).expect("known");
+    assert_eq!(pipeline.active_adapters(), [("peft".to_owned(), 0.7)]);
+    pipeline.set_adapters(&strings(&["peft"]), &[1.0]).expect("known");
+    assert_eq!(edit(&pipeline), peft);
+    pipeline.delete_adapters(&strings(&["peft"])).expect("known");
+    assert_eq!(edit(&pipeline), plain);
+    assert!(pipeline.list_adapters().is_empty());
+}
+
+#[test]
+fn the_scale_of_an_edit_is_for_that_edit_and_the_unet() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    let plain = edit(&pipeline);
+    assert_eq!(edit_with(&pipeline, |request| request.lora_scale = 0.5), plain, "none is loaded");
+    load(&mut pipeline, "a", "lora_kohya.safetensors");
+    let whole = edit(&pipeline);
+    let half = edit_with(&pipeline, |request| request.lora_scale = 0.5);
+    let none = edit_with(&pipeline, |request| request.lora_scale = 0.0);
+    assert!(difference(&half, &whole) > 0.01 && difference(&half, &none) > 0.01);
+    assert!(difference(&none, &plain) > 0.01, "the text encoder keeps its share");
+    assert_eq!(edit(&pipeline), whole);
+}
+
+#[test]
+fn fusing_changes_nothing_but_rounding_and_is_undone_bit_for_bit() {
+    for (weights, tolerance) in [(WeightDtype::F32, 1e-4), (WeightDtype::F16, 2e-2)] {
+        let mut pipeline = pipeline(weights);
+        let plain = edit(&pipeline);
+        load(&mut pipeline, "a", "lora_peft.safetensors");
+        load(&mut pipeline, "b", "lora_kohya.safetensors");
+        pipeline.set_adapters(&strings(&["a", "b"]), &[0.7, 0.4]).expect("known");
+        let beside = edit(&pipeline);
+        pollster::block_on(pipeline.fuse_lora(1.0, None)).expect("fuses");
+        let fused = edit(&pipeline);
+        let peak = difference(&fused, &beside);
+        assert!(peak > 0.0 && peak < tolerance, "{weights:?}: {peak}");
+        // Neither weights nor scales reach what is fused.
+        assert_eq!(edit_with(&pipeline, |request| request.lora_scale = 0.3), fused);
+        pipeline.enable_lora(false);
+        assert_eq!(edit(&pipeline), fused);
+        pipeline.enable_lora(true);
+        pipeline.unfuse_lora();
+        assert_eq!(edit(&pipeline), beside);
+        // One after the other is as both at once, and is undone at once.
+        pollster::block_on(pipeline.fuse_lora(1.0, Some(&strings(&["a"])))).expect("fuses");
+        assert!(difference(&edit(&pipeline), &beside) < tolerance);
+        pollster::block_on(pipeline.fuse_lora(1.0, Some(&strings(&["b"])))).expect("fuses");
+        assert!(difference(&edit(&pipeline), &beside) < tolerance);
+        let mut frozen = pipeline.clone();
+        pipeline.delete_adapters(&strings(&["a", "b"])).expect("known");
+        pipeline.unfuse_lora();
+        assert_eq!(edit(&pipeline), plain);
+        // What is unloaded while it is fused stays.
+        let fused = edit(&frozen);
+        frozen.unload_lora();
+        frozen.unfuse_lora();
+        assert_eq!(edit(&frozen), fused);
+    }
+}
+
+#[test]
+fn a_saved_adapter_loads_again() {
+    for weights in [WeightDtype::F32, WeightDtype::F16] {
+        let mut pipeline = pipeline(weights);
+        for file in ["lora_kohya.safetensors", "lora_diffusers_old.safetensors"] {
+            load(&mut pipeline, "a", file);
+            let with = edit(&pipeline);
+            let bytes = pollster::block_on(pipeline.save_lora("a")).expect("saves");
+            pipeline.unload_lora();
+            pipeline.load_lora(Some("b"), "b.safetensors", &bytes).expect("loads");
+            assert_eq!(edit(&pipeline), with, "{file} {weights:?}");
+            pipeline.unload_lora();
+        }
+    }
+}
+
+#[test]
+fn bad_adapters_change_nothing() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    load(&mut pipeline, "a", "lora_peft.safetensors");
+    let with = edit(&pipeline);
+    let error = |result: Result<Vec<String>, instruct_pix2pix::Error>| result.expect_err("bad");
+    let taken = adapter("lora_peft.safetensors");
+    assert_eq!(error(pipeline.load_lora(Some("a"), "x", &taken)).code(), "invalid-argument");
+    let xl = adapter("lora_xl_peft.safetensors");
+    assert_eq!(error(pipeline.load_lora(None, "x", &xl)).code(), "shape-mismatch");
+    let word = adapter("ti_single.safetensors");
+    assert_eq!(error(pipeline.load_lora(None, "x", &word)).code(), "unknown-keys");
+    let cut = &taken[..taken.len() - 1];
+    assert_eq!(error(pipeline.load_lora(None, "x", cut)).code(), "invalid-safetensors");
+    let pickle = adapter("ti_a1111.pt");
+    assert_eq!(error(pipeline.load_lora(None, "x", &pickle[..99])).code(), "invalid-pickle");
+    for (names, weights) in [(["z"], &[1.0][..]), (["a"], &[]), (["a"], &[f64::NAN])] {
+        let error = pipeline.set_adapters(&strings(&names), weights).expect_err("bad");
+        assert_eq!(error.code(), "invalid-argument");
+    }
+    assert!(pipeline.delete_adapters(&strings(&["z"])).is_err());
+    assert!(pollster::block_on(pipeline.fuse_lora(1.0, Some(&strings(&["z"])))).is_err());
+    assert!(pollster::block_on(pipeline.save_lora("z")).is_err());
+    assert_eq!(edit(&pipeline), with);
+}
+
+#[test]
+fn words_are_learnt_and_forgotten() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    let say = |pipeline: &Pipeline, prompt: &str| {
+        edit_with(pipeline, |request| request.prompts = vec![prompt.into()])
+    };
+    let before = say(&pipeline, "a <cat-toy> in the style of <my-style>");
+    let single = adapter("ti_single.safetensors");
+    let multi = adapter("ti_multi.safetensors");
+    let added = pipeline.load_textual_inversion("x", &multi, None).expect("loads");
+    assert_eq!(added, ["<my-style>", "<my-style>_1", "<my-style>_2"]);
+    let one = say(&pipeline, "a <cat-toy> in the style of <my-style>");
+    pipeline.load_textual_inversion("x", &single, None).expect("loads");
+    let both = say(&pipeline, "a <cat-toy> in the style of <my-style>");
+    assert!(difference(&one, &before) > 0.01 && difference(&both, &one) > 0.01);
+    // A word of several vectors may be written out, and in any case.
+    let written =
+        say(&pipeline, "a <Cat-Toy> in the style of <my-style> <my-style>_1 <my-style>_2");
+    let error = pipeline.load_textual_inversion("x", &single, None).expect_err("exists");
+    assert_eq!(error.code(), "invalid-argument");
+    assert_eq!(say(&pipeline, "a <cat-toy> in the style of <my-style>"), both);
+    assert_ne!(written, one);
+
+    // The id of a word changes when one before it goes, and its vector goes with it.
+    pipeline.unload_textual_inversion(Some(&strings(&["<my-style>"]))).expect("known");
+    assert_eq!(pipeline.learnt_tokens(), ["<cat-toy>"]);
+    pipeline.load_textual_inversion("x", &multi, None).expect("loads again");
+    assert_eq!(say(&pipeline, "a <cat-toy> in the style of <my-style>"), both);
+    assert!(pipeline.unload_textual_inversion(Some(&strings(&["<none>"]))).is_err());
+    pipeline.unload_textual_inversion(None).expect("all");
+    assert_eq!(say(&pipeline, "a <cat-toy> in the style of <my-style>"), before);
+}
+
+#[test]
+fn words_come_from_vectors_too_and_must_fit() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    let vector = |width: usize| HostTensor::from_f32(vec![width], &vec![0.5; width]);
+    let mut add = |token: &str, width: usize| {
+        pipeline.add_textual_inversion("x", &[(token.to_owned(), vector(width))])
+    };
+    assert_eq!(add("<new>", 16).expect("fits"), ["<new>"]);
+    let cases = [("<wide>", 24, "shape-mismatch"), ("<new>", 16, "invalid-argument")];
+    let more = [("", 16, "invalid-argument"), ("cat", 16, "invalid-argument")];
+    for (token, width, code) in cases.into_iter().chain(more) {
+        assert_eq!(add(token, width).expect_err("bad").code(), code, "{token}");
+    }
+    // Two files with one token, and a tensor without any.
+    let twice = [("<a>".to_owned(), vector(16)), ("<a>".to_owned(), vector(16))];
+    assert!(pipeline.add_textual_inversion("x", &twice).is_err());
+    let both = pipeline.load_textual_inversion("x", &adapter("ti_xl.safetensors"), None);
+    assert_eq!(both.expect_err("no token").code(), "invalid-argument");
+    let added =
+        pipeline.load_textual_inversion("x", &adapter("ti_xl.safetensors"), Some("<thing>"));
+    assert_eq!(added.expect("clip_l fits"), ["<thing>", "<thing>_1"]);
+    let entries = vec![("<wide>".to_owned(), Entry::Tensor(vector(24)))];
+    let file = StateDict { entries, ..StateDict::default() }.to_safetensors().expect("written");
+    let error = pipeline.load_textual_inversion("x", &file, None).expect_err("too wide");
+    assert_eq!(error.code(), "shape-mismatch");
+    assert_eq!(pipeline.learnt_tokens(), ["<new>", "<thing>", "<thing>_1"]);
+}
