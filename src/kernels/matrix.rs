@@ -16,6 +16,16 @@ pub struct Matrix {
     storage: Storage,
 }
 
+/// A [`Matrix`] on the GPU.
+#[cfg(feature = "wgpu")]
+#[derive(Debug, Clone)]
+pub struct Buffer {
+    /// Floats, or words of two halves.
+    pub tensor: burn_wgpu::CubeTensor,
+    /// Whether two halves share a word.
+    pub packed: bool,
+}
+
 #[derive(Debug, Clone)]
 enum Storage {
     Float(Tensor<2>),
@@ -82,6 +92,17 @@ impl Matrix {
             Storage::Float(tensor) => tensor.clone().cast(dtype),
             Storage::PackedF16(words) => unpack(words.clone(), dtype),
         }
+    }
+
+    /// The matrix as it lies on the GPU, if it does.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn buffer(&self) -> Option<Buffer> {
+        use burn_wgpu::CubeBackend;
+        let (tensor, packed) = match &self.storage {
+            Storage::Float(tensor) => (tensor.clone().try_into_primitive::<CubeBackend>(), false),
+            Storage::PackedF16(words) => (words.clone().try_into_primitive::<CubeBackend>(), true),
+        };
+        Some(Buffer { tensor: tensor.ok()?, packed })
     }
 
     /// The rows of `indices` as floats of type `dtype`, `[indices, columns]`.

@@ -1,22 +1,27 @@
 //! The operations that carry the work, one folder each: `mod.rs` is the safe wrapper that models
-//! call, `reference.rs` its twin in plain Burn operations, which every backend can run, and
-//! `kernel.wgsl`, where there is one, what the GPU runs instead.
+//! call, `reference.rs` its twin in plain Burn operations, which every backend can run, and the
+//! `.wgsl` files what the GPU runs instead. `gemm` is the matrix product that several share.
 //!
 //! Activations are channels-last: `[B, H, W, C]` for pictures and `[B, N, C]` for tokens are the
 //! same memory. Weights are a [`Matrix`]: one row for each output channel, its inputs contiguous,
 //! which is the `[out, in]` of a torch `Linear` as it is and a convolution's `[O, kh, kw, I]`.
+//! Biases, scales and shifts are `f32` whatever the activations.
 
 mod attention;
 mod combine;
 mod conv2d;
 mod embedding;
 mod geglu;
+#[cfg(feature = "wgpu")]
+mod gemm;
 mod group_norm;
 mod layer_norm;
 mod linear;
 mod matrix;
 #[cfg(feature = "wgpu")]
 mod source;
+#[cfg(feature = "wgpu")]
+mod template;
 mod unpack;
 
 pub use attention::attention;
@@ -28,3 +33,30 @@ pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, linear};
 pub use matrix::Matrix;
+
+/// What the plans of products are made of, for benchmarks that try others.
+#[cfg(feature = "tuning")]
+pub mod tuning {
+    pub use super::gemm::{Plan, Tile, plan, with_plan};
+}
+
+/// The GPU's result where the tensors are on a GPU, else the reference's.
+///
+/// A build without Burn's CPU backend has no references: its tensors are always on a GPU.
+macro_rules! on_gpu_or {
+    ($gpu:expr, $reference:expr) => {{
+        #[cfg(feature = "wgpu")]
+        if let Some(result) = $gpu {
+            return result;
+        }
+        #[cfg(feature = "flex")]
+        {
+            $reference
+        }
+        #[cfg(not(feature = "flex"))]
+        {
+            unreachable!("every tensor of this build is on a GPU")
+        }
+    }};
+}
+use on_gpu_or;

@@ -1,13 +1,19 @@
 //! Hand-written WGSL on Burn's buffers.
 
-use burn::tensor::{DType, Shape};
-use burn_wgpu::{CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous};
+use burn::tensor::{DType, Shape, Tensor};
+use burn_wgpu::{
+    CubeBackend, CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
+};
+use cubecl::ir::ElemType;
 use cubecl::ir::attributes::BufferIOAttr;
-use cubecl::prelude::{CubeCount, KernelId};
-use cubecl::server::KernelArguments;
+use cubecl::prelude::{CubeCount, ExecutionMode, KernelDefinition, KernelId, KernelMetadata};
+use cubecl::server::{KernelArguments, MetadataBindingInfo};
+use cubecl::{CubeKernel, PrecompiledSource};
 
-/// Invocations of a workgroup; every `kernel.wgsl` declares the same.
-pub const WORKGROUP_SIZE: u32 = 256;
+use super::template::{self, Value};
+
+/// Workgroups that a dispatch may have along an axis.
+const WORKGROUPS_PER_AXIS: usize = 65_535;
 
 /// What a kernel does with a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +24,68 @@ pub enum Access {
     Write,
 }
 
-/// A WGSL text with its `{{ placeholders }}` and their values.
+/// The tensor's buffer, without gaps, if it lives on a GPU.
+pub fn on_gpu<const D: usize>(tensor: &Tensor<D>) -> Option<CubeTensor> {
+    tensor.clone().try_into_primitive::<CubeBackend>().ok().map(into_contiguous)
+}
+
+/// Back from [`on_gpu`].
+pub fn to_tensor<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(tensor)
+}
+
+/// The name of a float type in WGSL.
 ///
-/// The values are part of the pipeline's key, so each set of them is compiled once.
-#[derive(Debug, Clone)]
+/// # Panics
+/// When the type is no float that WGSL has.
+pub fn float_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::F32 => "f32",
+        _ => panic!("the GPU computes in f32 or f16, not {dtype:?}"),
+    }
+}
+
+/// Defines how a kernel reads rows of `length`: four values at once where that divides it.
+pub fn lanes(kernel: Wgsl, dtype: DType, length: usize) -> Wgsl {
+    let (lanes, value, wide) = match (length.is_multiple_of(4), float_name(dtype)) {
+        (true, "f16") => (4, "vec4<f16>", "vec4<f32>"),
+        (true, _) => (4, "vec4<f32>", "vec4<f32>"),
+        (false, float) => (1, float, "f32"),
+    };
+    kernel.define("LANES", lanes as usize).define("VALUE", value).define("WIDE", wide)
+}
+
+/// Bytes of workgroup memory that the device allows.
+pub fn workgroup_memory(tensor: &CubeTensor) -> usize {
+    tensor.client.properties().hardware.max_shared_memory_size
+}
+
+/// A new, uninitialised tensor beside `like`.
+pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    burn_cubecl::ops::numeric::empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        shape.into(),
+        dtype,
+    )
+}
+
+/// A dispatch of at least `count` workgroups along a line, folded in two where the line is too long.
+/// The kernel's index is `workgroup.y * workgroups.x + workgroup.x`, and may lie beyond `count`.
+pub fn line(count: usize) -> [usize; 3] {
+    let rows = count.div_ceil(WORKGROUPS_PER_AXIS).max(1);
+    [count.div_ceil(rows), rows, 1]
+}
+
+/// A kernel's text and constants; see [`template`]. Each set of constants is compiled once.
+///
+/// In the text, `${kernel}` is the name of the entry point, which errors of the compiler show.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wgsl {
     name: &'static str,
     text: &'static str,
-    values: Vec<(&'static str, String)>,
+    values: Vec<(&'static str, Value)>,
 }
 
 impl Wgsl {
@@ -34,58 +94,104 @@ impl Wgsl {
         Self { name, text, values: Vec::new() }
     }
 
-    /// Gives a placeholder its value.
-    pub fn define(mut self, placeholder: &'static str, value: impl Into<String>) -> Self {
-        self.values.push((placeholder, value.into()));
+    /// Gives a constant its value.
+    pub fn define(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.values.push((name, value.into()));
         self
     }
 
-    /// A new, uninitialised tensor beside `like`.
-    pub fn output(&self, like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
-        burn_cubecl::ops::numeric::empty_device_contiguous_dtype(
-            like.client.clone(),
-            like.device.clone(),
-            shape.into(),
-            dtype,
-        )
+    /// Gives several constants their values.
+    pub fn define_all(mut self, values: &[(&'static str, usize)]) -> Self {
+        self.values.extend(values.iter().map(|&(name, value)| (name, value.into())));
+        self
     }
 
-    /// Runs the kernel with at least `invocations` invocations on buffers bound in order.
-    pub fn launch(&self, invocations: usize, buffers: &[(&CubeTensor, Access)]) {
-        let client = buffers[0].0.client.clone();
-        let workgroups = invocations.div_ceil(WORKGROUP_SIZE as usize) as u32;
-        let limit = 65_535;
-        let count = if workgroups <= limit {
-            CubeCount::Static(workgroups, 1, 1)
-        } else {
-            let rows = workgroups.div_ceil(limit);
-            CubeCount::Static(workgroups.div_ceil(rows), rows, 1)
-        };
+    /// Runs the kernel: `buffers` are bound in order, without gaps, then `parameters` as a
+    /// `var<uniform>` of 32-bit numbers.
+    pub fn launch(
+        &self,
+        workgroups: [usize; 3],
+        buffers: &[(&CubeTensor, Access)],
+        parameters: &[u32],
+    ) {
+        if workgroups.contains(&0) {
+            return;
+        }
+        let [x, y, z] = workgroups.map(|count| count as u32);
         let mut arguments = KernelArguments::new();
         for (tensor, access) in buffers {
-            let tensor = into_contiguous((*tensor).clone());
             let io = match access {
                 Access::Read => BufferIOAttr::ReadOnly,
                 Access::Write => BufferIOAttr::WriteOnly,
             };
-            arguments = arguments.with_buffer_io(tensor.handle.binding(), io);
+            arguments = arguments.with_buffer_io(tensor.handle.clone().binding(), io);
         }
-        let kernel = SourceKernel::new(self.clone(), CubeDim::new_1d(WORKGROUP_SIZE));
-        client.launch(Box::new(kernel), count, arguments);
+        // A uniform buffer's size is a multiple of 16 bytes.
+        let mut words: Vec<u64> = Vec::with_capacity(parameters.len().div_ceil(4) * 2);
+        for four in parameters.chunks(4) {
+            let at = |i: usize| u64::from(four.get(i).copied().unwrap_or(0));
+            words.extend([at(0) | (at(1) << 32), at(2) | (at(3) << 32)]);
+        }
+        arguments.info = MetadataBindingInfo::custom(words);
+        let client = buffers[0].0.client.clone();
+        let kernel = Named {
+            name: self.name,
+            // The size only serves the compiler of Burn's own kernels.
+            inner: SourceKernel::new(self.clone(), CubeDim::new_1d(1)),
+        };
+        client.launch(Box::new(kernel), CubeCount::Static(x, y, z), arguments);
     }
 }
 
 impl KernelSource for Wgsl {
     fn source(&self) -> SourceTemplate {
-        let template = SourceTemplate::new(self.text);
-        self.values.iter().fold(template, |template, (k, v)| template.register(*k, v.clone()))
+        let mut scope: template::Scope =
+            self.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        scope.insert("kernel".into(), self.name.into());
+        let mut text = template::expand(self.text, &scope);
+        if text.contains("<f16>") {
+            text.insert_str(0, "enable f16;\n");
+        }
+        SourceTemplate::new(text)
     }
 
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>().info((self.name, self.values.clone()))
+        // Checked kernels get a counter in every loop; these end by construction.
+        KernelId::new::<Self>().info(self.clone()).mode(ExecutionMode::Unchecked)
     }
 
     fn lang(&self) -> &'static str {
         "wgsl"
+    }
+}
+
+/// A source kernel whose entry point has the kernel's name instead of `main`.
+struct Named {
+    name: &'static str,
+    inner: SourceKernel<Wgsl>,
+}
+
+impl KernelMetadata for Named {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn id(&self) -> KernelId {
+        self.inner.id()
+    }
+
+    fn address_type(&self) -> ElemType {
+        self.inner.address_type()
+    }
+}
+
+impl CubeKernel for Named {
+    fn define(&self) -> KernelDefinition {
+        self.inner.define()
+    }
+
+    fn source(&self) -> Option<PrecompiledSource> {
+        let source = self.inner.source()?;
+        Some(PrecompiledSource { entrypoint_name: self.name.into(), ..source })
     }
 }

@@ -1,10 +1,11 @@
 //! The gated linear unit of the transformer blocks' feed-forward.
 
+#[cfg(feature = "flex")]
 mod reference;
 
 use burn::tensor::{Tensor, activation};
 
-use super::Matrix;
+use super::{Matrix, on_gpu_or};
 
 /// `value * gelu(gate)`, where `[value, gate] = x W^T + bias` (exact GELU).
 ///
@@ -13,7 +14,30 @@ use super::Matrix;
 /// # Shapes
 /// `x`: `[B, N, I]`; `weight`: `[2 * O, I]`; `bias`: `[2 * O]`; the result: `[B, N, O]`.
 pub fn geglu(x: Tensor<3>, weight: &Matrix, bias: &Tensor<1>) -> Tensor<3> {
-    reference::geglu(x, weight, bias)
+    on_gpu_or!(gpu::geglu(&x, weight, bias), reference::geglu(x, weight, bias))
+}
+
+#[cfg(feature = "wgpu")]
+mod gpu {
+    use super::*;
+    use crate::kernels::gemm::{Activation, Gemm};
+    use crate::kernels::source::{on_gpu, to_tensor};
+
+    pub fn geglu(x: &Tensor<3>, weight: &Matrix, bias: &Tensor<1>) -> Option<Tensor<3>> {
+        let [rows, inputs] = weight.shape();
+        let [batch, tokens, _] = x.dims();
+        let outputs = rows / 2;
+        let gemm = Gemm {
+            input: on_gpu(x)?,
+            weight: weight.buffer()?,
+            bias: on_gpu(bias),
+            residual: None,
+            activation: Activation::GeGlu,
+            window: None,
+            size: [batch * tokens, outputs, inputs],
+        };
+        Some(to_tensor(gemm.run("geglu", [batch, tokens, outputs])))
+    }
 }
 
 /// `value * gelu(gate)` of a dense layer's result, `[B, N, 2 * O]` to `[B, N, O]`: what [`geglu`]

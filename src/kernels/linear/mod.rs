@@ -1,10 +1,11 @@
 //! A dense layer with what follows it.
 
+#[cfg(feature = "flex")]
 mod reference;
 
 use burn::tensor::{Tensor, activation};
 
-use super::Matrix;
+use super::{Matrix, on_gpu_or};
 
 /// What is done to a dense layer's result before it is written.
 #[derive(Debug, Clone)]
@@ -45,5 +46,45 @@ pub fn linear<const D: usize>(
     bias: Option<&Tensor<1>>,
     epilogue: Epilogue<D>,
 ) -> Tensor<D> {
-    reference::linear(x, weight, bias, epilogue)
+    on_gpu_or!(
+        gpu::linear(&x, weight, bias, &epilogue),
+        reference::linear(x, weight, bias, epilogue)
+    )
+}
+
+#[cfg(feature = "wgpu")]
+mod gpu {
+    use super::*;
+    use crate::kernels::gemm::{Activation, Gemm};
+    use crate::kernels::source::{on_gpu, to_tensor};
+
+    pub fn linear<const D: usize>(
+        x: &Tensor<D>,
+        weight: &Matrix,
+        bias: Option<&Tensor<1>>,
+        epilogue: &Epilogue<D>,
+    ) -> Option<Tensor<D>> {
+        let [outputs, inputs] = weight.shape();
+        let mut shape = x.dims();
+        let (activation, residual) = match epilogue {
+            Epilogue::None => (Activation::None, None),
+            Epilogue::Residual(residual) => {
+                (Activation::None, on_gpu(&residual.clone().cast(x.dtype())))
+            }
+            Epilogue::QuickGelu => (Activation::QuickGelu, None),
+            Epilogue::Gelu => (Activation::Gelu, None),
+            Epilogue::Silu => (Activation::Silu, None),
+        };
+        let gemm = Gemm {
+            input: on_gpu(x)?,
+            weight: weight.buffer()?,
+            bias: bias.and_then(on_gpu),
+            residual,
+            activation,
+            window: None,
+            size: [shape.iter().product::<usize>() / inputs, outputs, inputs],
+        };
+        shape[D - 1] = outputs;
+        Some(to_tensor(gemm.run("linear", shape)))
+    }
 }

@@ -31,28 +31,27 @@ impl Unpack for burn::backend::Flex {
 #[cfg(feature = "wgpu")]
 mod gpu {
     use burn::backend::TensorMetadata;
-    use burn_wgpu::{CubeBackend, CubeTensor};
+    use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
     use super::*;
-    use crate::kernels::source::{Access, Wgsl};
+    use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
 
-    /// Words that one invocation unpacks.
-    const WORDS_PER_INVOCATION: usize = 4;
+    /// Invocations of a workgroup.
+    const THREADS: usize = 256;
 
     impl Unpack for CubeBackend {
         fn unpack(words: CubeTensor, dtype: DType) -> CubeTensor {
-            let [rows, half] = words.shape().dims();
-            let float = match dtype {
-                DType::F16 => "f16",
-                _ => "f32",
-            };
-            let kernel = Wgsl::new("unpack", include_str!("kernel.wgsl"))
-                .define("float", float)
-                .define("enable", if float == "f16" { "enable f16;" } else { "" })
-                .define("words_per_invocation", WORDS_PER_INVOCATION.to_string());
-            let output = kernel.output(&words, [rows, half * 2], dtype);
-            let invocations = (rows * half).div_ceil(WORDS_PER_INVOCATION);
-            kernel.launch(invocations, &[(&words, Access::Read), (&output, Access::Write)]);
+            let [rows, half]: [usize; 2] = words.shape().dims();
+            let words = into_contiguous(words);
+            let output = empty(&words, [rows, half * 2], dtype);
+            Wgsl::new("unpack", include_str!("kernel.wgsl"))
+                .define("FLOAT", float_name(dtype))
+                .define("THREADS", THREADS)
+                .launch(
+                    line((rows * half).div_ceil(THREADS)),
+                    &[(&words, Access::Read), (&output, Access::Write)],
+                    &[(rows * half) as u32],
+                );
             output
         }
     }

@@ -1,0 +1,180 @@
+// Flash attention for wide heads: a workgroup owns ROWS queries and takes KEYS keys at a time. Scores
+// are a matrix product through workgroup memory in slices DEPTH deep; they become weights there; the
+// result grows in registers, ROWS / TY rows by D / TX channels for each invocation.
+
+struct Params {
+    queries: u32,
+    keys: u32,
+    // Channels of all heads together.
+    channels: u32,
+    // scale * log2(e), an f32.
+    scale: f32,
+}
+
+@group(0) @binding(0) var<storage, read> q: array<vec4<${FLOAT}>>;
+@group(0) @binding(1) var<storage, read> k: array<vec4<${FLOAT}>>;
+@group(0) @binding(2) var<storage, read> v: array<vec4<${FLOAT}>>;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<${FLOAT}>>;
+@group(0) @binding(4) var<uniform> p: Params;
+
+var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (DEPTH / 4 + 1)}>;
+var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (DEPTH / 4 + 1)}>;
+// Scores, then weights.
+var<workgroup> weights: array<f32, ${ROWS * KEYS}>;
+// For each row and each of the TX invocations that share its reduction.
+var<workgroup> partial: array<f32, ${ROWS * TX}>;
+
+@compute @workgroup_size(${TX * TY})
+fn ${kernel}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let stride = p.channels / 4u;
+    let head = workgroup.y * ${D4}u;
+    let first_row = workgroup.x * ${ROWS}u;
+    let first_query = workgroup.z * p.queries;
+    let first_key = workgroup.z * p.keys;
+    let tx = local % ${TX}u;
+    let ty = local / ${TX}u;
+//# for i in 0..ROWS / TY
+    var top_${i} = -1e30;
+    var sum_${i} = 0.0;
+//# for c in 0..(D4 + TX - 1) / TX
+    var o_${i}_${c} = vec4<f32>();
+//# end
+//# end
+
+//# if CAUSAL
+    let last = min(p.keys, first_row + ${ROWS}u);
+//# else
+    let last = p.keys;
+//# end
+    for (var tile = 0u; tile < last; tile += ${KEYS}u) {
+//# for i in 0..ROWS / TY
+//# for j in 0..KEYS / TX
+        var s_${i}_${j} = 0.0;
+//# end
+//# end
+        for (var depth = 0u; depth < ${D4}u; depth += ${DEPTH / 4}u) {
+            for (var i = local; i < ${ROWS * DEPTH / 4}u; i += ${TX * TY}u) {
+                let row = first_row + i / ${DEPTH / 4}u;
+                let c = depth + i % ${DEPTH / 4}u;
+                var value = vec4<f32>();
+                if (row < p.queries && c < ${D4}u) {
+                    value = vec4<f32>(q[(first_query + row) * stride + head + c]) * p.scale;
+                }
+                tile_q[i / ${DEPTH / 4}u * ${DEPTH / 4 + 1}u + i % ${DEPTH / 4}u] = value;
+            }
+            for (var i = local; i < ${KEYS * DEPTH / 4}u; i += ${TX * TY}u) {
+                let key = tile + i / ${DEPTH / 4}u;
+                let c = depth + i % ${DEPTH / 4}u;
+                var value = vec4<f32>();
+                if (key < p.keys && c < ${D4}u) {
+                    value = vec4<f32>(k[(first_key + key) * stride + head + c]);
+                }
+                tile_k[i / ${DEPTH / 4}u * ${DEPTH / 4 + 1}u + i % ${DEPTH / 4}u] = value;
+            }
+            workgroupBarrier();
+            for (var c = 0u; c < ${DEPTH / 4}u; c++) {
+//# for i in 0..ROWS / TY
+                let q_${i} = tile_q[(ty + ${i * TY}u) * ${DEPTH / 4 + 1}u + c];
+//# end
+//# for j in 0..KEYS / TX
+                let k_${j} = tile_k[(tx + ${j * TX}u) * ${DEPTH / 4 + 1}u + c];
+//# for e in 0..4
+//# for i in 0..ROWS / TY
+                s_${i}_${j} = fma(q_${i}[${e}], k_${j}[${e}], s_${i}_${j});
+//# end
+//# end
+//# end
+            }
+            workgroupBarrier();
+        }
+
+//# for i in 0..ROWS / TY
+        {
+            let row = ty + ${i * TY}u;
+            var top = -1e30;
+//# for j in 0..KEYS / TX
+            {
+                let key = tile + tx + ${j * TX}u;
+//# if CAUSAL
+                s_${i}_${j} = select(-1e30, s_${i}_${j}, key < p.keys && key <= first_row + row);
+//# else
+                s_${i}_${j} = select(-1e30, s_${i}_${j}, key < p.keys);
+//# end
+                top = max(top, s_${i}_${j});
+            }
+//# end
+            partial[row * ${TX}u + tx] = top;
+        }
+//# end
+        workgroupBarrier();
+//# for i in 0..ROWS / TY
+        {
+            let row = ty + ${i * TY}u;
+            var top = top_${i};
+            for (var t = 0u; t < ${TX}u; t++) {
+                top = max(top, partial[row * ${TX}u + t]);
+            }
+            let shrink = exp2(top_${i} - top);
+            top_${i} = top;
+            sum_${i} *= shrink;
+//# for c in 0..(D4 + TX - 1) / TX
+            o_${i}_${c} *= shrink;
+//# end
+//# for j in 0..KEYS / TX
+            {
+                let weight = exp2(s_${i}_${j} - top);
+                // Each invocation sums its own weights; they meet at the end.
+                sum_${i} += weight;
+                weights[row * ${KEYS}u + tx + ${j * TX}u] = weight;
+            }
+//# end
+        }
+//# end
+        workgroupBarrier();
+        let count = min(${KEYS}u, last - tile);
+        for (var key = 0u; key < count; key++) {
+            let at = (first_key + min(tile + key, p.keys - 1u)) * stride + head;
+//# for c in 0..(D4 + TX - 1) / TX
+//# if (c + 1) * TX <= D4
+            let v_${c} = vec4<f32>(v[at + tx + ${c * TX}u]);
+//# else
+            let v_${c} = vec4<f32>(v[at + min(tx + ${c * TX}u, ${D4 - 1}u)]);
+//# end
+//# end
+//# for i in 0..ROWS / TY
+            {
+                let weight = weights[(ty + ${i * TY}u) * ${KEYS}u + key];
+//# for c in 0..(D4 + TX - 1) / TX
+                o_${i}_${c} = fma(vec4<f32>(weight), v_${c}, o_${i}_${c});
+//# end
+            }
+//# end
+        }
+        workgroupBarrier();
+    }
+
+//# for i in 0..ROWS / TY
+    partial[(ty + ${i * TY}u) * ${TX}u + tx] = sum_${i};
+//# end
+    workgroupBarrier();
+//# for i in 0..ROWS / TY
+    {
+        let row = ty + ${i * TY}u;
+        var sum = 0.0;
+        for (var t = 0u; t < ${TX}u; t++) {
+            sum += partial[row * ${TX}u + t];
+        }
+        if (first_row + row < p.queries) {
+            let at = (first_query + first_row + row) * stride + head;
+//# for c in 0..(D4 + TX - 1) / TX
+            if (tx + ${c * TX}u < ${D4}u) {
+                output[at + tx + ${c * TX}u] = vec4<${FLOAT}>(o_${i}_${c} / sum);
+            }
+//# end
+        }
+    }
+//# end
+}

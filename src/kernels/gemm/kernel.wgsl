@@ -1,0 +1,311 @@
+// output[M, N] = input[M, K] * weight[N, K]^T, where the rows of `input` may be windows of pictures.
+//
+// A workgroup computes ROWS x COLUMNS outputs, an invocation TM x TN of them in registers: a GPU's
+// workgroup memory delivers about one value for every two products, so tiles of 8 x 8 starve and
+// 16 x 8 do not. Both sides go through workgroup memory in slices DEPTH deep, turned so that four
+// rows at one depth are a vec4. An invocation fetches blocks of 4 x 4 and turns them in registers,
+// the next slice's while the current one is multiplied.
+
+struct Params {
+    m: u32,
+    // Columns of the output.
+    n: u32,
+    k: u32,
+    // Depth of each part of a split product.
+    part: u32,
+    channels: u32,
+    width: u32,
+    // Elements of a picture.
+    picture: u32,
+    // Height and width of what the window slides over: twice the picture's when it is upsampled.
+    bound_h: u32,
+    bound_w: u32,
+    out_w: u32,
+    out_area: u32,
+    kernel_w: u32,
+    stride: u32,
+    pad_top: u32,
+    pad_left: u32,
+}
+
+@group(0) @binding(0) var<storage, read> input: array<${INPUT}>;
+@group(0) @binding(1) var<storage, read> weight: array<${WEIGHT}>;
+@group(0) @binding(2) var<storage, read_write> output: array<${OUTPUT}>;
+//# if BIAS
+@group(0) @binding(3) var<storage, read> bias: array<${BIAS_TYPE}>;
+//# end
+//# if RESIDUAL
+@group(0) @binding(${3 + BIAS}) var<storage, read> residual: array<${OUTPUT}>;
+//# end
+@group(0) @binding(${3 + BIAS + RESIDUAL}) var<uniform> p: Params;
+
+var<workgroup> tile_a: array<vec4<f32>, ${STAGES * DEPTH * (ROWS / 4 + 1)}>;
+var<workgroup> tile_b: array<vec4<f32>, ${STAGES * DEPTH * (COLUMNS / 4 + 1)}>;
+
+//# if WINDOW
+// Where the window of an output row begins, relative to its picture. A row beyond the last sees
+// nothing of any picture.
+fn corner(row: u32) -> vec2<i32> {
+    let at = vec2<u32>(row % p.out_w, row % p.out_area / p.out_w) * p.stride;
+    let padding = vec2<u32>(p.pad_left, p.pad_top);
+    return select(vec2<i32>(-0x8000), vec2<i32>(at) - vec2<i32>(padding), row < p.m);
+}
+
+// Four values of the window whose corner is (y, x) in the picture at `base`, from depth `k` on, which
+// is channel `channel` of the window's pixel (ky, kx).
+fn window_pixel(base: u32, y: i32, x: i32, channel: u32) -> u32 {
+    return base + ((u32(y) >> ${UPSAMPLE}u) * p.width + (u32(x) >> ${UPSAMPLE}u)) * p.channels + channel;
+}
+
+fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: u32) -> vec4<f32> {
+    var value = vec4<f32>();
+//# if VECTOR
+    let at = corner + kernel;
+    if (k < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w) {
+        value = vec4<f32>(input[window_pixel(base, at.y, at.x, channel) / 4u]);
+    }
+//# else
+    for (var e = 0u; e < 4u; e++) {
+        let tap = (k + e) / p.channels;
+        let at = corner + vec2<i32>(i32(tap % p.kernel_w), i32(tap / p.kernel_w));
+        if (k + e < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w) {
+            value[e] = f32(input[window_pixel(base, at.y, at.x, (k + e) % p.channels)]);
+        }
+    }
+//# end
+    return value;
+}
+//# else
+fn load_input(row: u32, k: u32) -> vec4<f32> {
+    var value = vec4<f32>();
+//# if VECTOR
+    if (k < p.k && row < p.m) {
+        value = vec4<f32>(input[(row * p.k + k) / 4u]);
+    }
+//# else
+    for (var e = 0u; e < 4u; e++) {
+        if (k + e < p.k && row < p.m) {
+            value[e] = f32(input[row * p.k + k + e]);
+        }
+    }
+//# end
+    return value;
+}
+//# end
+
+//# if VECTOR
+// Packed as they are, for the registers' sake.
+fn load_weight(row: u32, k: u32) -> ${WEIGHT} {
+    var value = ${WEIGHT}();
+    if (k < p.k && row < p.n * ${1 + GATED}u) {
+        value = weight[(row * p.k + k) / 4u];
+    }
+    return value;
+}
+
+fn widen(four: ${WEIGHT}) -> vec4<f32> {
+//# if PACKED
+    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));
+//# else
+    return four;
+//# end
+}
+//# else
+fn load_weight(row: u32, k: u32) -> vec4<f32> {
+    var value = vec4<f32>();
+    for (var e = 0u; e < 4u; e++) {
+        if (k + e < p.k && row < p.n * ${1 + GATED}u) {
+            let at = row * p.k + k + e;
+//# if PACKED
+            value[e] = unpack2x16float(weight[at / 2u])[at % 2u];
+//# else
+            value[e] = weight[at];
+//# end
+        }
+    }
+    return value;
+}
+
+fn widen(four: vec4<f32>) -> vec4<f32> {
+    return four;
+}
+//# end
+
+@compute @workgroup_size(${THREADS})
+fn ${kernel}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let first_row = workgroup.y * ${ROWS}u;
+    let first_column = workgroup.x * ${COLUMNS / (1 + GATED)}u;
+    let begin = workgroup.z * p.part;
+    let end = min(begin + p.part, p.k);
+
+    // Which blocks of 4 x 4 this invocation fetches: two neighbours share 32 bytes of a row, and eight
+    // write to different banks.
+//# for u in 0..A_BLOCKS
+    let a_block_${u} = local + ${u * THREADS}u;
+    let a_quad_${u} = a_block_${u} / 2u % ${ROWS / 4}u;
+    let a_depth_${u} = (a_block_${u} % 2u + a_block_${u} / ${ROWS / 2}u * 2u) * 4u;
+    var a_k_${u} = begin + a_depth_${u};
+    let row_${u} = first_row + a_quad_${u} * 4u;
+//# if WINDOW
+    var channel_${u} = a_k_${u} % p.channels;
+    var kernel_${u} = vec2<i32>(vec2<u32>(a_k_${u} / p.channels % p.kernel_w, a_k_${u} / p.channels / p.kernel_w));
+//# for e in 0..WINDOW_ROWS
+    let base_${u}_${e} = (row_${u} + ${e}u) / p.out_area * p.picture;
+    let corner_${u}_${e} = corner(row_${u} + ${e}u);
+//# end
+//# end
+//# for e in 0..4
+    var next_a_${u}_${e}: vec4<f32>;
+//# end
+//# end
+//# for u in 0..B_BLOCKS
+//# if B_TOTAL < THREADS
+    // From the other end, so that nobody fetches twice while others wait.
+    let b_block_${u} = (local + ${B_TOTAL}u) % ${THREADS}u;
+//# else
+    let b_block_${u} = local + ${u * THREADS}u;
+//# end
+    let b_quad_${u} = b_block_${u} / 2u % ${COLUMNS / 4}u;
+    let b_depth_${u} = (b_block_${u} % 2u + b_block_${u} / ${COLUMNS / 2}u * 2u) * 4u;
+    var b_k_${u} = begin + b_depth_${u};
+//# if GATED
+    // The first half of the columns are values, the second their gates.
+    let column_${u} = first_column + b_quad_${u} * 4u
+        + select(0u, p.n - ${COLUMNS / 2}u, b_quad_${u} >= ${COLUMNS / 8}u);
+//# else
+    let column_${u} = first_column + b_quad_${u} * 4u;
+//# end
+//# for e in 0..4
+//# if VECTOR
+    var next_b_${u}_${e}: ${WEIGHT};
+//# else
+    var next_b_${u}_${e}: vec4<f32>;
+//# end
+//# end
+//# end
+
+    // Where this invocation's outputs lie: warps are WARP_X wide, so that their reads of workgroup
+    // memory have few distinct addresses.
+    let warp = local / ${WARP}u;
+    let lane = local % ${WARP}u;
+    let tx = warp % ${TX / WARP_X}u * ${WARP_X}u + lane % ${WARP_X}u;
+    let ty = warp / ${TX / WARP_X}u * ${WARP / WARP_X}u + lane / ${WARP_X}u;
+//# for i in 0..TM
+//# for j in 0..TN / 4
+    var sum_${i}_${j} = vec4<f32>();
+//# end
+//# end
+
+    var stage = 0u;
+    for (var depth = begin; depth < end + ${DEPTH}u; depth += ${DEPTH}u) {
+        // The first round only fetches, the last only multiplies.
+        if (depth < end) {
+//# for u in 0..A_BLOCKS
+            if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
+//# for e in 0..4
+//# if WINDOW && WINDOW_ROWS == 1
+                next_a_${u}_${e} = load_input(base_${u}_0, corner_${u}_0 + vec2<i32>(i32(${e}u * p.stride), 0), kernel_${u}, channel_${u}, a_k_${u});
+//# else
+//# if WINDOW
+                next_a_${u}_${e} = load_input(base_${u}_${e}, corner_${u}_${e}, kernel_${u}, channel_${u}, a_k_${u});
+//# else
+                next_a_${u}_${e} = load_input(row_${u} + ${e}u, a_k_${u});
+//# end
+//# end
+//# end
+            }
+            a_k_${u} += ${DEPTH}u;
+//# if WINDOW
+            channel_${u} += ${DEPTH}u;
+            while (channel_${u} >= p.channels) {
+                channel_${u} -= p.channels;
+                kernel_${u}.x++;
+                if (kernel_${u}.x == i32(p.kernel_w)) {
+                    kernel_${u} = vec2<i32>(0, kernel_${u}.y + 1);
+                }
+            }
+//# end
+//# end
+//# for u in 0..B_BLOCKS
+            if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
+//# for e in 0..4
+                next_b_${u}_${e} = load_weight(column_${u} + ${e}u, b_k_${u});
+//# end
+            }
+            b_k_${u} += ${DEPTH}u;
+//# end
+        }
+        if (depth > begin) {
+            var a_at = stage * ${DEPTH * (ROWS / 4 + 1)}u + ty;
+            var b_at = stage * ${DEPTH * (COLUMNS / 4 + 1)}u + tx;
+            for (var s = 0u; s < ${DEPTH / UNROLL}u; s++) {
+//# for d in 0..UNROLL
+                {
+//# for j in 0..TN / 4
+                    let b_${j} = tile_b[b_at + ${d * (COLUMNS / 4 + 1) + j * TX}u];
+//# end
+//# for i in 0..TM / 4
+                    let a_${i} = tile_a[a_at + ${d * (ROWS / 4 + 1) + i * TY}u];
+//# for e in 0..4
+//# for j in 0..TN / 4
+                    sum_${i * 4 + e}_${j} = fma(vec4<f32>(a_${i}[${e}]), b_${j}, sum_${i * 4 + e}_${j});
+//# end
+//# end
+//# end
+                }
+//# end
+                a_at += ${UNROLL * (ROWS / 4 + 1)}u;
+                b_at += ${UNROLL * (COLUMNS / 4 + 1)}u;
+            }
+        }
+//# if STAGES == 2
+        stage = 1u - stage;
+//# else
+        workgroupBarrier();
+//# end
+        if (depth < end) {
+//# for u in 0..A_BLOCKS
+            if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
+                let at = (stage * ${DEPTH}u + a_depth_${u}) * ${ROWS / 4 + 1}u + a_quad_${u};
+//# for e in 0..4
+                tile_a[at + ${e * (ROWS / 4 + 1)}u] = vec4<f32>(next_a_${u}_0[${e}], next_a_${u}_1[${e}], next_a_${u}_2[${e}], next_a_${u}_3[${e}]);
+//# end
+            }
+//# end
+//# for u in 0..B_BLOCKS
+            if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
+                let at = (stage * ${DEPTH}u + b_depth_${u}) * ${COLUMNS / 4 + 1}u + b_quad_${u};
+//# for e in 0..4
+                let wide_${e} = widen(next_b_${u}_${e});
+//# end
+//# for e in 0..4
+                tile_b[at + ${e * (COLUMNS / 4 + 1)}u] = vec4<f32>(wide_0[${e}], wide_1[${e}], wide_2[${e}], wide_3[${e}]);
+//# end
+            }
+//# end
+        }
+        workgroupBarrier();
+    }
+
+//# for i in 0..TM
+    {
+        let row = first_row + (ty + ${i / 4 * TY}u) * 4u + ${i % 4}u;
+        if (row < p.m) {
+//# for j in 0..TN / 4 / (1 + GATED)
+//# if SPLIT
+            store(workgroup.z * p.m + row, first_column + (tx + ${j * TX}u) * 4u, sum_${i}_${j});
+//# else
+//# if GATED
+            store(row, first_column + (tx + ${j * TX}u) * 4u, gated(sum_${i}_${j}, sum_${i}_${j + TN / 8}, first_column + (tx + ${j * TX}u) * 4u));
+//# else
+            store(row, first_column + (tx + ${j * TX}u) * 4u, finish(sum_${i}_${j}, row, first_column + (tx + ${j * TX}u) * 4u));
+//# end
+//# end
+//# end
+        }
+    }
+//# end
+}

@@ -1,0 +1,202 @@
+//! The matrix product behind dense layers and convolutions, on the GPU.
+
+mod plan;
+
+use burn::tensor::{DType, Shape};
+use burn_wgpu::CubeTensor;
+
+#[cfg(feature = "tuning")]
+pub use plan::with_plan;
+pub use plan::{Plan, Tile, plan};
+
+use super::matrix::Buffer;
+use super::source::{Access, Wgsl, empty, float_name, line, workgroup_memory};
+
+/// What happens to an output before it is written, besides bias and residual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `x * sigmoid(1.702 x)`
+    QuickGelu,
+    /// `x * sigmoid(x)`
+    Silu,
+    /// `x * Phi(x)`
+    Gelu,
+    /// The first half of the weight's rows times the GELU of the second.
+    GeGlu,
+}
+
+/// How rows are gathered from pictures, for a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Height, width and channels of a picture.
+    pub picture: [usize; 3],
+    /// Height and width of an output picture.
+    pub output: [usize; 2],
+    /// Width of the window.
+    pub kernel_width: usize,
+    /// Step between windows.
+    pub stride: usize,
+    /// Zeros above and to the left of a picture.
+    pub padding: [usize; 2],
+    /// Doubles the picture by nearest neighbour first.
+    pub upsample_2x: bool,
+}
+
+impl Window {
+    /// Rows whose place is worked out one by one among the four of a block: a block within one line
+    /// of the picture needs only its first.
+    fn rows_of_a_block(self) -> usize {
+        if self.output[1].is_multiple_of(4) { 1 } else { 4 }
+    }
+}
+
+/// `output[m, n] = activation(input[m, k] weight[n, k]^T + bias) + residual`
+#[derive(Debug)]
+pub struct Gemm {
+    /// `[m, k]`, or pictures that `window` slides over.
+    pub input: CubeTensor,
+    /// `[n, k]`, with [`Activation::GeGlu`] `[2 * n, k]`.
+    pub weight: Buffer,
+    /// A value for each row of the weight, `f32`.
+    pub bias: Option<CubeTensor>,
+    /// `[m, n]` of the input's type.
+    pub residual: Option<CubeTensor>,
+    /// What is done to each output.
+    pub activation: Activation,
+    /// How rows are gathered.
+    pub window: Option<Window>,
+    /// Rows, columns and depth of the product.
+    pub size: [usize; 3],
+}
+
+const KERNEL: &str = concat!(include_str!("kernel.wgsl"), include_str!("epilogue.wgsl"));
+const REDUCE: &str = concat!(include_str!("reduce.wgsl"), include_str!("epilogue.wgsl"));
+
+/// Invocations of a workgroup of the reduction.
+const REDUCE_THREADS: usize = 256;
+
+impl Gemm {
+    /// Runs the product; the result has the shape `shape` of `m * n` elements.
+    pub fn run(&self, name: &'static str, shape: impl Into<Shape>) -> CubeTensor {
+        let [m, n, k] = self.size;
+        let gated = self.activation == Activation::GeGlu;
+        let plan = plan(self.size, gated, workgroup_memory(&self.input));
+        let splits = if gated { 1 } else { plan.splits };
+        let part = k.div_ceil(splits).next_multiple_of(plan.tile.depth);
+        let parts = k.div_ceil(part);
+        let output = empty(&self.input, shape, self.input.dtype);
+        if parts == 1 {
+            self.multiply(name, plan.tile, part, 1, &output);
+        } else {
+            let partial = empty(&self.input, [parts, m, n], DType::F32);
+            self.multiply(name, plan.tile, part, parts, &partial);
+            self.reduce(&partial, parts, &output);
+        }
+        output
+    }
+
+    fn multiply(
+        &self,
+        name: &'static str,
+        tile: Tile,
+        part: usize,
+        parts: usize,
+        output: &CubeTensor,
+    ) {
+        let [m, n, k] = self.size;
+        let split = parts > 1;
+        let gated = self.activation == Activation::GeGlu;
+        let channels = self.window.map_or(k, |window| window.picture[2]);
+        let vector = k.is_multiple_of(4) && channels.is_multiple_of(4);
+        let float = float_name(self.input.dtype);
+        let input = match (vector, float) {
+            (true, "f16") => "vec4<f16>",
+            (true, _) => "vec4<f32>",
+            (false, float) => float,
+        };
+        let weight = match (vector, self.weight.packed) {
+            (true, true) => "vec2<u32>",
+            (true, false) => "vec4<f32>",
+            (false, true) => "u32",
+            (false, false) => "f32",
+        };
+        let kernel = self
+            .epilogue(Wgsl::new(name, KERNEL), split)
+            .define("INPUT", input)
+            .define("WEIGHT", weight)
+            .define("PACKED", self.weight.packed)
+            .define("VECTOR", vector)
+            .define("WINDOW", self.window.is_some())
+            .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
+            .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
+            .define_all(&tile.constants());
+        let mut buffers = vec![
+            (&self.input, Access::Read),
+            (&self.weight.tensor, Access::Read),
+            (output, Access::Write),
+        ];
+        if !split {
+            buffers.extend(self.added());
+        }
+        let mut parameters = vec![m, n, k, part];
+        if let Some(window) = &self.window {
+            let [height, width, channels] = window.picture;
+            let scale = if window.upsample_2x { 2 } else { 1 };
+            parameters.extend([channels, width, height * width * channels]);
+            parameters.extend([height * scale, width * scale]);
+            parameters.extend([window.output[1], window.output[0] * window.output[1]]);
+            parameters.extend([window.kernel_width, window.stride]);
+            parameters.extend(window.padding);
+        }
+        // The struct has its size whether there is a window or not.
+        parameters.resize(16, 0);
+        let parameters: Vec<u32> = parameters.into_iter().map(|x| x as u32).collect();
+        let columns = if gated { tile.columns / 2 } else { tile.columns };
+        let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), parts];
+        kernel.launch(workgroups, &buffers, &parameters);
+    }
+
+    fn reduce(&self, partial: &CubeTensor, parts: usize, output: &CubeTensor) {
+        let [m, n, _] = self.size;
+        let kernel = self
+            .epilogue(Wgsl::new("gemm_reduce", REDUCE), false)
+            .define("PART", if n.is_multiple_of(4) { "vec4<f32>" } else { "f32" })
+            .define("THREADS", REDUCE_THREADS);
+        let mut buffers = vec![(partial, Access::Read), (output, Access::Write)];
+        buffers.extend(self.added());
+        let parameters = [m, n, parts, 0].map(|x| x as u32);
+        kernel.launch(line((m * n.div_ceil(4)).div_ceil(REDUCE_THREADS)), &buffers, &parameters);
+    }
+
+    /// What the epilogue reads, in the order of its bindings.
+    fn added(&self) -> impl Iterator<Item = (&CubeTensor, Access)> {
+        self.bias.iter().chain(&self.residual).map(|tensor| (tensor, Access::Read))
+    }
+
+    fn epilogue(&self, kernel: Wgsl, split: bool) -> Wgsl {
+        // A part of a split product has no epilogue, whatever the product's: one kernel for all.
+        let activation = if split { Activation::None } else { self.activation };
+        let vector = self.size[1].is_multiple_of(4);
+        // Parts are summed in f32.
+        let float = if split { "f32" } else { float_name(self.input.dtype) };
+        let output = match (vector, float) {
+            (true, "f16") => "vec4<f16>",
+            (true, _) => "vec4<f32>",
+            (false, float) => float,
+        };
+        kernel
+            .define("VECTOR_OUT", vector)
+            .define("OUTPUT", output)
+            .define("BIAS_TYPE", if vector { "vec4<f32>" } else { "f32" })
+            .define("SPLIT", split)
+            .define("BIAS", !split && self.bias.is_some())
+            .define("RESIDUAL", !split && self.residual.is_some())
+            .define("GATED", activation == Activation::GeGlu)
+            .define("ACTIVATION", activation as usize)
+            .define("QUICK_GELU", Activation::QuickGelu as usize)
+            .define("SILU", Activation::Silu as usize)
+            .define("GELU", Activation::Gelu as usize)
+    }
+}

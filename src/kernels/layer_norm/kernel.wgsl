@@ -1,0 +1,63 @@
+// A workgroup for each row.
+
+struct Params {
+    rows: u32,
+    // Values, or vectors of values, of a row.
+    length: u32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<storage, read> input: array<${VALUE}>;
+@group(0) @binding(1) var<storage, read> weight: array<${WIDE}>;
+@group(0) @binding(2) var<storage, read> bias: array<${WIDE}>;
+@group(0) @binding(3) var<storage, read_write> output: array<${VALUE}>;
+@group(0) @binding(4) var<uniform> p: Params;
+
+var<workgroup> partial: array<f32, ${THREADS}>;
+
+fn total(value: ${WIDE}, local: u32) -> f32 {
+//# if LANES == 4
+    partial[local] = value.x + value.y + value.z + value.w;
+//# else
+    partial[local] = value;
+//# end
+    workgroupBarrier();
+    for (var reach = ${THREADS / 2}u; reach > 0u; reach /= 2u) {
+        if (local < reach) {
+            partial[local] += partial[local + reach];
+        }
+        workgroupBarrier();
+    }
+    let sum = partial[0];
+    workgroupBarrier();
+    return sum;
+}
+
+@compute @workgroup_size(${THREADS})
+fn ${kernel}(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let row = workgroup.y * workgroups.x + workgroup.x;
+    if (row >= p.rows) {
+        return;
+    }
+    let base = row * p.length;
+    var sum = ${WIDE}();
+    for (var i = local; i < p.length; i += ${THREADS}u) {
+        sum += ${WIDE}(input[base + i]);
+    }
+    let values = f32(p.length * ${LANES}u);
+    let mean = total(sum, local) / values;
+    sum = ${WIDE}();
+    for (var i = local; i < p.length; i += ${THREADS}u) {
+        let centred = ${WIDE}(input[base + i]) - mean;
+        sum += centred * centred;
+    }
+    let scale = inverseSqrt(total(sum, local) / values + p.eps);
+    for (var i = local; i < p.length; i += ${THREADS}u) {
+        let centred = ${WIDE}(input[base + i]) - mean;
+        output[base + i] = ${VALUE}(centred * scale * weight[i] + bias[i]);
+    }
+}
