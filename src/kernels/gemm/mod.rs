@@ -6,8 +6,8 @@ use burn::tensor::{DType, Shape};
 use burn_wgpu::CubeTensor;
 
 #[cfg(feature = "tuning")]
-pub use plan::with_plan;
-pub use plan::{Plan, Tile, plan};
+pub use plan::{Plan, with_plan};
+pub use plan::{Tile, plan};
 
 use super::matrix::Buffer;
 use super::source::{Access, Wgsl, empty, float_name, line, workgroup_memory};
