@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device};
 use half::bf16;
@@ -22,7 +23,11 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ip2p-{}-{name}", std::process::id()));
+        // Tests run side by side, some with folders of the same name.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ip2p-{}-{count}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::create_dir_all(path.join("text_encoder")).expect("writable");
         Self(path)
     }
