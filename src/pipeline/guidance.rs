@@ -57,6 +57,6 @@ mod tests {
         let rows = Tensor::<1>::from_floats([5.0, 3.0, 2.0], &device).reshape([3, 1, 1, 1]);
         let guided = Guidance { text: 7.5, image: 1.5 }.apply(rows);
         let expected = 2.0 + 7.5 * (5.0 - 3.0) + 1.5 * (3.0 - 2.0);
-        assert_eq!(guided.into_data().to_vec::<f32>().expect("f32"), [expected]);
+        assert_eq!(guided.into_data().try_to_vec::<f32>().expect("f32"), [expected]);
     }
 }
