@@ -166,12 +166,28 @@ fn a_saved_adapter_loads_again() {
             load(&mut pipeline, "a", file);
             let with = edit(&pipeline);
             let bytes = pollster::block_on(pipeline.save_lora("a")).expect("saves");
+            check_shapes(file, &bytes);
             pipeline.unload_lora();
             pipeline.load_lora(Some("b"), "b.safetensors", &bytes).expect("loads");
             assert_eq!(edit(&pipeline), with, "{file} {weights:?}");
             pipeline.unload_lora();
         }
     }
+}
+
+/// Convolutions, of 1x1 too, are saved as such: diffusers would refuse two axes there.
+fn check_shapes(file: &str, bytes: &[u8]) {
+    let saved = StateDict::parse("saved", bytes).expect("valid");
+    let mut shapes = Vec::new();
+    for suffix in ["proj_in.lora_A.weight", "proj_out.lora_B.weight", "conv1.lora_A.weight"] {
+        let mut found = saved.entries.iter().filter(|(key, _)| key.ends_with(suffix));
+        if let Some((_, Entry::Tensor(tensor))) = found.next() {
+            shapes.push(tensor.shape()[2..].to_vec());
+        }
+    }
+    let expected: &[&[usize]] =
+        if file.contains("kohya") { &[&[1, 1], &[1, 1], &[3, 3]] } else { &[] };
+    assert_eq!(shapes, expected);
 }
 
 #[test]

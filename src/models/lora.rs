@@ -19,6 +19,8 @@ pub struct LoraBranch {
     down: Matrix,
     /// `[O, R]`
     up: Matrix,
+    /// Of the first factor in its file.
+    axes: usize,
     scaling: f64,
     strength: f64,
 }
@@ -37,6 +39,12 @@ impl LoraBranch {
     /// `R`, the channels between the two factors.
     pub fn rank(&self) -> usize {
         self.down.shape()[0]
+    }
+
+    /// Axes of the factors in the file that they came from: 4 for a convolution, also where it is
+    /// of 1x1 and a dense layer here.
+    pub fn axes(&self) -> usize {
+        self.axes
     }
 
     /// The first factor, `[R, I]` or `[R, kh * kw * I]`.
@@ -65,12 +73,12 @@ impl Weight {
         scaling: f64,
         placement: &Placement,
     ) {
-        let rank = down.shape()[0];
+        let (rank, axes) = (down.shape()[0], down.shape().len());
         let mut shape = self.shape().to_vec();
         let outputs = std::mem::replace(&mut shape[0], rank);
         let down = matrix(down, &shape, placement);
         let up = matrix(up, &[outputs, rank], placement);
-        self.lora.push(LoraBranch { adapter, down, up, scaling, strength: 0.0 });
+        self.lora.push(LoraBranch { adapter, down, up, axes, scaling, strength: 0.0 });
     }
 
     /// Takes adapters away.

@@ -139,7 +139,7 @@ impl StableDiffusionInstructPix2PixPipeline {
         observer: &mut dyn Observer,
     ) -> Result<Output> {
         request.check()?;
-        if request.lora_scale != 1.0 && self.has_adapters() {
+        if request.lora_scale != 1.0 && !self.adapters.is_empty() {
             self.with_lora_scale(request.lora_scale).run(request, noise, observer).await
         } else {
             self.run(request, noise, observer).await

@@ -23,9 +23,11 @@ const ZIP64_END_OF_DIRECTORY: u32 = 0x0606_4b50;
 const DIRECTORY_ENTRY: u32 = 0x0201_4b50;
 const LOCAL_HEADER: u32 = 0x0403_4b50;
 
-/// Whether `bytes` start as one of the containers does.
+/// Whether `bytes` start as one of the containers does, and not as safetensors do: with a length,
+/// whose bytes may be any, and a brace, which neither container has in its place.
 pub fn is_torch_file(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80])
+    let is_safetensors = bytes.get(8) == Some(&b'{');
+    !is_safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80]))
 }
 
 /// The object that a file holds, its storages found.

@@ -65,6 +65,14 @@ fn a_file_of_the_zip_container_is_read() {
 }
 
 #[test]
+fn safetensors_are_not_taken_for_pickles() {
+    assert!(is_torch_file(A1111) && is_torch_file(&old_file(b"}", &[])));
+    // Headers of 640 bytes and of 67 MB: their lengths start as the containers do.
+    assert!(!is_torch_file(b"\x80\x02\0\0\0\0\0\0{}"));
+    assert!(!is_torch_file(b"PK\x03\x04\0\0\0\0{}"));
+}
+
+#[test]
 fn a_file_of_the_old_container_is_read_with_its_strides() {
     let values = [9.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
     let file = old_file(&old_tensor([3, 2], [1, 3], 1, 7), &values);

@@ -1,6 +1,8 @@
-//! LoRA and textual inversion on a loaded pipeline.
+//! The LoRAs of a loaded pipeline, of whichever class.
 //!
-//! Source: diffusers `loaders/lora_base.py`, `loaders/peft.py` and `loaders/textual_inversion.py`.
+//! Source: diffusers `loaders/lora_base.py` and `loaders/peft.py`; PEFT `tuners/tuners_utils.py`.
+
+mod sd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,16 +10,15 @@ use std::sync::Arc;
 use burn::tensor::DType;
 use half::f16;
 
-use super::{StableDiffusionInstructPix2PixPipeline, to_host};
+use super::to_host;
 use crate::error::{Error, Result};
 use crate::kernels::Matrix;
 use crate::models::{Module, Placement, Weight};
-use crate::weights::lora::{self, Lora, LoraLayer, SavedLayer, Targets};
-use crate::weights::textual_inversion::Embedding;
+use crate::weights::lora::{Lora, LoraLayer, SavedLayer, Targets};
 use crate::weights::{Dtype, HostTensor, StateDict};
 
 /// The models of a pipeline that LoRAs reach, by their components' names.
-pub(super) type Models<'a> = [(&'static str, &'a mut dyn Module)];
+pub(in crate::pipeline) type Models<'a> = [(&'static str, &'a mut dyn Module)];
 
 /// A LoRA that is loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,14 +33,14 @@ struct Adapter {
 
 /// The LoRAs of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Adapters {
+pub(in crate::pipeline) struct Adapters {
     loaded: Vec<Adapter>,
     are_disabled: bool,
 }
 
 impl Adapters {
     /// Puts a LoRA beside the layers of `models` and makes it the only active one, as PEFT does.
-    fn load(
+    pub(in crate::pipeline) fn load(
         &mut self,
         models: &mut Models<'_>,
         placement: &Placement,
@@ -77,7 +78,7 @@ impl Adapters {
     }
 
     /// Sets the strengths in `models`, all of them times `scale`.
-    fn apply(&self, models: &mut Models<'_>, scale: f64) {
+    pub(in crate::pipeline) fn apply(&self, models: &mut Models<'_>, scale: f64) {
         let strength = |name: &str| {
             let adapter = self.loaded.iter().find(|adapter| *adapter.name == *name);
             adapter.map_or(0.0, |adapter| match adapter.is_active && !adapter.is_fused {
@@ -99,7 +100,13 @@ impl Adapters {
         }
     }
 
-    fn set(&mut self, models: &mut Models<'_>, names: &[String], weights: &[f64]) -> Result<()> {
+    /// Makes `names` the active ones.
+    pub(in crate::pipeline) fn set(
+        &mut self,
+        models: &mut Models<'_>,
+        names: &[String],
+        weights: &[f64],
+    ) -> Result<()> {
         self.check_known(names)?;
         if weights.len() != names.len() {
             let message = format!("{} weights for {} adapters", weights.len(), names.len());
@@ -119,7 +126,12 @@ impl Adapters {
         Ok(())
     }
 
-    fn delete(&mut self, models: &mut Models<'_>, names: &[String]) -> Result<()> {
+    /// Takes adapters away.
+    pub(in crate::pipeline) fn delete(
+        &mut self,
+        models: &mut Models<'_>,
+        names: &[String],
+    ) -> Result<()> {
         self.check_known(names)?;
         let is_gone = |name: &str| names.iter().any(|gone| gone == name);
         each_weight(models, |_, weight| weight.detach_lora(is_gone));
@@ -135,7 +147,7 @@ impl Adapters {
     }
 
     /// Adds the adapters to the weights, one weight after the other.
-    async fn fuse(
+    pub(in crate::pipeline) async fn fuse(
         &mut self,
         models: &mut Models<'_>,
         scale: f64,
@@ -187,7 +199,45 @@ impl Adapters {
         Ok(())
     }
 
-    fn unfuse(&mut self, models: &mut Models<'_>) {
+    /// Deletes all, and lets go of the weights from before what is fused.
+    pub(in crate::pipeline) fn unload(&mut self, models: &mut Models<'_>) {
+        *self = Self::default();
+        each_weight(models, |_, weight| {
+            weight.detach_lora(|_| true);
+            weight.keep_fused();
+        });
+    }
+
+    /// Turns all on or off.
+    pub(in crate::pipeline) fn enable(&mut self, models: &mut Models<'_>, enabled: bool) {
+        self.are_disabled = !enabled;
+        self.apply(models, 1.0);
+    }
+
+    /// The loaded adapters of each component.
+    pub(in crate::pipeline) fn list(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for adapter in &self.loaded {
+            for component in &adapter.components {
+                lists.entry(component).or_default().push(adapter.name.to_string());
+            }
+        }
+        lists
+    }
+
+    /// The active adapters, with their weights.
+    pub(in crate::pipeline) fn active(&self) -> Vec<(String, f64)> {
+        let active = self.loaded.iter().filter(|adapter| adapter.is_active);
+        active.map(|adapter| (adapter.name.to_string(), adapter.weight)).collect()
+    }
+
+    /// Whether there are any.
+    pub(in crate::pipeline) fn is_empty(&self) -> bool {
+        self.loaded.is_empty()
+    }
+
+    /// Brings back the weights from before what is fused.
+    pub(in crate::pipeline) fn unfuse(&mut self, models: &mut Models<'_>) {
         each_weight(models, |_, weight| weight.unfuse());
         for adapter in &mut self.loaded {
             adapter.is_fused = false;
@@ -196,7 +246,11 @@ impl Adapters {
     }
 
     /// The layers of an adapter, read back from the device.
-    async fn layers(&self, models: &mut Models<'_>, name: &str) -> Result<Vec<SavedLayer>> {
+    pub(in crate::pipeline) async fn layers(
+        &self,
+        models: &mut Models<'_>,
+        name: &str,
+    ) -> Result<Vec<SavedLayer>> {
         self.check_known(&[name.to_owned()])?;
         let mut branches = Vec::new();
         for (component, model) in models.iter_mut() {
@@ -212,6 +266,7 @@ impl Adapters {
         for (target, mut shape, branch) in branches {
             let outputs = std::mem::replace(&mut shape[0], branch.rank());
             let mut up = vec![outputs, branch.rank()];
+            shape.resize(branch.axes().max(shape.len()), 1);
             up.resize(shape.len(), 1);
             let layer = LoraLayer {
                 down: read_back(branch.down(), shape).await?,
@@ -257,194 +312,4 @@ fn channels_first(values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
         }
     }
     unpacked
-}
-
-/// LoRA.
-impl StableDiffusionInstructPix2PixPipeline {
-    /// The models that LoRAs reach, and what is known of those that are loaded.
-    fn adapted(&mut self) -> (&mut Adapters, [(&'static str, &mut dyn Module); 2]) {
-        let models: [(_, &mut dyn Module); 2] =
-            [("unet", &mut self.unet), ("text_encoder", &mut self.text_encoder)];
-        (&mut self.adapters, models)
-    }
-
-    /// Loads a LoRA from `bytes`, the contents of `file` (safetensors, or what torch writes; in
-    /// the names of PEFT, of diffusers before PEFT or of kohya's trainers), and makes it the only
-    /// active one. Without a `name` it is called `default_0`, `default_1`, ... Returns the keys
-    /// that no layer has a use for.
-    ///
-    /// # Errors
-    /// What [`StateDict::parse`] and [`Lora::new`] say; [`Error::InvalidArgument`] when the name
-    /// is taken. Nothing is changed then.
-    pub fn load_lora(
-        &mut self,
-        name: Option<&str>,
-        file: &str,
-        bytes: &[u8],
-    ) -> Result<Vec<String>> {
-        self.load_lora_dict(name, StateDict::parse(file, bytes)?)
-    }
-
-    /// As [`load_lora`](Self::load_lora) from tensors in memory.
-    ///
-    /// # Errors
-    /// As [`load_lora`](Self::load_lora).
-    pub fn load_lora_dict(&mut self, name: Option<&str>, dict: StateDict) -> Result<Vec<String>> {
-        let placement = self.options.placement.clone();
-        let (adapters, mut models) = self.adapted();
-        adapters.load(&mut models, &placement, name, dict)
-    }
-
-    /// Makes `names` the active adapters, each with its weight.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, or
-    /// a weight that is not finite.
-    pub fn set_adapters(&mut self, names: &[String], weights: &[f64]) -> Result<()> {
-        let (adapters, mut models) = self.adapted();
-        adapters.set(&mut models, names, weights)
-    }
-
-    /// Turns all adapters on or off, without changing which are active; fused ones stay as they
-    /// are.
-    pub fn enable_lora(&mut self, enabled: bool) {
-        let (adapters, mut models) = self.adapted();
-        adapters.are_disabled = !enabled;
-        adapters.apply(&mut models, 1.0);
-    }
-
-    /// Deletes adapters. What is fused stays in the weights until
-    /// [`unfuse_lora`](Self::unfuse_lora).
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name.
-    pub fn delete_adapters(&mut self, names: &[String]) -> Result<()> {
-        let (adapters, mut models) = self.adapted();
-        adapters.delete(&mut models, names)
-    }
-
-    /// Deletes all adapters. What is fused stays in the weights for good, which frees the memory
-    /// of those from before.
-    pub fn unload_lora(&mut self) {
-        let (adapters, mut models) = self.adapted();
-        *adapters = Adapters::default();
-        each_weight(&mut models, |_, weight| {
-            weight.detach_lora(|_| true);
-            weight.keep_fused();
-        });
-    }
-
-    /// The loaded adapters of each component, e.g. `unet`.
-    pub fn list_adapters(&self) -> BTreeMap<&'static str, Vec<String>> {
-        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for adapter in &self.adapters.loaded {
-            for component in &adapter.components {
-                lists.entry(component).or_default().push(adapter.name.to_string());
-            }
-        }
-        lists
-    }
-
-    /// The active adapters, with their weights.
-    pub fn active_adapters(&self) -> Vec<(String, f64)> {
-        let active = self.adapters.loaded.iter().filter(|adapter| adapter.is_active);
-        active.map(|adapter| (adapter.name.to_string(), adapter.weight)).collect()
-    }
-
-    /// Adds adapters to the weights themselves, each with its weight times `scale`: the active
-    /// ones, or those named. An edit then costs what it costs without adapters; the weights from
-    /// before are kept, so memory does not get less.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name or a scale that is not finite;
-    /// [`Error::Gpu`].
-    pub async fn fuse_lora(&mut self, scale: f64, names: Option<&[String]>) -> Result<()> {
-        let (adapters, mut models) = self.adapted();
-        adapters.fuse(&mut models, scale, names).await
-    }
-
-    /// Undoes every [`fuse_lora`](Self::fuse_lora): the weights are those from before, bit for
-    /// bit.
-    pub fn unfuse_lora(&mut self) {
-        let (adapters, mut models) = self.adapted();
-        adapters.unfuse(&mut models);
-    }
-
-    /// An adapter as a safetensors file that diffusers loads, in PEFT's names.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name; [`Error::Gpu`].
-    pub async fn save_lora(&self, name: &str) -> Result<Vec<u8>> {
-        // Visiting wants a model of its own; this one shares its tensors.
-        let mut copy = self.clone();
-        let (adapters, mut models) = copy.adapted();
-        let layers = adapters.layers(&mut models, name).await?;
-        lora::write(&format!("{name}.safetensors"), layers)
-    }
-
-    /// The same pipeline with the adapters' weights times `scale` in the UNet. It shares its
-    /// tensors with this. The text encoder's are left alone: diffusers' pipeline gives the scale
-    /// only to the UNet (that of SDXL to the text encoders too).
-    pub(super) fn with_lora_scale(&self, scale: f64) -> Self {
-        let mut copy = self.clone();
-        copy.adapters.apply(&mut [("unet", &mut copy.unet)], scale);
-        copy
-    }
-
-    /// Whether a scale for all adapters would change anything.
-    pub(super) fn has_adapters(&self) -> bool {
-        !self.adapters.loaded.is_empty()
-    }
-}
-
-/// Textual inversion.
-impl StableDiffusionInstructPix2PixPipeline {
-    /// Teaches the word in `bytes`, the contents of `file`: diffusers' `.safetensors` or `.bin`,
-    /// A1111's `.pt`, or a file with `clip_l`, of which the prompt then speaks as `token`, or by
-    /// the name in the file. Returns the tokens that were added, one for each vector.
-    ///
-    /// # Errors
-    /// What [`StateDict::parse`] and [`Embedding::new`] say; [`Error::InvalidArgument`] when the
-    /// token exists already, or neither file nor caller names it; [`Error::ShapeMismatch`] when
-    /// the vectors belong to another text encoder. Nothing is changed then.
-    pub fn load_textual_inversion(
-        &mut self,
-        file: &str,
-        bytes: &[u8],
-        token: Option<&str>,
-    ) -> Result<Vec<String>> {
-        let Embedding { token: own, vectors } = Embedding::new(StateDict::parse(file, bytes)?, 0)?;
-        let token = token.map(str::to_owned).or(own).ok_or_else(|| {
-            Error::argument("token", format!("{file} does not name its token; one is needed"))
-        })?;
-        self.add_textual_inversion(file, &[(token, vectors)])
-    }
-
-    /// Teaches words from vectors in memory, `[N, C]` or `[C]` each. `file` is what errors call
-    /// them.
-    ///
-    /// # Errors
-    /// As [`load_textual_inversion`](Self::load_textual_inversion).
-    pub fn add_textual_inversion(
-        &mut self,
-        file: &str,
-        words: &[(String, HostTensor)],
-    ) -> Result<Vec<String>> {
-        let Self { words: learnt, tokenizer, text_encoder, options, .. } = self;
-        learnt.learn(file, words, tokenizer, text_encoder, &options.placement)
-    }
-
-    /// Forgets words with all of their vectors, or every word.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when a word was not loaded.
-    pub fn unload_textual_inversion(&mut self, words: Option<&[String]>) -> Result<()> {
-        let Self { words: learnt, tokenizer, text_encoder, options, .. } = self;
-        learnt.forget(words, tokenizer, text_encoder, &options.placement)
-    }
-
-    /// The tokens of the words that were taught, in the order of their ids.
-    pub fn learnt_tokens(&self) -> Vec<String> {
-        self.words.tokens().map(str::to_owned).collect()
-    }
 }
