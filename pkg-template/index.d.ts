@@ -250,6 +250,11 @@ export interface EditResult {
   images: ImageData[];
   /** The seed used: the one given, or the one drawn. */
   seed: number | bigint;
+  /**
+   * Which pictures the safety checker found not safe for work; they are black. Absent unless the
+   * model was loaded with `safetyChecker: true`.
+   */
+  nsfwContentDetected?: boolean[];
   /** What took how long. */
   timings: EditTimings;
   /** The latents before decoding. */

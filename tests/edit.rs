@@ -152,7 +152,7 @@ fn the_golden_of_the_demo_page_is_current() {
     let picture = case.tensor("image_u8").expect("there");
     let (height, width) = (picture.shape()[1], picture.shape()[2]);
     let image = RgbImage::new(width, height, picture.data().to_vec()).expect("valid");
-    let request = EditRequest { images: vec![image], num_inference_steps: 3, ..request() };
+    let request = EditRequest { images: vec![image], num_inference_steps: 10, ..request() };
     let ours = edit(&load(&mut |_| {}), &request, 42, &mut Unobserved).expect("edits");
     let path = root.join("demo_seed42.json");
     if std::env::var_os("UPDATE_GOLDENS").is_some() {

@@ -13,7 +13,8 @@ use crate::models::WeightDtype;
 use crate::pipeline::{EditRequest, LoadEvent, Output, SchedulerChoice};
 use crate::schedulers::SchedulerConfig;
 
-/// Options of `Pipeline.load`.
+/// Options of `Pipeline.load`. What may be left out is an `Option`: JavaScript also leaves a thing out by
+/// giving `undefined`, which serde's `default` does not see.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineOptions {
@@ -21,18 +22,15 @@ pub struct PipelineOptions {
     pub revision: Option<String>,
     pub endpoint: Option<String>,
     pub token: Option<String>,
-    #[serde(default)]
-    dtype: Dtype,
+    dtype: Option<Dtype>,
     weight_dtype: Option<Dtype>,
-    #[serde(default)]
-    pub safety_checker: bool,
+    pub safety_checker: Option<bool>,
 }
 
 /// A type of numbers by its name in torch.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Dtype {
-    #[default]
     Auto,
     Float32,
     Float16,
@@ -49,7 +47,7 @@ impl PipelineOptions {
 
     /// The type of activations on `gpu`.
     pub fn dtype(&self, gpu: &Gpu) -> Result<DType> {
-        match self.dtype {
+        match self.dtype.unwrap_or(Dtype::Auto) {
             Dtype::Auto => Ok(gpu.preferred_dtype()),
             Dtype::Float32 => Ok(DType::F32),
             Dtype::Float16 if gpu.f16 => Ok(DType::F16),

@@ -114,7 +114,11 @@ impl Pipeline {
                 convert::call(callback, convert::load_event(event));
             }
         };
-        let load_options = LoadOptions { placement, dtype, safety_checker: options.safety_checker };
+        let load_options = LoadOptions {
+            placement,
+            dtype,
+            safety_checker: options.safety_checker.unwrap_or(false),
+        };
         let inner = StableDiffusionInstructPix2PixPipeline::load(
             &fetch,
             &source,
@@ -156,15 +160,34 @@ async fn request_gpu() -> Result<Gpu> {
         return Err(Error::InsecureContext);
     }
     let gpu = get(&global, "navigator").and_then(|navigator| get(&navigator, "gpu"));
-    if !gpu.is_ok_and(|gpu| gpu.is_truthy()) {
+    let Some(webgpu) = gpu.ok().filter(JsValue::is_truthy) else {
         return Err(Error::NoWebGpu);
-    }
+    };
     let mut attempt = 1;
     loop {
         match Gpu::request().await {
             Err(_) if attempt < ADAPTER_ATTEMPTS => sleep(ADAPTER_PAUSE).await,
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(mut gpu) => {
+                if gpu.name.is_empty() {
+                    gpu.name = adapter_name(&webgpu).await.unwrap_or_default();
+                }
+                return Ok(gpu);
+            }
         }
         attempt += 1;
     }
+}
+
+/// Vendor and architecture of the adapter. Browsers keep the description, which is all that wgpu
+/// passes on, to themselves.
+async fn adapter_name(webgpu: &JsValue) -> Option<String> {
+    let get = |object: &JsValue, key: &str| js_sys::Reflect::get(object, &key.into()).ok();
+    let request: Function = get(webgpu, "requestAdapter")?.dyn_into().ok()?;
+    let promise: js_sys::Promise = request.call0(webgpu).ok()?.dyn_into().ok()?;
+    let adapter = wasm_bindgen_futures::JsFuture::from(promise).await.ok()?;
+    let info = get(&adapter, "info")?;
+    let parts = ["vendor", "architecture"].map(|key| get(&info, key)?.as_string());
+    let parts: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    Some(parts.join(" "))
 }

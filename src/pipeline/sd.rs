@@ -162,10 +162,11 @@ impl StableDiffusionInstructPix2PixPipeline {
         observer.tap("sigmas", Tap::Values(scheduler.sigmas()));
 
         stop_if_cancelled(observer)?;
-        let text = self.encode_prompt(request, guidance, observer)?;
-        stop_if_cancelled(observer)?;
+        // Pictures first: they may be too small, and that is to be said before anything is computed.
         let image_latents = self.encode_images(request, guidance)?;
         observer.tap("image_latents", Tap::Latents(&image_latents));
+        stop_if_cancelled(observer)?;
+        let text = self.encode_prompt(request, guidance, observer)?;
         let latents =
             self.initial_latents(request, &image_latents, &*scheduler, noise, guidance)?;
         observer.tap("latents_scaled", Tap::Latents(&latents));

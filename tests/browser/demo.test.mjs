@@ -22,7 +22,7 @@ const LONGEST_TASK_MS = 200;
 const GOLDEN = `${repository}tests/fixtures/demo_seed42.json`;
 
 const oracle = `${repository}tests/fixtures/oracle/`;
-const edit = { prompt: 'make it snowy', numInferenceSteps: 3, seed: 42 };
+const edit = { prompt: 'make it snowy', numInferenceSteps: 10, seed: 42 };
 
 endAfterMinutes(40);
 
