@@ -32,8 +32,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "native tests", needs: &[], when: Always, run: native_tests },
     Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
     Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
-    Stage { name: "browser tests", needs: BROWSER, when: Short, run: some_browser_tests },
-    Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: browser_tests },
+    Stage { name: "browser tests", needs: BROWSER, when: Always, run: browser_tests },
     Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
     Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
     Stage { name: "clippy", needs: &[], when: Full, run: clippy },
@@ -101,23 +100,15 @@ fn browser_set_up() -> Result {
     Ok(())
 }
 
-/// What fits into the gate: a GPU that is emulated on two cores needs minutes for each new page.
-const SHORT_BROWSER_TESTS: &[&str] = &["demo.test.mjs", "types.test.mjs"];
-
-fn some_browser_tests() -> Result {
-    run_browser_tests(|name| SHORT_BROWSER_TESTS.contains(&name))
-}
-
 fn browser_tests() -> Result {
-    run_browser_tests(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
-}
-
-fn run_browser_tests(wanted: impl Fn(&str) -> bool) -> Result {
     let folder = browser::folder();
     let mut names = files::names(&folder)?;
-    names.retain(|name| name.to_str().is_some_and(&wanted));
+    // Dot-files are somebody's scratch.
+    names.retain(|name| {
+        name.to_str().is_some_and(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
+    });
     if names.is_empty() {
-        return Err(format!("there are no such tests in {}", folder.display()).into());
+        return Err(format!("there is no *.test.mjs in {}", folder.display()).into());
     }
     let mut node = Browser::set_up()?.node()?;
     // One after the other: software rendering takes every core that there is.
@@ -130,7 +121,7 @@ fn oracle() -> PathBuf {
 }
 
 fn some_browser_parity() -> Result {
-    let only = ["sd_no_safety_checker"].map(str::to_owned);
+    let only = ["sd_default_euler_a", "sd_ddim"].map(str::to_owned);
     process::run(&mut parity::browser(&oracle(), &only)?)
 }
 
