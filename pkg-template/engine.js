@@ -44,8 +44,17 @@ export class Engine {
     });
   }
 
-  edit(request, notify, signal) {
-    return this.#call(() => this.#pipeline.edit(request, notify, signal));
+  /** `ask` gives the answer to a step (`type: 'step'`) and the verdict on pictures (`'judge'`). */
+  edit({ callsBack, ...request }, ask, signal) {
+    const callback = (type) => (callsBack[type] ? (event) => ask({ type, ...event }) : undefined);
+    return this.#call(() =>
+      this.#pipeline.edit(request, callback('step'), callback('judge'), signal),
+    );
+  }
+
+  /** Calls a method of the pipeline, with the signal as its last argument where it takes one. */
+  invoke({ method, args, takesSignal }, _, signal) {
+    return this.#call(() => this.#pipeline[method](...args, ...(takesSignal ? [signal] : [])));
   }
 
   decode(bytes) {

@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use burn::tensor::{DType, Tensor};
+use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::hub::{Directory, ModelSource};
-use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
+use instruct_pix2pix::image::{RgbImage, to_u8};
 use instruct_pix2pix::models::FreeU;
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadEvent, LoadOptions, Observer, Output, RecordedNoise, SchedulerChoice,
-    StableDiffusionInstructPix2PixPipeline, Step, Tap,
+    CONTINUE, EditRequest, Floats, Images, LoadEvent, LoadOptions, Observer, Output, OutputImages,
+    OutputType, Prompts, RecordedNoise, SchedulerChoice, StableDiffusionInstructPix2PixPipeline,
+    Step, StepTensors, Tap,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
 use serde::Deserialize;
@@ -147,11 +150,8 @@ fn unsupported(info: &CaseInfo) -> Option<String> {
     if info.pipeline != "sd" {
         return Some(format!("pipeline {}", info.pipeline));
     }
-    if info.image_kind != "pil" {
+    if !["pil", "tensor", "latents"].contains(&info.image_kind.as_str()) {
         return Some(format!("image given as {}", info.image_kind));
-    }
-    if info.call.prompt.is_none() {
-        return Some("prompt_embeds".into());
     }
     let known = ["scheduler_from_model_folder", "legacy_callback_calls", "tensors"];
     let special = |(key, value): (&String, &Value)| {
@@ -181,9 +181,13 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn step(&mut self, step: Step) -> std::ops::ControlFlow<()> {
+    fn step(
+        &mut self,
+        step: Step,
+        _: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
         self.steps.push((step.index, step.timestep));
-        std::ops::ControlFlow::Continue(())
+        Box::pin(ready(CONTINUE))
     }
 
     fn tap(&mut self, name: &'static str, tap: Tap<'_>) {
@@ -205,18 +209,21 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
         return Verdict::Unsupported(what);
     }
     let file = TensorFile::open(&folder.join(&info.file));
-    let images = file.u8("image_u8");
-    let images = (0..images.shape[0]).map(|i| {
-        let image = images.at(i);
-        let [height, width, _] = image.dims();
-        RgbImage::new(width, height, image.values).expect("valid")
-    });
     let call = info.call.clone();
+    let output = match call.output_type.as_deref() {
+        None | Some("pil" | "np" | "pt") => OutputType::Nhwc,
+        Some("latent") => OutputType::Latent,
+        Some(other) => return Verdict::Unsupported(format!("output type {other}")),
+    };
     let request = EditRequest {
-        images: images.collect(),
-        prompts: call.prompt.expect("checked before").into_vec(),
-        negative_prompts: call.negative_prompt.map(OneOrMany::into_vec),
-        num_images_per_prompt: call.num_images_per_prompt.unwrap_or(1),
+        images: images(&file, &info.image_kind),
+        text: Prompts {
+            prompts: call.prompt.map(OneOrMany::into_vec).unwrap_or_default(),
+            prompt_embeds: file.find("prompt_embeds_in").map(floats),
+            negative_prompts: call.negative_prompt.map(OneOrMany::into_vec),
+            negative_prompt_embeds: file.find("negative_prompt_embeds_in").map(floats),
+            num_images_per_prompt: call.num_images_per_prompt.unwrap_or(1),
+        },
         num_inference_steps: call.num_inference_steps,
         guidance_scale: call.guidance_scale,
         image_guidance_scale: call.image_guidance_scale,
@@ -226,7 +233,9 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
             config: Some(info.scheduler_config.clone()),
         }),
         lora_scale: call.cross_attention_kwargs.map_or(1.0, |options| options.scale),
-        latents: Some(file.f32("latents_in").values),
+        latents: Some(floats(file.f32("latents_in"))),
+        output,
+        ..EditRequest::default()
     };
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
     let own = Some("safety_checker".to_owned());
@@ -243,6 +252,35 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
         Ok(output) => compare(info, &file, &recorder, &output).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
     }
+}
+
+fn floats<const D: usize>(golden: Golden<f32>) -> Floats<D> {
+    Floats::new("golden", &golden.shape, golden.values).expect("goldens have these axes")
+}
+
+/// The case's pictures, in the form in which diffusers was given them.
+fn images(file: &TensorFile, kind: &str) -> Images {
+    if kind == "latents" {
+        return Images::Tensor(floats(file.f32("image_latents_in")));
+    }
+    let images = file.u8("image_u8");
+    let pictures = (0..images.shape[0]).map(|i| {
+        let image = images.at(i);
+        let [height, width, _] = image.dims();
+        RgbImage::new(width, height, image.values).expect("valid")
+    });
+    if kind == "pil" {
+        return Images::Pictures(pictures.collect());
+    }
+    let mut data = Vec::new();
+    let mut shape = [images.shape[0], 3, 0, 0];
+    for RgbImage { width, height, data: bytes } in pictures {
+        shape = [shape[0], 3, height, width];
+        for channel in 0..3 {
+            data.extend(bytes[channel..].iter().step_by(3).map(|x| f32::from(*x) / 255.0));
+        }
+    }
+    Images::Tensor(Floats { shape, data })
 }
 
 /// The pipeline with a case's adapters, which a clone has for itself.
@@ -353,28 +391,27 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         comparison.equal("steps", &indices(&recorder.steps), &indices(calls));
         comparison.timesteps("steps", &timesteps(&recorder.steps), &timesteps(calls));
     }
-    if info.call.output_type.as_deref() == Some("latent") {
+    let OutputImages::Samples(samples) = &output.images else {
+        let golden = file.f32("latents_out").values;
+        comparison.values(
+            "latents_out",
+            &output.latents.data,
+            &golden,
+            Tolerance::Relative(LATENTS_TOLERANCE),
+        );
         return comparison;
-    }
+    };
     for name in ["decode_in", "decoded"] {
         let ours = &recorder.latents[name][0];
         comparison.picture(name, ours, &file.f32(name), LATENTS_TOLERANCE);
     }
-    let decoded = &recorder.latents["decoded"][0];
-    let decoded = decoded.clone().into_data().try_into_vec::<f32>().expect("f32");
     if let Some(flags) = &info.nsfw_content_detected {
         comparison.equal("nsfw", &output.nsfw_content_detected.as_ref(), &Some(flags));
     }
-    // A flagged picture is black as bytes; the decoder's output is what it was.
-    let flagged = output.nsfw_content_detected.iter().flatten().any(|flag| *flag);
-    if !flagged {
-        let ours = VaeImageProcessor { vae_scale_factor: 8 }.denormalize(&decoded);
-        let golden = file.f32("image_out").values;
-        comparison.values("image_out", &ours, &golden, Tolerance::Absolute(1e-4));
-    }
-    let bytes = |values: &[u8]| values.iter().map(|x| f32::from(*x)).collect::<Vec<_>>();
-    let ours: Vec<u8> = output.images.iter().flat_map(|image| image.data.clone()).collect();
-    let golden = file.u8("image_out_u8").values;
-    comparison.values("image_out_u8", &bytes(&ours), &bytes(&golden), Tolerance::Absolute(1.0));
+    let golden = file.f32("image_out").values;
+    comparison.values("image_out", &samples.data, &golden, Tolerance::Absolute(1e-4));
+    let bytes: Vec<f32> = to_u8(&samples.data).into_iter().map(f32::from).collect();
+    let golden: Vec<f32> = file.u8("image_out_u8").values.into_iter().map(f32::from).collect();
+    comparison.values("image_out_u8", &bytes, &golden, Tolerance::Absolute(1.0));
     comparison
 }
