@@ -8,24 +8,64 @@ import { absoluteUrl, resolveModel } from './urls.js';
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
 
+/** Lets the package's own code make pipelines of what was loaded. */
+const LOADED = Symbol('loaded');
+
 /** What both classes have in common; they differ only in where their engine runs. */
 export class Client {
-  #engine;
+  #host;
   #info;
+  /** The number under which the engine has the pipeline, or its promise. */
+  #pipeline;
   /** The caller's own verdict on pictures, in place of the model's checker. */
   #judge;
+  #hasChecker;
   /** Resolves when the last call that was made has left the engine. */
   #tail = Promise.resolve();
   #disposed = new AbortController();
 
-  constructor(engine, info, judge) {
-    this.#engine = engine;
+  /** With components, or inside the package with `LOADED` and what was loaded. */
+  constructor(components, loaded) {
+    if (components === LOADED) {
+      const { host, pipeline, info, judge, hasChecker } = loaded;
+      this.#host = host;
+      this.#pipeline = pipeline;
+      this.#info = info;
+      this.#judge = judge;
+      this.#hasChecker = hasChecker;
+      return;
+    }
+    const { host, parts, scheduler, info, judge, hasChecker } = assembly(components);
+    this.#host = host;
+    host.retain();
     this.#info = info;
     this.#judge = judge;
+    this.#hasChecker = hasChecker;
+    this.#pipeline = assemble(host.engine, parts);
+    // Reported by the first call that needs it.
+    this.#pipeline.catch(() => {});
+    if (scheduler) this.setScheduler(scheduler).catch(() => {});
   }
 
   get info() {
     return this.#info;
+  }
+
+  get device() {
+    return this.#info.adapter;
+  }
+
+  get dtype() {
+    return this.#info.dtype;
+  }
+
+  get components() {
+    const names = COMPONENTS.filter((name) => this.#hasChecker || !CHECKER.includes(name));
+    return Object.fromEntries(names.map((name) => [name, this.#component(name)]));
+  }
+
+  #component(name) {
+    return new Component(name, this.#host, this.#pipeline, this.#info);
   }
 
   async edit({ signal, onStep, outputType, returnDict = true, ...options }) {
@@ -48,7 +88,8 @@ export class Client {
         return known.stepTensors(await onStep(event));
       },
       async (stop) => ({ ...request, ...(await this.#images(image, stop)) }),
-      (ready, notify, stop) => this.#engine.edit(ready, notify, stop),
+      async (ready, notify, stop) =>
+        this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop),
     );
     return receive(result, outputType, returnDict);
   }
@@ -62,15 +103,15 @@ export class Client {
     return this.#enqueue(
       [signal],
       undefined,
-      (stop) => this.#images(image, stop),
-      (ready) => this.#engine.invoke({ method: 'encodeImage', args: [ready] }),
+      async (stop) => ({ method: 'encodeImage', args: [await this.#images(image, stop)] }),
+      (call, notify, stop) => this.#run(call, notify, stop),
     );
   }
 
   async setScheduler(scheduler) {
     known.check({ scheduler }, known.EDIT);
     await this.#invoke('setScheduler', [scheduler]);
-    this.#info = await this.#engine.invoke({ method: 'info', args: [] });
+    this.#info = await this.#invoke('info', []);
   }
 
   async setSafetyChecker(checker, { signal, ...options } = {}) {
@@ -80,6 +121,7 @@ export class Client {
     const source = checker === true ? locate({ ...options, model }) : undefined;
     await this.#invoke('setSafetyChecker', [source], signal ?? null);
     this.#judge = typeof checker === 'function' ? checker : undefined;
+    this.#hasChecker = checker === true;
   }
 
   async enableFreeU(factors) {
@@ -209,8 +251,9 @@ export class Client {
   }
 
   async dispose() {
+    if (this.#disposed.signal.aborted) return;
     this.#disposed.abort(new InstructPix2PixError('disposed', 'the pipeline was disposed'));
-    await this.#engine.dispose();
+    await this.#host.release(this.#pipeline);
   }
 
   [asyncDispose]() {
@@ -233,8 +276,16 @@ export class Client {
       [signal ?? undefined],
       undefined,
       async () => ({ method, args, takesSignal: signal !== undefined }),
-      (call, notify, stop) => this.#engine.invoke(call, notify, stop),
+      (call, notify, stop) => this.#run(call, notify, stop),
     );
+  }
+
+  async #run(call, notify, stop) {
+    return this.#engine.invoke({ ...call, pipeline: await this.#pipeline }, notify, stop);
+  }
+
+  get #engine() {
+    return this.#host.engine;
   }
 
   /** Prepares at once, and runs when all calls before have left the engine. */
@@ -255,9 +306,118 @@ export class Client {
   }
 }
 
+/** An engine, and how many pipelines live in it. */
+class Host {
+  #users = 1;
+
+  constructor(engine) {
+    this.engine = engine;
+  }
+
+  retain() {
+    this.#users++;
+  }
+
+  /** Frees a pipeline; with the last one, the engine. */
+  async release(pipeline) {
+    if (--this.#users === 0) await this.engine.dispose();
+    else await this.engine.release(await pipeline);
+  }
+}
+
+/** The components of a pipeline, as the constructor takes them, and their names in files. */
+const FILES = {
+  vae: 'vae',
+  textEncoder: 'text_encoder',
+  tokenizer: 'tokenizer',
+  unet: 'unet',
+  scheduler: 'scheduler',
+  safetyChecker: 'safety_checker',
+  featureExtractor: 'feature_extractor',
+};
+const COMPONENTS = Object.keys(FILES);
+const CHECKER = ['safetyChecker', 'featureExtractor'];
+
+/** A part of a loaded pipeline, which lives where its pipeline does. */
+export class Component {
+  /** @internal */
+  constructor(name, host, pipeline, info) {
+    this.name = name;
+    this.model = info.model;
+    Object.defineProperty(this, LOADED, { value: { host, pipeline, info } });
+  }
+}
+
+async function assemble(engine, parts) {
+  const entries = Object.entries(parts).map(async ([name, pipeline]) => [name, await pipeline]);
+  const { pipeline } = await engine.assemble(Object.fromEntries(await Promise.all(entries)));
+  return pipeline;
+}
+
+/** The engine that another pipeline lives in. */
+function hostOf(pipeline, Class) {
+  if (pipeline instanceof Class) return pipeline.components.unet[LOADED].host;
+  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${Class.name}`);
+}
+
+/** Checks the constructor's argument, and says what to build of it. */
+function assembly(components) {
+  known.check(components ?? {}, known.COMPONENTS);
+  const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
+  const refuse = (name, message) => {
+    throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
+  };
+  const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
+  const hasChecker = safetyChecker instanceof Component;
+  if (safetyChecker && !hasChecker && !judge) refuse('safetyChecker', 'a component or a function');
+  if (hasChecker && !featureExtractor) {
+    refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
+  }
+  if (!safetyChecker && requiresSafetyChecker) {
+    console.warn(
+      'instruct-pix2pix-web: pictures are not checked for unsafe content, because the safety checker was left ' +
+        'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
+        'requiresSafetyChecker: false if that is meant.',
+    );
+  }
+  const parts = {};
+  let host;
+  for (const name of COMPONENTS) {
+    const component = components?.[name];
+    const isOptional = CHECKER.includes(name) || (name === 'scheduler' && component != null);
+    if (component instanceof Component) {
+      if (component.name !== name) refuse(name, `this is a component \`${component.name}\``);
+      const from = component[LOADED];
+      host ??= from.host;
+      if (from.host !== host) {
+        refuse(name, 'it lives in another worker; load both models with `shareWith`');
+      }
+      // The feature extractor comes with the checker.
+      if (name !== 'featureExtractor') parts[FILES[name]] = from.pipeline;
+    } else if (!isOptional) {
+      refuse(name, 'a component of a loaded pipeline is needed');
+    }
+  }
+  const { info } = components.unet[LOADED];
+  const isOwn = scheduler instanceof Component;
+  // Until the scheduler is set, any will do.
+  if (!isOwn) parts.scheduler = parts.unet;
+  const className = isOwn
+    ? scheduler[LOADED].info.scheduler
+    : (scheduler._class_name ?? scheduler);
+  return {
+    host,
+    parts,
+    scheduler: isOwn ? undefined : scheduler,
+    info: { ...info, scheduler: className },
+    judge,
+    hasChecker,
+  };
+}
+
 /**
  * @template {Client} T
- * @param {new (engine: any, info: any, judge: any) => T} Class
+ * @param {new (mark: symbol, loaded: any) => T} Class
  * @param {() => any} createEngine
  * @param {string | URL} model
  * @param {import('./index.js').LoadOptions} options
@@ -266,24 +426,25 @@ export class Client {
 export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
   known.check(options, known.LOAD);
-  const { safetyChecker } = options;
+  const { safetyChecker, shareWith, ...rest } = options;
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
-  const request = {
-    ...locate({ ...options, model }),
-    safetyChecker: judge ? false : safetyChecker,
-  };
-  const engine = createEngine();
+  const request = { ...locate({ ...rest, model }), safetyChecker: judge ? false : safetyChecker };
+  const shared = shareWith && hostOf(shareWith, Class);
+  shared?.retain();
+  const host = shared ?? new Host(createEngine());
   try {
     const { result } = task(
       [signal],
       (event) => {
         onProgress?.(event);
       },
-      (notify, stop) => engine.load(request, notify, stop),
+      (notify, stop) => host.engine.load(request, notify, stop),
     );
-    return new Class(engine, await result, judge);
+    const { pipeline, info } = await result;
+    const hasChecker = request.safetyChecker === true;
+    return new Class(LOADED, { host, pipeline, info, judge, hasChecker });
   } catch (error) {
-    engine.dispose();
+    host.release(undefined);
     throw error;
   }
 }

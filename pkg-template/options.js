@@ -31,6 +31,19 @@ export const LOAD = {
   dtype: STRING,
   weightDtype: STRING,
   safetyChecker: ['boolean', 'function'],
+  shareWith: ['object'],
+};
+
+/** @type {Options} */
+export const COMPONENTS = {
+  vae: ['object'],
+  textEncoder: ['object'],
+  tokenizer: ['object'],
+  unet: ['object'],
+  scheduler: ['object', 'string'],
+  safetyChecker: ['object', 'function'],
+  featureExtractor: ['object'],
+  requiresSafetyChecker: ['boolean'],
 };
 
 /** @type {Options} */

@@ -29,6 +29,14 @@ export class RemoteEngine {
     return this.#call('invoke', call, { notify, signal });
   }
 
+  assemble(components) {
+    return this.#call('assemble', components);
+  }
+
+  release(pipeline) {
+    return this.#call('release', pipeline);
+  }
+
   decode(bytes) {
     return this.#call('decode', bytes, { transfer: [bytes.buffer] });
   }

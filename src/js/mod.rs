@@ -16,8 +16,8 @@ use crate::hub::{BrowserFetch, ModelSource, sleep};
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    LoadEvent, LoadOptions, NoiseSource, RecordedNoise, StableDiffusionInstructPix2PixPipeline,
-    StepTensorNames, TorchGenerator, TorchGenerators,
+    Components, LoadEvent, LoadOptions, NoiseSource, RecordedNoise,
+    StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
 };
 use convert::{Edit, PipelineOptions, object};
 use error::JsResult;
@@ -41,6 +41,40 @@ pub struct Pipeline {
     inner: StableDiffusionInstructPix2PixPipeline,
     model: String,
     adapter: String,
+}
+
+/// Components of loaded pipelines, on their way into another.
+#[wasm_bindgen]
+#[derive(Debug, Default)]
+pub struct Parts {
+    components: Components,
+    /// How the pipeline computes that the UNet came from, and what it was loaded from.
+    base: Option<(LoadOptions, String, String)>,
+}
+
+#[wasm_bindgen]
+impl Parts {
+    /// None yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the component `name`, as `model_index.json` calls it, over from `pipeline`, which keeps it too.
+    pub fn take(&mut self, name: &str, pipeline: &Pipeline) -> JsResult<()> {
+        if name == "unet" {
+            let Pipeline { inner, model, adapter } = pipeline;
+            self.base = Some((inner.options().clone(), model.clone(), adapter.clone()));
+        }
+        Ok(self.components.take(name, &pipeline.inner)?)
+    }
+
+    /// A pipeline of these components.
+    pub fn build(self) -> JsResult<Pipeline> {
+        let missing = || Error::argument("unet", "this component is needed");
+        let (options, model, adapter) = self.base.ok_or_else(missing)?;
+        Ok(Pipeline { inner: self.components.build(options)?, model, adapter })
+    }
 }
 
 #[wasm_bindgen]

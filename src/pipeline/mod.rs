@@ -2,6 +2,7 @@
 //! [`Observer`], and knows of no browser.
 
 mod adapters;
+mod components;
 mod guidance;
 mod layout;
 mod load;
@@ -12,6 +13,7 @@ mod safety;
 mod sd;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
 pub use load::{LoadEvent, LoadOptions};

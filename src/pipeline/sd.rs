@@ -30,10 +30,10 @@ use crate::weights::textual_inversion::LearntWords;
 pub struct StableDiffusionInstructPix2PixPipeline {
     pub(super) tokenizer: ClipTokenizer,
     pub(super) text_encoder: ClipTextModel,
-    vae: AutoencoderKL,
+    pub(super) vae: AutoencoderKL,
     pub(super) unet: UNet2DConditionModel,
-    scheduler: SchedulerConfig,
-    safety_checker: Option<SafetyCheck>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) safety_checker: Option<SafetyCheck>,
     vae_tiling: bool,
     vae_slicing: bool,
     pub(super) options: LoadOptions,
