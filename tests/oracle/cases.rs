@@ -21,12 +21,53 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::compare::{Comparison, Tolerance};
-use super::components::placement;
 use super::tensors::{Golden, TensorFile};
 use super::{Case, Verdict};
+use burn::tensor::Device;
+use instruct_pix2pix::models::{Placement, WeightDtype};
 
-/// Everything that has been through the UNet.
-const LATENTS_TOLERANCE: f64 = 1e-4;
+/// What is computed with, and how far from diffusers in float32 the results may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Precision {
+    /// Of activations.
+    pub dtype: DType,
+    /// Of weights.
+    pub weights: WeightDtype,
+    /// Text embeddings, of their maximum.
+    text: f64,
+    /// The pictures' latents.
+    image_latents: f64,
+    /// Everything that has been through the UNet.
+    latents: f64,
+    /// Samples in 0 to 1.
+    image: f64,
+    /// Levels of 0 to 255.
+    bytes: f64,
+}
+
+impl Precision {
+    /// Single precision throughout.
+    pub const FLOAT32: Self = Self {
+        dtype: DType::F32,
+        weights: WeightDtype::F32,
+        text: 1e-5,
+        image_latents: 2e-5,
+        latents: 1e-4,
+        image: 1e-4,
+        bytes: 1.0,
+    };
+
+    /// Half precision throughout, with the tolerances that the oracle's README measured.
+    pub const FLOAT16: Self = Self {
+        dtype: DType::F16,
+        weights: WeightDtype::F16,
+        text: 5e-2,
+        image_latents: 5e-2,
+        latents: 5e-2,
+        image: 4e-2,
+        bytes: 4e-2 * 255.0,
+    };
+}
 
 #[derive(Deserialize)]
 struct Cases {
@@ -127,7 +168,7 @@ type Pipelines =
 ///
 /// # Errors
 /// When `cases.json` cannot be read.
-pub fn list(folder: &Path) -> Result<Vec<Case<'_>>, String> {
+pub fn list(folder: &Path, precision: Precision) -> Result<Vec<Case<'_>>, String> {
     let path = folder.join("cases.json");
     let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let json = std::fs::read_to_string(&path).map_err(|e| fail(&e))?;
@@ -140,7 +181,10 @@ pub fn list(folder: &Path) -> Result<Vec<Case<'_>>, String> {
         .into_iter()
         .map(|info| {
             let pipelines = pipelines.clone();
-            Case { name: info.name.clone(), run: Box::new(move || run(folder, &info, &pipelines)) }
+            Case {
+                name: info.name.clone(),
+                run: Box::new(move || run(folder, &info, precision, &pipelines)),
+            }
         })
         .collect())
 }
@@ -204,7 +248,7 @@ impl Observer for Recorder {
     }
 }
 
-fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
+fn run(folder: &Path, info: &CaseInfo, precision: Precision, pipelines: &Pipelines) -> Verdict {
     if let Some(what) = unsupported(info) {
         return Verdict::Unsupported(what);
     }
@@ -240,7 +284,7 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
     let own = Some("safety_checker".to_owned());
     let safety_checker = info.component_dirs.get("safety_checker").cloned().unwrap_or(own);
-    let loaded = pipeline(&folder.join(&info.model), safety_checker, pipelines);
+    let loaded = pipeline(&folder.join(&info.model), safety_checker, precision, pipelines);
     let mut pipeline = adapted(folder, info, &loaded);
     pipeline.set_freeu(info.freeu.map(|FreeUInfo { s1, s2, b1, b2 }| FreeU { s1, s2, b1, b2 }));
     pipeline.set_vae_tiling(info.vae_tiling);
@@ -249,7 +293,7 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
     let output =
         pollster::block_on(pipeline.edit(&request, &mut RecordedNoise::new(noises), &mut recorder));
     match output {
-        Ok(output) => compare(info, &file, &recorder, &output).verdict(),
+        Ok(output) => compare(info, &file, &recorder, &output, precision).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
     }
 }
@@ -316,11 +360,12 @@ fn adapted(
 fn pipeline(
     model: &Path,
     safety_checker: Option<String>,
+    precision: Precision,
     pipelines: &Pipelines,
 ) -> Rc<StableDiffusionInstructPix2PixPipeline> {
     let load = || {
-        let options =
-            LoadOptions { placement: placement(), dtype: DType::F32, safety_checker: false };
+        let placement = Placement { device: Device::flex(), weights: precision.weights };
+        let options = LoadOptions { placement, dtype: precision.dtype, safety_checker: false };
         let fetch = Directory(model.to_owned());
         let source = ModelSource::Base(String::new());
         let mut on_event = |_: LoadEvent<'_>| {};
@@ -343,7 +388,13 @@ fn pipeline(
     pipelines.borrow_mut().entry(key).or_insert_with(load).clone()
 }
 
-fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Output) -> Comparison {
+fn compare(
+    info: &CaseInfo,
+    file: &TensorFile,
+    recorder: &Recorder,
+    output: &Output,
+    precision: Precision,
+) -> Comparison {
     let mut comparison = Comparison::default();
     let floats = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
     let timesteps = floats(&recorder.values["timesteps"]);
@@ -358,17 +409,18 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         comparison.equal(&name, &ours, &file.i32(&name).values);
     }
     let text = recorder.text.as_ref().expect("always tapped");
-    comparison.tensor("prompt_embeds", text, &file.f32("prompt_embeds"), 1e-5);
-    for (name, tolerance) in [("image_latents", 2e-5), ("latents_scaled", 1e-6)] {
+    comparison.tensor("prompt_embeds", text, &file.f32("prompt_embeds"), precision.text);
+    for (name, tolerance) in [("image_latents", precision.image_latents), ("latents_scaled", 1e-6)]
+    {
         comparison.picture(name, &recorder.latents[name][0], &file.f32(name), tolerance);
     }
     // The script that makes the goldens overwrites this one at every step: despite its name it is
     // the last step's. A mended script would keep the first.
     let golden = file.f32("unet_out_step0");
     let outputs = &recorder.latents["unet_out"];
-    let first = comparison.is_close(&outputs[0], &golden, LATENTS_TOLERANCE);
+    let first = comparison.is_close(&outputs[0], &golden, precision.latents);
     let ours = if first { &outputs[0] } else { &outputs[outputs.len() - 1] };
-    comparison.picture("unet_out_step0", ours, &golden, LATENTS_TOLERANCE);
+    comparison.picture("unet_out_step0", ours, &golden, precision.latents);
     comparison.values(
         "init_noise_sigma",
         &[file.f32("latents_scaled").values[0] / file.f32("latents_in").values[0]],
@@ -379,7 +431,7 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         for step in 0..golden.shape[0] {
             let label = format!("{name}.{step}");
             let ours = &recorder.latents[name][step];
-            comparison.picture(&label, ours, &golden.at(step), LATENTS_TOLERANCE);
+            comparison.picture(&label, ours, &golden.at(step), precision.latents);
         }
     };
     each("noise_pred", &file.f32("noise_pred_first3"));
@@ -397,21 +449,21 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
             "latents_out",
             &output.latents.data,
             &golden,
-            Tolerance::Relative(LATENTS_TOLERANCE),
+            Tolerance::Relative(precision.latents),
         );
         return comparison;
     };
     for name in ["decode_in", "decoded"] {
         let ours = &recorder.latents[name][0];
-        comparison.picture(name, ours, &file.f32(name), LATENTS_TOLERANCE);
+        comparison.picture(name, ours, &file.f32(name), precision.latents);
     }
     if let Some(flags) = &info.nsfw_content_detected {
         comparison.equal("nsfw", &output.nsfw_content_detected.as_ref(), &Some(flags));
     }
     let golden = file.f32("image_out").values;
-    comparison.values("image_out", &samples.data, &golden, Tolerance::Absolute(1e-4));
+    comparison.values("image_out", &samples.data, &golden, Tolerance::Absolute(precision.image));
     let bytes: Vec<f32> = to_u8(&samples.data).into_iter().map(f32::from).collect();
     let golden: Vec<f32> = file.u8("image_out_u8").values.into_iter().map(f32::from).collect();
-    comparison.values("image_out_u8", &bytes, &golden, Tolerance::Absolute(1.0));
+    comparison.values("image_out_u8", &bytes, &golden, Tolerance::Absolute(precision.bytes));
     comparison
 }
