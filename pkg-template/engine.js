@@ -22,11 +22,16 @@ async function start(importGlue) {
   }
 }
 
-/** The pipeline on the calling thread. Its methods have the signature of a protocol call. */
+/**
+ * Pipelines on the calling thread, each under a number. Its methods have the signature of a
+ * protocol call.
+ */
 export class Engine {
   #importGlue;
   #glue;
-  #pipeline;
+  /** @type {Map<number, any>} */
+  #pipelines = new Map();
+  #nextPipeline = 0;
   #calls = new Set();
 
   /** @param {() => any} importGlue gives the module that wasm-bindgen generated, or its promise */
@@ -34,18 +39,49 @@ export class Engine {
     this.#importGlue = importGlue;
   }
 
-  /** @returns {Promise<import('./index.js').PipelineInfo>} */
+  /** @returns {Promise<{ pipeline: number, info: import('./index.js').PipelineInfo }>} */
   async load(options, notify, signal) {
     this.#glue = await start(this.#importGlue);
     signal.throwIfAborted();
-    return this.#call(async () => {
-      this.#pipeline = await this.#glue.Pipeline.load(options, notify, signal);
-      return this.#pipeline.info();
+    return this.#call(async () =>
+      this.#keep(await this.#glue.Pipeline.load(options, notify, signal)),
+    );
+  }
+
+  /**
+   * A pipeline of other pipelines' components.
+   *
+   * @param {Record<string, number>} components their names in `model_index.json`, and where to take
+   *   them from
+   */
+  assemble(components) {
+    return this.#call(() => {
+      const parts = new this.#glue.Parts();
+      for (const [name, pipeline] of Object.entries(components)) {
+        parts.take(name, this.#get(pipeline));
+      }
+      return this.#keep(parts.build());
     });
   }
 
-  edit(request, notify, signal) {
-    return this.#call(() => this.#pipeline.edit(request, notify, signal));
+  /** `ask` gives the answer to a step (`type: 'step'`) and the verdict on pictures (`'judge'`). */
+  edit({ pipeline, callsBack, ...request }, ask, signal) {
+    const callback = (type) => (callsBack[type] ? (event) => ask({ type, ...event }) : undefined);
+    return this.#call(() =>
+      this.#get(pipeline).edit(request, callback('step'), callback('judge'), signal),
+    );
+  }
+
+  /** Calls a method of a pipeline, with the signal as its last argument where it takes one. */
+  invoke({ pipeline, method, args, takesSignal }, _, signal) {
+    return this.#call(() => this.#get(pipeline)[method](...args, ...(takesSignal ? [signal] : [])));
+  }
+
+  /** Frees a pipeline, except what others share with it, once the calls in progress have ended. */
+  async release(pipeline) {
+    await Promise.allSettled(this.#calls);
+    if (!panicked.signal.aborted) this.#pipelines.get(pipeline)?.free();
+    this.#pipelines.delete(pipeline);
   }
 
   decode(bytes) {
@@ -56,11 +92,21 @@ export class Engine {
     return this.#call(() => ({ wasmHeap: this.#glue.heapBytes() }));
   }
 
-  /** Frees the model once the calls in progress have ended. */
+  /** Frees all pipelines once the calls in progress have ended. */
   async dispose() {
-    await Promise.allSettled(this.#calls);
-    if (!panicked.signal.aborted) this.#pipeline?.free();
-    this.#pipeline = undefined;
+    for (const pipeline of [...this.#pipelines.keys()]) await this.release(pipeline);
+  }
+
+  #keep(pipeline) {
+    const id = this.#nextPipeline++;
+    this.#pipelines.set(id, pipeline);
+    return { pipeline: id, info: pipeline.info() };
+  }
+
+  #get(pipeline) {
+    const found = this.#pipelines.get(pipeline);
+    if (found) return found;
+    throw new InstructPix2PixError('disposed', 'the pipeline of a component was disposed');
   }
 
   async #call(enter) {

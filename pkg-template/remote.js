@@ -25,6 +25,18 @@ export class RemoteEngine {
     return this.#call('edit', request, { notify, signal, transfer: buffersIn(request.images) });
   }
 
+  invoke(call, notify, signal) {
+    return this.#call('invoke', call, { notify, signal });
+  }
+
+  assemble(components) {
+    return this.#call('assemble', components);
+  }
+
+  release(pipeline) {
+    return this.#call('release', pipeline);
+  }
+
   decode(bytes) {
     return this.#call('decode', bytes, { transfer: [bytes.buffer] });
   }
@@ -63,10 +75,13 @@ export class RemoteEngine {
     });
   }
 
-  #receive({ kind, id, event, value, error }) {
+  async #receive({ kind, id, event, ask, value, error }) {
     const call = this.#calls.get(id);
     if (kind === 'event') call?.notify(event);
-    else if (kind === 'result') call?.resolve(value);
+    else if (kind === 'ask') {
+      const answer = (await call?.notify(event)) ?? undefined;
+      this.#worker.postMessage({ kind: 'answer', ask, answer });
+    } else if (kind === 'result') call?.resolve(value);
     else call?.reject(deserializeError(error));
   }
 

@@ -1,6 +1,7 @@
 //! The crate as JavaScript sees it. Converts and delegates; the package's hand-written modules
 //! stand on this.
 
+mod adapters;
 mod convert;
 mod error;
 mod observer;
@@ -15,10 +16,10 @@ use crate::hub::{BrowserFetch, ModelSource, sleep};
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    LoadEvent, LoadOptions, NoiseSource, RecordedNoise, StableDiffusionInstructPix2PixPipeline,
-    TorchGenerator,
+    Components, LoadEvent, LoadOptions, NoiseSource, RecordedNoise,
+    StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
 };
-use convert::{EditOptions, PipelineOptions, object};
+use convert::{Edit, PipelineOptions, object};
 use error::JsResult;
 use observer::JsObserver;
 
@@ -42,6 +43,40 @@ pub struct Pipeline {
     adapter: String,
 }
 
+/// Components of loaded pipelines, on their way into another.
+#[wasm_bindgen]
+#[derive(Debug, Default)]
+pub struct Parts {
+    components: Components,
+    /// How the pipeline computes that the UNet came from, and what it was loaded from.
+    base: Option<(LoadOptions, String, String)>,
+}
+
+#[wasm_bindgen]
+impl Parts {
+    /// None yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the component `name`, as `model_index.json` calls it, over from `pipeline`, which keeps it too.
+    pub fn take(&mut self, name: &str, pipeline: &Pipeline) -> JsResult<()> {
+        if name == "unet" {
+            let Pipeline { inner, model, adapter } = pipeline;
+            self.base = Some((inner.options().clone(), model.clone(), adapter.clone()));
+        }
+        Ok(self.components.take(name, &pipeline.inner)?)
+    }
+
+    /// A pipeline of these components.
+    pub fn build(self) -> JsResult<Pipeline> {
+        let missing = || Error::argument("unet", "this component is needed");
+        let (options, model, adapter) = self.base.ok_or_else(missing)?;
+        Ok(Pipeline { inner: self.components.build(options)?, model, adapter })
+    }
+}
+
 #[wasm_bindgen]
 impl Pipeline {
     /// Loads a model, calling `on_progress` with events, until `signal` aborts.
@@ -53,24 +88,97 @@ impl Pipeline {
         Ok(Self::load_inner(options, on_progress, signal).await?)
     }
 
-    /// Edits pictures, calling `on_step` after each model call, until it returns `false` or
-    /// `signal` aborts.
+    /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
+    /// `false` stops the edit, tensors replace the edit's own. `judge` is called with the pictures, and answers which
+    /// are not safe for work.
     pub async fn edit(
         &self,
         request: JsValue,
         on_step: Option<Function>,
+        judge: Option<Function>,
         signal: Option<AbortSignal>,
     ) -> JsResult<JsValue> {
-        let options: EditOptions = convert::parse(request, "options")?;
-        let request = options.request()?;
-        let seed = options.seed()?;
-        let mut noise: Box<dyn NoiseSource> = match options.noises() {
-            Some(values) => Box::new(RecordedNoise::new(values)),
-            None => Box::new(TorchGenerator::new(seed)),
+        let Edit { request, seeds, noises, tensor_inputs } = Edit::parse(request)?;
+        let mut noise: Box<dyn NoiseSource> = match (noises, seeds.as_slice()) {
+            (Some(values), _) => Box::new(RecordedNoise::new(values)),
+            (None, [seed]) => Box::new(TorchGenerator::new(*seed)),
+            (None, seeds) => Box::new(TorchGenerators::new(seeds)),
         };
-        let mut observer = JsObserver::new(on_step, signal);
-        let output = self.inner.edit(&request, &mut *noise, &mut observer).await?;
-        Ok(convert::output(output, seed))
+        let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
+        match self.inner.edit(&request, &mut *noise, &mut observer).await {
+            Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
+            Err(error) => Err(observer.error.unwrap_or(error).into()),
+        }
+    }
+
+    /// Encodes instructions on their own.
+    #[wasm_bindgen(js_name = encodePrompt)]
+    pub async fn encode_prompt(&self, options: JsValue) -> JsResult<Object> {
+        let (prompts, guided) = convert::prompts(options)?;
+        let mut observer = JsObserver::new(None, None, None, StepTensorNames::default());
+        let embeds = self.inner.encode_prompt(&prompts, guided, &mut observer).await?;
+        let negative = embeds.negative_prompt_embeds.as_ref().map(convert::tensor);
+        Ok(object(&[
+            ("promptEmbeds", convert::tensor(&embeds.prompt_embeds).into()),
+            ("negativePromptEmbeds", negative.into()),
+        ]))
+    }
+
+    /// Encodes pictures on their own.
+    #[wasm_bindgen(js_name = encodeImage)]
+    pub async fn encode_image(&self, options: JsValue) -> JsResult<Object> {
+        let images = convert::images(options)?;
+        Ok(convert::tensor(&self.inner.encode_image(&images).await?))
+    }
+
+    /// Turns FreeU on, or off where there are no factors.
+    #[wasm_bindgen(js_name = setFreeU)]
+    pub fn set_freeu(&mut self, factors: JsValue) -> JsResult<()> {
+        let factors: Option<convert::FreeUFactors> = convert::parse(factors, "options")?;
+        self.inner.set_freeu(factors.map(convert::FreeUFactors::checked).transpose()?);
+        Ok(())
+    }
+
+    /// Turns the VAE's tiling on or off.
+    #[wasm_bindgen(js_name = setVaeTiling)]
+    pub fn set_vae_tiling(&mut self, tiling: bool) {
+        self.inner.set_vae_tiling(tiling);
+    }
+
+    /// Turns the VAE's slicing on or off.
+    #[wasm_bindgen(js_name = setVaeSlicing)]
+    pub fn set_vae_slicing(&mut self, slicing: bool) {
+        self.inner.set_vae_slicing(slicing);
+    }
+
+    /// Changes the sampler of edits that name no other: a class name, or a configuration.
+    #[wasm_bindgen(js_name = setScheduler)]
+    pub fn set_scheduler(&mut self, scheduler: JsValue) -> JsResult<()> {
+        let missing = || Error::argument("scheduler", "a class name, or a configuration object");
+        let choice = convert::scheduler(&scheduler)?.ok_or_else(missing)?;
+        let mut config = choice.config.unwrap_or_else(|| self.inner.scheduler().clone());
+        config.class_name = Some(choice.class_name);
+        Ok(self.inner.set_scheduler(config)?)
+    }
+
+    /// Loads the safety checker of the model in `source`, a folder of it, or lets go of it where there is no source.
+    #[wasm_bindgen(js_name = setSafetyChecker)]
+    pub async fn set_safety_checker(
+        &mut self,
+        source: JsValue,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<()> {
+        let options: Option<convert::CheckerOptions> = convert::parse(source, "safetyChecker")?;
+        match options {
+            None => self.inner.set_safety_checker(None),
+            Some(options) => {
+                let source = options.source()?;
+                let folder = options.subfolder();
+                let fetch = BrowserFetch { signal };
+                self.inner.load_safety_checker(&fetch, &source, folder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What was loaded, and how it computes.

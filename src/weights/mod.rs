@@ -3,6 +3,7 @@
 mod dtype;
 mod load;
 pub mod lora;
+pub mod original;
 pub mod pickle;
 mod safetensors;
 mod state_dict;

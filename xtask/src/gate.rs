@@ -35,6 +35,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "browser tests", needs: BROWSER, when: Always, run: browser_tests },
     Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
     Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
+    Stage { name: "parity in float16", needs: &[], when: Full, run: half_parity },
     Stage { name: "clippy", needs: &[], when: Full, run: clippy },
     Stage { name: "format", needs: &[], when: Full, run: format },
     Stage { name: "documentation", needs: &[], when: Full, run: documentation },
@@ -118,6 +119,10 @@ fn browser_tests() -> Result {
 
 fn oracle() -> PathBuf {
     process::root().join("tests").join("fixtures").join("oracle")
+}
+
+fn half_parity() -> Result {
+    process::run(&mut parity::native(&oracle(), &["float16".to_owned()], &["sd_".to_owned()]))
 }
 
 fn some_browser_parity() -> Result {
