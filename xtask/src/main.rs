@@ -55,6 +55,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         about: "serve any folder on loopback (port 0: any free one); prints the address first",
         run: web::serve,
     },
+    Subcommand {
+        name: "hub",
+        usage: "[DIR] [--port N] [--repo OWNER/NAME[@REVISION]=DIR]...",
+        about: "serve DIR/OWNER/NAME as the Hub would, with faults; prints the addresses as JSON",
+        run: web::hub,
+    },
 ];
 
 fn main() -> ExitCode {
