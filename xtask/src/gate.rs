@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::args::Args;
 use crate::browser::{self, Browser};
 use crate::process::{self, Result};
-use crate::{files, package, parity};
+use crate::{files, hub_client, package, parity};
 
 /// One row of the gate.
 struct Stage {
@@ -30,6 +30,7 @@ use When::{Always, Full, Short};
 
 const STAGES: &[Stage] = &[
     Stage { name: "native tests", needs: &[], when: Always, run: native_tests },
+    Stage { name: "Hub's own client", needs: &[], when: Always, run: hub_client::run },
     Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
     Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
     Stage { name: "browser tests", needs: BROWSER, when: Always, run: browser_tests },

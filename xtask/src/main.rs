@@ -4,6 +4,7 @@ mod args;
 mod browser;
 mod files;
 mod gate;
+mod hub_client;
 mod package;
 mod parity;
 mod process;

@@ -47,7 +47,7 @@ fn main_branch() -> String {
 }
 
 /// What part of this a request is for, if any.
-pub fn name<'t>(origin: Origin, target: &'t Target) -> Option<&'t str> {
+pub fn name(origin: Origin, target: &Target) -> Option<&str> {
     match &target.segments[..] {
         [name] if origin == Origin::Hub && (name == "_control" || name == "_log") => Some(name),
         _ => None,

@@ -108,7 +108,7 @@ impl Site {
         path.expect("an address on the CDN").to_owned()
     }
 
-    fn from_cdn(&self, headers: &str) -> Answer {
+    fn cdn_get(&self, headers: &str) -> Answer {
         ask(self.cdn, "GET", &self.signed(""), headers, "").expect("an answer")
     }
 }
@@ -196,15 +196,15 @@ fn large_files_are_on_the_cdn_with_ranges() {
         assert_eq!(answer.header("X-Linked-Size"), "200000");
         assert_eq!(answer.header("X-Linked-ETag"), format!("\"{sha256}\""));
     }
-    let whole = site.from_cdn("");
+    let whole = site.cdn_get("");
     assert_eq!((whole.status, whole.body == site.weights), (200, true));
     assert_eq!(whole.header("Accept-Ranges"), "bytes");
     assert!(!whole.header("ETag").contains(&sha256));
-    let part = site.from_cdn("Range: bytes=100000-100009\r\n");
+    let part = site.cdn_get("Range: bytes=100000-100009\r\n");
     assert_eq!((part.status, part.body.as_slice()), (206, &site.weights[100_000..100_010]));
     assert_eq!(part.header("Content-Range"), "bytes 100000-100009/200000");
     assert_eq!(part.header("Content-Length"), "10");
-    let beyond = site.from_cdn("Range: bytes=200000-\r\n");
+    let beyond = site.cdn_get("Range: bytes=200000-\r\n");
     assert_eq!((beyond.status, beyond.header("Content-Range")), (416, "bytes */200000"));
 }
 
@@ -323,7 +323,7 @@ fn pages_may_read_what_the_hub_lets_them() {
     let exposed = moved.header("Access-Control-Expose-Headers");
     assert!(exposed.contains("X-Error-Code") && exposed.contains("Content-Range"), "{exposed}");
     assert!(!exposed.contains("Retry-After"));
-    assert_eq!(site.from_cdn("Origin: null\r\n").header("Access-Control-Allow-Origin"), "*");
+    assert_eq!(site.cdn_get("Origin: null\r\n").header("Access-Control-Allow-Origin"), "*");
     let error = site.get(&format!("/{ID}/resolve/main/absent"), origin);
     assert_eq!(error.header("Access-Control-Allow-Origin"), "http://127.0.0.1:1");
     let asks = "Access-Control-Request-Method: GET\r\n\
@@ -360,14 +360,14 @@ fn bodies_are_cut_at_any_byte() {
     let site = site();
     for after in [0, 1, 70_000, 199_999] {
         site.fault(json!({ "kind": "cut", "after": after }));
-        let cut = site.from_cdn("");
+        let cut = site.cdn_get("");
         assert_eq!((cut.status, cut.header("Content-Length")), (200, "200000"));
         assert!(cut.body == site.weights[..after], "{after}: {} bytes", cut.body.len());
         let log = site.log();
         let entry = &log[1];
         assert_eq!((&entry["sent"], &entry["done"]), (&json!(after), &json!(false)));
         assert_eq!(entry["fault"], "cut");
-        assert!(site.from_cdn("").body == site.weights, "the rule is for one request");
+        assert!(site.cdn_get("").body == site.weights, "the rule is for one request");
     }
 }
 
@@ -376,32 +376,32 @@ fn other_statuses() {
     let site = site();
     for status in [404, 429, 500, 503] {
         site.fault(json!({ "kind": "status", "status": status }));
-        let answer = site.from_cdn("");
+        let answer = site.cdn_get("");
         assert_eq!((answer.status, answer.header("Retry-After")), (status, ""));
     }
     site.fault(json!({ "kind": "status", "status": 429, "retryAfter": 7 }));
-    let answer = site.from_cdn("");
+    let answer = site.cdn_get("");
     assert_eq!(answer.header("Retry-After"), "7");
     assert!(!answer.header("Access-Control-Expose-Headers").contains("Retry-After"));
     site.fault(json!({ "kind": "status", "status": 429, "retryAfter": 7, "expose": true }));
-    assert_eq!(site.from_cdn("").header("Access-Control-Expose-Headers"), "Retry-After");
+    assert_eq!(site.cdn_get("").header("Access-Control-Expose-Headers"), "Retry-After");
 }
 
 #[test]
 fn wrong_lengths_and_wrong_bytes() {
     let site = site();
     site.fault(json!({ "kind": "length", "delta": 3 }));
-    let longer = site.from_cdn("");
+    let longer = site.cdn_get("");
     assert_eq!(longer.header("Content-Length"), "200003");
     assert!(longer.body.starts_with(&site.weights) && longer.body.ends_with(&[0, 0, 0]));
     site.rule(json!({ "origin": "cdn", "fault": { "kind": "length", "delta": -10 } }));
-    let shorter = site.from_cdn("Range: bytes=199980-199999\r\n");
+    let shorter = site.cdn_get("Range: bytes=199980-199999\r\n");
     assert_eq!(shorter.header("Content-Range"), "bytes 199980-199989/199990");
     assert_eq!(shorter.body.len(), 10);
 
     let wrong = |fault: Value, range: &str| {
         site.fault(fault);
-        let body = site.from_cdn(&format!("Range: bytes={range}\r\n")).body;
+        let body = site.cdn_get(&format!("Range: bytes={range}\r\n")).body;
         let first: usize = range.split('-').next().and_then(|at| at.parse().ok()).expect("first");
         let differ =
             |(at, byte): (usize, &u8)| (*byte != site.weights[first + at]).then_some(first + at);
@@ -417,17 +417,17 @@ fn wrong_lengths_and_wrong_bytes() {
 fn other_answers_than_asked_for() {
     let site = site();
     site.fault(json!({ "kind": "html" }));
-    let html = site.from_cdn("Range: bytes=0-9\r\n");
+    let html = site.cdn_get("Range: bytes=0-9\r\n");
     assert_eq!((html.status, html.header("Content-Type")), (200, "text/html; charset=utf-8"));
     site.fault(json!({ "kind": "ignore-range" }));
-    let whole = site.from_cdn("Range: bytes=0-9\r\n");
+    let whole = site.cdn_get("Range: bytes=0-9\r\n");
     assert_eq!((whole.status, whole.body.len()), (200, 200_000));
     site.fault(json!({ "kind": "expired" }));
-    assert_eq!(site.from_cdn("").status, 403);
+    assert_eq!(site.cdn_get("").status, 403);
     site.fault(json!({ "kind": "no-cors" }));
-    assert_eq!(site.from_cdn("").header("Access-Control-Allow-Origin"), "");
+    assert_eq!(site.cdn_get("").header("Access-Control-Allow-Origin"), "");
     site.fault(json!({ "kind": "redirect-loop" }));
-    let mut place = site.from_cdn("").header("Location").to_owned();
+    let mut place = site.cdn_get("").header("Location").to_owned();
     for _ in 0..30 {
         let next = ask(site.cdn, "GET", &place, "", "").expect("an answer");
         assert_eq!((next.status, next.header("Access-Control-Allow-Origin")), (302, "*"));
@@ -460,12 +460,12 @@ fn slow_and_silent() {
     let site = site();
     let start = Instant::now();
     site.fault(json!({ "kind": "slow", "bytesPerSecond": 1_000_000 }));
-    assert!(site.from_cdn("").body == site.weights);
+    assert!(site.cdn_get("").body == site.weights);
     assert!(start.elapsed() >= Duration::from_millis(200));
 
     site.fault(json!({ "kind": "stall", "after": 1000, "ms": 100 }));
     let start = Instant::now();
-    assert_eq!(site.from_cdn("").body.len(), 1000);
+    assert_eq!(site.cdn_get("").body.len(), 1000);
     assert!(start.elapsed() >= Duration::from_millis(100));
 
     site.fault(json!({ "kind": "hang", "ms": 100 }));
@@ -515,7 +515,7 @@ fn a_restarted_server_refuses_and_comes_back() {
         assert!(Instant::now() < end, "it does not come back");
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(site.from_cdn("").body == site.weights);
+    assert!(site.cdn_get("").body == site.weights);
 
     site.fault(json!({ "kind": "restart", "ms": 50 }));
     let path = site.signed("");
@@ -530,7 +530,7 @@ fn rules_are_for_some_requests() {
     let failing = |rule: Value, requests: &[&str]| {
         site.rule(rule);
         let failed =
-            |range: &&str| site.from_cdn(&format!("Range: bytes={range}\r\n")).status == 500;
+            |range: &&str| site.cdn_get(&format!("Range: bytes={range}\r\n")).status == 500;
         requests.iter().map(failed).collect::<Vec<_>>()
     };
     let fault = json!({ "kind": "status", "status": 500 });
@@ -552,7 +552,7 @@ fn rules_are_for_some_requests() {
     let both = json!([{ "origin": "cdn", "fault": fault }, { "origin": "cdn", "times": 0,
         "fault": { "kind": "html" } }]);
     site.control(json!({ "reset": true, "rules": both }));
-    assert_eq!((site.from_cdn("").status, site.from_cdn("").status), (500, 200));
+    assert_eq!((site.cdn_get("").status, site.cdn_get("").status), (500, 200));
     assert_eq!(site.json("/_control")["rules"][1]["hits"], 1);
     assert_eq!(site.json("/_control")["rules"][1]["seen"], 2);
 }
