@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::safetensors::LENGTH_BYTES;
 use super::{Header, HostTensor, TensorInfo};
 use crate::error::{Error, Result};
@@ -25,12 +23,6 @@ pub struct Progress<'a> {
     pub file: &'a str,
     /// Bytes read since the last report.
     pub bytes: u64,
-}
-
-/// `*.safetensors.index.json`: which file has which tensor.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl<'a> WeightFiles<'a> {
@@ -78,17 +70,8 @@ impl<'a> WeightFiles<'a> {
             return Ok(vec![(path.to_owned(), reader)]);
         }
         let json = read_file(fetch, source, path).await?;
-        let index: ShardIndex =
-            serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
-        let mut shards: Vec<String> = index.weight_map.into_values().collect();
-        shards.sort();
-        shards.dedup();
         let mut files = Vec::new();
-        for shard in shards {
-            // An index may come from anyone; its files lie beside it.
-            if shard.contains(['/', '\\']) || shard.starts_with('.') {
-                return Err(Error::config(path, format!("`{shard}` is no name of a shard")));
-            }
+        for shard in super::index::shards(path, &json)? {
             let shard = format!("{component}/{shard}");
             let reader = FileReader::open(fetch, source, &shard).await?;
             files.push((shard, reader));

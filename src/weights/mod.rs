@@ -1,6 +1,7 @@
 //! From a checkpoint's bytes to the parameters of a model.
 
 mod dtype;
+mod index;
 mod load;
 pub mod lora;
 pub mod original;
@@ -11,6 +12,7 @@ mod state_dict;
 pub mod textual_inversion;
 
 pub use dtype::{Dtype, HostTensor};
+pub use index::shards;
 pub use load::{Progress, WeightFiles, load};
 pub use safetensors::{Header, TensorInfo};
 pub use state_dict::{Entry, StateDict};

@@ -35,7 +35,8 @@ pub fn this_executable() -> Result<&'static Path> {
 /// may be another.
 pub fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let xtask =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         Path::new(&xtask).parent().unwrap_or(Path::new(&xtask)).to_owned()
     });
     &ROOT
