@@ -8,6 +8,7 @@ mod load;
 mod noise;
 mod safety;
 mod sd;
+mod speed;
 
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};

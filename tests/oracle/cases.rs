@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use burn::tensor::{DType, Tensor};
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
 use instruct_pix2pix::models::FreeU;
@@ -284,18 +285,14 @@ fn pipeline(
         let options =
             LoadOptions { placement: placement(), dtype: DType::F32, safety_checker: false };
         let fetch = Directory(model.to_owned());
-        let source = ModelSource::Base(String::new());
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let mut on_event = |_: LoadEvent<'_>| {};
         let load = async {
-            let mut pipeline = StableDiffusionInstructPix2PixPipeline::load(
-                &fetch,
-                &source,
-                options,
-                &mut on_event,
-            )
-            .await?;
+            let mut pipeline =
+                StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event)
+                    .await?;
             if let Some(folder) = &safety_checker {
-                pipeline.load_safety_checker(&fetch, &source, folder).await?;
+                pipeline.load_safety_checker(&files, folder).await?;
             }
             Ok::<_, instruct_pix2pix::Error>(pipeline)
         };
