@@ -10,7 +10,9 @@ mod noise;
 mod observer;
 mod request;
 mod safety;
+mod save;
 mod sd;
+mod speed;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 pub use components::Components;
@@ -21,6 +23,7 @@ pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
 pub use safety::SafetyCheck;
+pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
 
 use crate::image::RgbImage;

@@ -4,7 +4,7 @@
 //! (`load_textual_inversion_state_dicts`).
 
 use crate::error::{Error, Result};
-use crate::hub::{Fetch, ModelSource, read_file};
+use crate::hub::ModelFiles;
 
 /// The names of a LoRA's file where none is given, in the order in which they are looked for.
 pub const LORA_FILES: &[&str] = &["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
@@ -18,8 +18,7 @@ pub const TEXTUAL_INVERSION_FILES: &[&str] = &["learned_embeds.safetensors", "le
 /// # Errors
 /// [`Error::NotFound`] when there is none of them; other network errors.
 pub async fn read_adapter(
-    fetch: &dyn Fetch,
-    source: &ModelSource,
+    files: &dyn ModelFiles,
     subfolder: Option<&str>,
     weight_name: Option<&str>,
     names: &[&str],
@@ -31,7 +30,7 @@ pub async fn read_adapter(
             Some(folder) => format!("{}/{name}", folder.trim_matches('/')),
             None => (*name).to_owned(),
         };
-        match read_file(fetch, source, &path).await {
+        match files.read(&path).await {
             Ok(bytes) => return Ok((path, bytes)),
             Err(error @ Error::NotFound { .. }) => missing = missing.or(Some(error)),
             Err(error) => return Err(error),
