@@ -1,46 +1,261 @@
+import { readAdapter } from './adapters.js';
 import { InstructPix2PixError } from './errors.js';
-import { readImage } from './image.js';
-import { EDIT_OPTIONS, LOAD_OPTIONS, checkOptions } from './options.js';
+import { isFiles, readFiles } from './files.js';
+import { readImages } from './image.js';
+import * as known from './options.js';
+import { checkStore } from './proxy.js';
 import { task } from './task.js';
 import { absoluteUrl, resolveModel } from './urls.js';
 
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
 
+/** Lets the package's own code make pipelines of what was loaded. */
+const LOADED = Symbol('loaded');
+
 /** What both classes have in common; they differ only in where their engine runs. */
 export class Client {
-  #engine;
+  #host;
   #info;
-  /** Resolves when the last edit that was asked for has left the engine. */
+  /** The number under which the engine has the pipeline, or its promise. */
+  #pipeline;
+  /** The caller's own verdict on pictures, in place of the model's checker. */
+  #judge;
+  #hasChecker;
+  /** What the pipeline was loaded with, to load it again; nothing where it was put together. */
+  #request;
+  /** The engine that has the pipeline. */
+  #home;
+  /** Calls that changed the pipeline since it was loaded, to make them again. */
+  #changes = new Changes();
+  /** Resolves when the last call that was made has left the engine. */
   #tail = Promise.resolve();
   #disposed = new AbortController();
 
-  constructor(engine, info) {
-    this.#engine = engine;
+  /** With components, or inside the package with `LOADED` and what was loaded. */
+  constructor(components, loaded) {
+    if (components === LOADED) {
+      const { host, pipeline, info, judge, hasChecker, request } = loaded;
+      this.#host = host;
+      this.#home = host.engine;
+      this.#request = request;
+      this.#pipeline = pipeline;
+      this.#info = info;
+      this.#judge = judge;
+      this.#hasChecker = hasChecker;
+      return;
+    }
+    const { host, parts, scheduler, info, judge, hasChecker } = assembly(components);
+    this.#host = host;
+    this.#home = host.engine;
+    host.retain();
     this.#info = info;
+    this.#judge = judge;
+    this.#hasChecker = hasChecker;
+    this.#pipeline = assemble(host.engine, parts);
+    // Reported by the first call that needs it.
+    this.#pipeline.catch(() => {});
+    if (scheduler) this.setScheduler(scheduler).catch(() => {});
   }
 
   get info() {
     return this.#info;
   }
 
-  async edit({ image, seed, signal, onStep, ...options }) {
-    const turn = this.#tail;
-    const { result, settled } = task(
-      [signal, this.#disposed.signal],
-      onStep,
-      async (notify, stop) => {
-        checkOptions({ seed, ...options }, EDIT_OPTIONS);
-        const decode = (bytes) => this.#engine.decode(bytes);
-        const [pixels] = await Promise.all([readImage(image, decode, stop), turn]);
-        stop.throwIfAborted();
-        const request = { ...options, images: [pixels], seed: sendSeed(seed) };
-        return receive(await this.#engine.edit(request, notify, stop));
+  get device() {
+    return this.#info.adapter;
+  }
+
+  get dtype() {
+    return this.#info.dtype;
+  }
+
+  get components() {
+    const names = COMPONENTS.filter((name) => this.#hasChecker || !CHECKER.includes(name));
+    return Object.fromEntries(names.map((name) => [name, this.#component(name)]));
+  }
+
+  #component(name) {
+    return new Component(name, this.#host, this.#pipeline, this.#info);
+  }
+
+  async edit({ signal, onStep, outputType, returnDict = true, ...options }) {
+    known.check({ outputType, returnDict, ...options }, known.EDIT);
+    const { image, onStepTensorInputs, crossAttentionKwargs, ...rest } = options;
+    known.check(crossAttentionKwargs ?? {}, known.CROSS_ATTENTION);
+    const judge = this.#judge;
+    const request = {
+      ...promptsOf(rest),
+      outputType,
+      seeds: seedsOf(rest),
+      loraScale: crossAttentionKwargs?.scale,
+      tensorInputs: onStep ? (onStepTensorInputs ?? ['latents']) : onStepTensorInputs,
+      callsBack: { step: onStep !== undefined, judge: judge !== undefined },
+    };
+    const result = await this.#enqueue(
+      [signal],
+      async ({ type, ...event }) => {
+        if (type === 'judge') return judgeAll(judge, event.images);
+        return known.stepTensors(await onStep(event));
+      },
+      async (stop) => ({ ...request, ...(await this.#images(image, stop)) }),
+      async (ready, notify, stop) => {
+        await this.#revive(stop);
+        return this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop);
       },
     );
-    // An edit whose picture failed ends before its turn; the next one must still wait for it.
-    this.#tail = settled.then(() => turn);
-    return result;
+    return receive(result, outputType, returnDict);
+  }
+
+  async encodePrompt(options) {
+    known.check(options, known.ENCODE_PROMPT);
+    return this.#invoke('encodePrompt', [promptsOf(options)]);
+  }
+
+  async encodeImage({ image, signal }) {
+    return this.#enqueue(
+      [signal],
+      undefined,
+      async (stop) => ({ method: 'encodeImage', args: [await this.#images(image, stop)] }),
+      (call, notify, stop) => this.#run(call, notify, stop),
+    );
+  }
+
+  async setScheduler(scheduler) {
+    known.check({ scheduler }, known.EDIT);
+    await this.#invoke('setScheduler', [scheduler]);
+    this.#info = await this.#invoke('info', []);
+  }
+
+  async setSafetyChecker(checker, { signal, ...options } = {}) {
+    known.check({ safetyChecker: checker }, known.LOAD);
+    known.check(options, known.SOURCE);
+    const place = options.model === undefined ? this.#request : locate(options);
+    const source = checker === true ? sendable({ ...place, subfolder: options.subfolder }) : undefined;
+    await this.#invoke('setSafetyChecker', [source], signal ?? null);
+    this.#judge = typeof checker === 'function' ? checker : undefined;
+    this.#hasChecker = checker === true;
+  }
+
+  async enableFreeU(factors) {
+    known.check(factors, known.FREE_U);
+    const missing = Object.keys(known.FREE_U).find((name) => factors[name] === undefined);
+    if (missing) throw new InstructPix2PixError('invalid-argument', `${missing}: a factor is needed`);
+    await this.#invoke('setFreeU', [factors]);
+  }
+
+  async disableFreeU() {
+    await this.#invoke('setFreeU', [undefined]);
+  }
+
+  async enableVaeTiling() {
+    await this.#invoke('setVaeTiling', [true]);
+  }
+
+  async disableVaeTiling() {
+    await this.#invoke('setVaeTiling', [false]);
+  }
+
+  async enableVaeSlicing() {
+    await this.#invoke('setVaeSlicing', [true]);
+  }
+
+  async disableVaeSlicing() {
+    await this.#invoke('setVaeSlicing', [false]);
+  }
+
+  async loadLoraWeights(source, { adapterName, signal, ...options } = {}) {
+    known.check({ adapterName, ...options }, known.LORA);
+    const request = { adapterName, source: await readAdapter(source, locate(options)) };
+    return this.#invoke('loadLoraWeights', [request], signal ?? null);
+  }
+
+  async setAdapters(adapterNames, adapterWeights = 1) {
+    known.check({ adapterNames, adapterWeights }, known.ADAPTERS);
+    const names = listOf(adapterNames);
+    const weights = Array.isArray(adapterWeights)
+      ? adapterWeights.map((weight) => weight ?? 1)
+      : names.map(() => adapterWeights);
+    await this.#invoke('setAdapters', [{ names, weights }]);
+  }
+
+  async getListAdapters() {
+    return (await this.#invoke('listAdapters', [])).loaded;
+  }
+
+  async getActiveAdapters() {
+    return (await this.#invoke('listAdapters', [])).active.map(({ name }) => name);
+  }
+
+  async deleteAdapters(adapterNames) {
+    known.check({ adapterNames }, known.ADAPTERS);
+    await this.#invoke('deleteAdapters', [listOf(adapterNames)]);
+  }
+
+  async enableLora() {
+    await this.#invoke('enableLora', [true]);
+  }
+
+  async disableLora() {
+    await this.#invoke('enableLora', [false]);
+  }
+
+  async fuseLora(options = {}) {
+    known.check(options, known.FUSE);
+    await this.#invoke('fuseLora', [options]);
+  }
+
+  async unfuseLora() {
+    await this.#invoke('unfuseLora', []);
+  }
+
+  async unloadLoraWeights() {
+    await this.#invoke('unloadLoraWeights', []);
+  }
+
+  async saveLoraWeights(options = {}) {
+    known.check(options, known.SAVE_LORA);
+    const { unetLoraLayers, textEncoderLoraLayers, safeSerialization = true } = options;
+    if (!safeSerialization) {
+      throw new InstructPix2PixError(
+        'unsupported',
+        'safeSerialization: only safetensors files are written; diffusers loads them everywhere',
+      );
+    }
+    const layers =
+      unetLoraLayers || textEncoderLoraLayers
+        ? { unet: unetLoraLayers, text_encoder: textEncoderLoraLayers }
+        : undefined;
+    const bytes = await this.#invoke('saveLoraWeights', [{ adapterName: options.adapterName, layers }]);
+    const { weightName = 'pytorch_lora_weights.safetensors', saveDirectory, saveFunction } = options;
+    const blob = new Blob([bytes], { type: 'application/octet-stream' });
+    if (saveFunction) await saveFunction(bytes, weightName);
+    else if (saveDirectory) await writeFile(saveDirectory, weightName, blob);
+    return blob;
+  }
+
+  async loadTextualInversion(source, { token, signal, ...options } = {}) {
+    known.check({ token, ...options }, known.TEXTUAL_INVERSION);
+    const sources = listOf(source);
+    const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
+    if (tokens.length !== sources.length) {
+      throw new InstructPix2PixError(
+        'invalid-argument',
+        `token: ${tokens.length} for ${sources.length} sources; one for each`,
+      );
+    }
+    const read = await Promise.all(sources.map((each) => readAdapter(each, locate(options))));
+    const added = [];
+    for (const [i, each] of read.entries()) {
+      const request = { source: each, token: tokens[i] };
+      added.push(...(await this.#invoke('loadTextualInversion', [request], signal ?? null)));
+    }
+    return added;
+  }
+
+  async unloadTextualInversion(tokens) {
+    known.check({ token: tokens }, known.TEXTUAL_INVERSION);
+    await this.#invoke('unloadTextualInversion', [tokens === undefined ? undefined : listOf(tokens)]);
   }
 
   async memory() {
@@ -49,18 +264,230 @@ export class Client {
   }
 
   async dispose() {
+    if (this.#disposed.signal.aborted) return;
     this.#disposed.abort(new InstructPix2PixError('disposed', 'the pipeline was disposed'));
-    await this.#engine.dispose();
+    await this.#host.release(this.#pipeline);
   }
 
   [asyncDispose]() {
     return this.dispose();
   }
+
+  #images(image, stop) {
+    return readImages(image, (bytes) => this.#engine.decode(bytes), stop);
+  }
+
+  /**
+   * Calls a method of the engine's pipeline in its turn.
+   *
+   * @param {string} method
+   * @param {unknown[]} args
+   * @param {AbortSignal | null} [signal] of the caller; `undefined` where the method takes none
+   */
+  #invoke(method, args, signal) {
+    return this.#enqueue(
+      [signal ?? undefined],
+      undefined,
+      async () => ({ method, args, takesSignal: signal !== undefined }),
+      (call, notify, stop) => this.#run(call, notify, stop),
+    );
+  }
+
+  async #run(call, notify, stop) {
+    await this.#revive(stop);
+    const result = await this.#engine.invoke(
+      { ...call, pipeline: await this.#pipeline },
+      notify,
+      stop,
+    );
+    this.#changes.add(call);
+    return result;
+  }
+
+  /** Loads the pipeline again when its GPU device is gone, and with it everything on it. */
+  async #revive(stop) {
+    this.#host.renew();
+    const { engine } = this.#host;
+    if (this.#home === engine || !this.#request) return;
+    // From the cache, and without a request where that is possible.
+    const { pipeline } = await engine.load(this.#request, () => {}, stop);
+    for (const call of this.#changes.list()) {
+      await engine.invoke({ ...call, pipeline }, undefined, stop);
+    }
+    this.#pipeline = pipeline;
+    this.#home = engine;
+  }
+
+  get #engine() {
+    return this.#host.engine;
+  }
+
+  /** Prepares at once, and runs when all calls before have left the engine. */
+  #enqueue(signals, callback, prepare, run) {
+    const turn = this.#tail;
+    const { result, settled } = task(
+      [...signals, this.#disposed.signal],
+      callback,
+      async (notify, stop) => {
+        const [ready] = await Promise.all([prepare(stop), turn]);
+        stop.throwIfAborted();
+        return run(ready, notify, stop);
+      },
+    );
+    // A call whose picture failed ends before its turn; the next one must still wait for it.
+    this.#tail = settled.then(() => turn);
+    return result;
+  }
+}
+
+/** Methods that set one thing: of several calls, the last one counts. */
+const SETTERS = ['setScheduler', 'setSafetyChecker', 'setFreeU', 'setVaeTiling', 'setVaeSlicing'];
+/** Methods that change the adapters, and the one that makes all of that undone. */
+const LORA = ['loadLoraWeights', 'setAdapters', 'deleteAdapters', 'enableLora', 'fuseLora', 'unfuseLora'];
+const WORDS = ['loadTextualInversion', 'unloadTextualInversion'];
+
+/** What has been changed since a pipeline was loaded. */
+class Changes {
+  #calls = [];
+
+  add(call) {
+    const { method, args } = call;
+    const forget = (methods) => {
+      this.#calls = this.#calls.filter((earlier) => !methods.includes(earlier.method));
+    };
+    if (SETTERS.includes(method)) forget([method]);
+    if (method === 'unloadLoraWeights') forget(LORA);
+    else if (method === 'unloadTextualInversion' && args[0] === undefined) forget(WORDS);
+    else if ([...SETTERS, ...LORA, ...WORDS].includes(method)) this.#calls.push(call);
+  }
+
+  list() {
+    return [...this.#calls];
+  }
+}
+
+/** An engine, and how many pipelines live in it. */
+class Host {
+  #users = 1;
+  #create;
+
+  /** @param {() => any} create */
+  constructor(create) {
+    this.#create = create;
+    this.engine = create();
+  }
+
+  /** A new worker in place of one whose GPU device is gone. The direct engine has to stay. */
+  renew() {
+    if (!this.engine.lost || !this.engine.renewable) return;
+    this.engine.dispose();
+    this.engine = this.#create();
+  }
+
+  retain() {
+    this.#users++;
+  }
+
+  /** Frees a pipeline; with the last one, the engine. */
+  async release(pipeline) {
+    if (--this.#users === 0) await this.engine.dispose();
+    else await this.engine.release(await pipeline);
+  }
+}
+
+/** The components of a pipeline, as the constructor takes them, and their names in files. */
+const FILES = {
+  vae: 'vae',
+  textEncoder: 'text_encoder',
+  tokenizer: 'tokenizer',
+  unet: 'unet',
+  scheduler: 'scheduler',
+  safetyChecker: 'safety_checker',
+  featureExtractor: 'feature_extractor',
+};
+const COMPONENTS = Object.keys(FILES);
+const CHECKER = ['safetyChecker', 'featureExtractor'];
+
+/** A part of a loaded pipeline, which lives where its pipeline does. */
+export class Component {
+  /** @internal */
+  constructor(name, host, pipeline, info) {
+    this.name = name;
+    this.model = info.model;
+    Object.defineProperty(this, LOADED, { value: { host, pipeline, info } });
+  }
+}
+
+async function assemble(engine, parts) {
+  const entries = Object.entries(parts).map(async ([name, pipeline]) => [name, await pipeline]);
+  const { pipeline } = await engine.assemble(Object.fromEntries(await Promise.all(entries)));
+  return pipeline;
+}
+
+/** The engine that another pipeline lives in. */
+function hostOf(pipeline, Class) {
+  if (pipeline instanceof Class) return pipeline.components.unet[LOADED].host;
+  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${Class.name}`);
+}
+
+/** Checks the constructor's argument, and says what to build of it. */
+function assembly(components) {
+  known.check(components ?? {}, known.COMPONENTS);
+  const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
+  const refuse = (name, message) => {
+    throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
+  };
+  const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
+  const hasChecker = safetyChecker instanceof Component;
+  if (safetyChecker && !hasChecker && !judge) refuse('safetyChecker', 'a component or a function');
+  if (hasChecker && !featureExtractor) {
+    refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
+  }
+  if (!safetyChecker && requiresSafetyChecker) {
+    console.warn(
+      'instruct-pix2pix-web: pictures are not checked for unsafe content, because the safety checker was left ' +
+        'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
+        'requiresSafetyChecker: false if that is meant.',
+    );
+  }
+  const parts = {};
+  let host;
+  for (const name of COMPONENTS) {
+    const component = components?.[name];
+    const isOptional = CHECKER.includes(name) || (name === 'scheduler' && component != null);
+    if (component instanceof Component) {
+      if (component.name !== name) refuse(name, `this is a component \`${component.name}\``);
+      const from = component[LOADED];
+      host ??= from.host;
+      if (from.host !== host) {
+        refuse(name, 'it lives in another worker; load both models with `shareWith`');
+      }
+      // The feature extractor comes with the checker.
+      if (name !== 'featureExtractor') parts[FILES[name]] = from.pipeline;
+    } else if (!isOptional) {
+      refuse(name, 'a component of a loaded pipeline is needed');
+    }
+  }
+  const { info } = components.unet[LOADED];
+  const isOwn = scheduler instanceof Component;
+  // Until the scheduler is set, any will do.
+  if (!isOwn) parts.scheduler = parts.unet;
+  const className = isOwn
+    ? scheduler[LOADED].info.scheduler
+    : (scheduler._class_name ?? scheduler);
+  return {
+    host,
+    parts,
+    scheduler: isOwn ? undefined : scheduler,
+    info: { ...info, scheduler: className },
+    judge,
+    hasChecker,
+  };
 }
 
 /**
  * @template {Client} T
- * @param {new (engine: any, info: any) => T} Class
+ * @param {new (mark: symbol, loaded: any) => T} Class
  * @param {() => any} createEngine
  * @param {string | URL} model
  * @param {import('./index.js').LoadOptions} options
@@ -68,35 +495,102 @@ export class Client {
  */
 export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
-  checkOptions(options, LOAD_OPTIONS);
-  const request = { ...options, model: resolveModel(model) };
-  if (request.endpoint !== undefined) request.endpoint = absoluteUrl(request.endpoint);
-  const engine = createEngine();
+  known.check(options, known.LOAD);
+  checkStore(options.cache);
+  const { safetyChecker, shareWith, ...rest } = options;
+  const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
+  const files = isFiles(model) ? await readFiles(model) : undefined;
+  const place = files ? { ...rest, files } : locate({ ...rest, model });
+  const request = { ...place, safetyChecker: judge ? false : safetyChecker };
+  if (options.cache !== false && !files) {
+    // Asks the browser not to throw the cache away; in some it asks the user. Only pages may.
+    globalThis.navigator?.storage?.persist?.().catch(() => {});
+  }
+  const shared = shareWith && hostOf(shareWith, Class);
+  shared?.retain();
+  const host = shared ?? new Host(createEngine);
   try {
     const { result } = task(
       [signal],
       (event) => {
         onProgress?.(event);
       },
-      (notify, stop) => engine.load(request, notify, stop),
+      (notify, stop) => host.engine.load(request, notify, stop),
     );
-    return new Class(engine, await result);
+    const { pipeline, info } = await result;
+    const hasChecker = request.safetyChecker === true;
+    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request });
   } catch (error) {
-    engine.dispose();
+    host.release(undefined);
     throw error;
   }
 }
 
-/** serde has no big integers: they travel as text. */
-function sendSeed(seed) {
-  return typeof seed === 'bigint' ? seed.toString() : seed;
+/** Options that say where something is, with absolute addresses. */
+function locate({ model, endpoint, ...options }) {
+  const located = { ...options };
+  if (model !== undefined) located.model = resolveModel(model);
+  if (endpoint !== undefined) located.endpoint = absoluteUrl(endpoint);
+  return located;
 }
 
-function receive({ images, seed, ...rest }) {
-  const safe = Number.isSafeInteger(Number(seed));
+/** A load's options without what cannot be sent to a worker, or is of no concern to a checker. */
+function sendable({ fetch: _, cache, safetyChecker: __, ...options }) {
+  return { ...options, cache: typeof cache === 'object' ? undefined : cache };
+}
+
+function listOf(value) {
+  return Array.isArray(value) ? value : [value];
+}
+
+/** The engine takes lists of texts. */
+function promptsOf({ prompt, negativePrompt, seed: _, generator: __, ...options }) {
   return {
-    images: images.map(({ data, width, height }) => new ImageData(data, width, height)),
-    seed: safe ? Number(seed) : BigInt(seed),
-    ...rest,
+    ...options,
+    prompts: prompt == null ? undefined : listOf(prompt),
+    negativePrompts: negativePrompt == null ? undefined : listOf(negativePrompt),
   };
+}
+
+/** serde has no big integers: they travel as text. */
+function seedsOf({ seed, generator = seed }) {
+  return generator == null ? undefined : listOf(generator).map(String);
+}
+
+async function judgeAll(judge, images) {
+  return Promise.all(images.map(async (image) => Boolean(await judge(toImageData(image)))));
+}
+
+function toImageData({ data, width, height }) {
+  return new ImageData(data, width, height);
+}
+
+async function receive({ images, latents, seeds, warnings, ...rest }, outputType, returnDict) {
+  for (const warning of warnings) console.warn(`instruct-pix2pix-web: ${warning}`);
+  const [seed] = seeds.map((digits) => {
+    const number = Number(digits);
+    return Number.isSafeInteger(number) ? number : BigInt(digits);
+  });
+  const received = { images: await convert(images ?? latents, outputType), ...rest };
+  if (!returnDict) return [received.images, received.nsfwContentDetected];
+  return { ...received, latents, seed, warnings };
+}
+
+async function convert(images, outputType) {
+  if (!Array.isArray(images)) return images;
+  const pictures = images.map(toImageData);
+  return outputType === 'blob' ? Promise.all(pictures.map(toPng)) : pictures;
+}
+
+function toPng(picture) {
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  canvas.getContext('2d').putImageData(picture, 0, 0);
+  return canvas.convertToBlob({ type: 'image/png' });
+}
+
+async function writeFile(directory, name, blob) {
+  const file = await directory.getFileHandle(name, { create: true });
+  const writable = await file.createWritable();
+  await writable.write(blob);
+  await writable.close();
 }

@@ -1,4 +1,5 @@
 import { InstructPix2PixError } from './errors.js';
+import { isTensor } from './options.js';
 import { absoluteUrl } from './urls.js';
 
 /**
@@ -14,6 +15,37 @@ const DECODE = /** @type {const} */ ({
 });
 
 /**
+ * Reads one picture or several, or tensors of samples or latents, which are laid one behind the
+ * other.
+ *
+ * @param {unknown} source
+ * @param {(bytes: Uint8Array) => Promise<Pixels>} decode the engine's decoder
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ images: Pixels[] } | { tensor: import('./index.js').Tensor }>}
+ */
+export async function readImages(source, decode, signal) {
+  const sources = Array.isArray(source) ? source : [source];
+  if (sources.length > 0 && sources.every(isTensor)) return { tensor: concatenate(sources) };
+  return { images: await Promise.all(sources.map((each) => readImage(each, decode, signal))) };
+}
+
+/** `[C, H, W]` counts as one row of `[N, C, H, W]`. */
+function concatenate(tensors) {
+  const shapes = tensors.map(({ shape }) => (shape.length === 3 ? [1, ...shape] : shape));
+  const [[, ...sides]] = shapes;
+  if (shapes.some((shape) => shape.slice(1).join() !== sides.join())) {
+    throw new InstructPix2PixError('invalid-argument', 'image: the tensors differ in shape');
+  }
+  const data = new Float32Array(tensors.reduce((length, tensor) => length + tensor.data.length, 0));
+  let offset = 0;
+  for (const tensor of tensors) {
+    data.set(tensor.data, offset);
+    offset += tensor.data.length;
+  }
+  return { data, shape: [shapes.reduce((rows, [row]) => rows + row, 0), ...sides] };
+}
+
+/**
  * Reads the pixels of anything that the package accepts as a picture. Canvases, bitmaps and
  * `ImageData` are read before the first await, so a caller may draw on right after the call.
  *
@@ -22,7 +54,7 @@ const DECODE = /** @type {const} */ ({
  * @param {AbortSignal} signal
  * @returns {Promise<Pixels>}
  */
-export async function readImage(source, decode, signal) {
+async function readImage(source, decode, signal) {
   // The tag, and not `instanceof`, because a picture may come from another frame.
   switch (Object.prototype.toString.call(source).slice(8, -1)) {
     case 'ImageData':
@@ -42,7 +74,7 @@ export async function readImage(source, decode, signal) {
     default:
       throw new InstructPix2PixError(
         'invalid-argument',
-        'image: expected a Blob, File, ImageBitmap, ImageData, canvas, image element or URL',
+        'image: expected a Blob, File, ImageBitmap, ImageData, canvas, image element, URL or tensor',
       );
   }
 }

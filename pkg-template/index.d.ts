@@ -10,9 +10,147 @@
  * const { images } = await pipe.edit({ image: file, prompt: 'make it snowy' });
  */
 
+/** What both classes do. */
+declare abstract class Pipeline implements AsyncDisposable {
+  /** What was loaded, and on which adapter. */
+  readonly info: PipelineInfo;
+  /** The GPU, as the browser names it. */
+  readonly device: string;
+  /** The type in use for computing. */
+  readonly dtype: 'float16' | 'float32';
+  /** The parts, which other pipelines may share: see the constructor. */
+  readonly components: Components;
+
+  /**
+   * Edits pictures. Calls made while another runs wait for their turn, in order; so do all other
+   * methods. Canvases, bitmaps and `ImageData` are read during the call, so they may be changed
+   * right after it.
+   *
+   * @throws {InstructPix2PixError} See {@link InstructPix2PixErrorCode}.
+   */
+  edit<T extends OutputType = 'image'>(
+    options: EditOptions<T> & { returnDict: false },
+  ): Promise<[images: OutputImages[T], nsfwContentDetected: boolean[] | undefined]>;
+  edit<T extends OutputType = 'image'>(options: EditOptions<T>): Promise<EditResult<T>>;
+
+  /**
+   * Encodes instructions, so that they serve many edits: pass both tensors on to {@link edit}.
+   * They are repeated `numImagesPerPrompt` times already.
+   */
+  encodePrompt(options: EncodePromptOptions): Promise<PromptEmbeds>;
+
+  /**
+   * Encodes pictures, so that they serve many edits: pass the tensor on as `image`.
+   *
+   * @returns `[N, 4, height / 8, width / 8]`: the mode of the VAE's distribution, not scaled.
+   */
+  encodeImage(options: {
+    image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
+    signal?: AbortSignal;
+  }): Promise<Tensor>;
+
+  /**
+   * Changes the scheduler of the edits from now on that name no other. A class name keeps the
+   * present configuration, as `Scheduler.from_config(pipe.scheduler.config)` in diffusers.
+   */
+  setScheduler(scheduler: SchedulerName | SchedulerConfig): Promise<void>;
+
+  /**
+   * Has pictures checked from now on: by the model's own checker (`true` downloads it), by nobody
+   * (`false`), or by a function of yours. What is found unsafe becomes black.
+   *
+   * @param options Where the checker is, if not in the model's folder `safety_checker`.
+   */
+  setSafetyChecker(
+    checker: boolean | SafetyChecker,
+    options?: HubOptions & { model?: string | URL; subfolder?: string; signal?: AbortSignal },
+  ): Promise<void>;
+
+  /** Turns FreeU on. For Stable Diffusion 1.5, its authors suggest 0.9, 0.2, 1.5 and 1.6. */
+  enableFreeU(factors: FreeUFactors): Promise<void>;
+  /** Turns FreeU off. */
+  disableFreeU(): Promise<void>;
+
+  /** Encodes and decodes in overlapping tiles: less memory, a little difference in the result. */
+  enableVaeTiling(): Promise<void>;
+  /** Encodes and decodes pictures whole. */
+  disableVaeTiling(): Promise<void>;
+  /** Encodes and decodes one picture at a time: less memory, the same result. */
+  enableVaeSlicing(): Promise<void>;
+  /** Encodes and decodes all pictures at once. */
+  disableVaeSlicing(): Promise<void>;
+
+  /**
+   * Loads a LoRA and makes it the only active one. PEFT's names, those of diffusers before PEFT,
+   * and kohya's are understood.
+   */
+  loadLoraWeights(source: AdapterSource, options?: LoraOptions): Promise<LoadedLora>;
+  /**
+   * Makes some of the loaded adapters the active ones.
+   *
+   * @param adapterWeights One for each, or one for all.
+   * @default adapterWeights 1
+   */
+  setAdapters(
+    adapterNames: string | readonly string[],
+    adapterWeights?: number | readonly (number | undefined)[],
+  ): Promise<void>;
+  /** The loaded adapters of each component, e.g. `{ unet: ['toy'], text_encoder: ['toy'] }`. */
+  getListAdapters(): Promise<Record<string, string[]>>;
+  /** The active adapters. */
+  getActiveAdapters(): Promise<string[]>;
+  /** Takes adapters away. */
+  deleteAdapters(adapterNames: string | readonly string[]): Promise<void>;
+  /** Turns the active adapters on again. */
+  enableLora(): Promise<void>;
+  /** Turns all adapters off. */
+  disableLora(): Promise<void>;
+  /** Adds adapters to the weights: edits are as fast as without. */
+  fuseLora(options?: {
+    /** @default 1 */
+    loraScale?: number;
+    /** Which; the active ones by default. */
+    adapterNames?: readonly string[];
+  }): Promise<void>;
+  /** Undoes every {@link fuseLora}: the weights are those from before, bit for bit. */
+  unfuseLora(): Promise<void>;
+  /** Takes all adapters away; what is fused stays fused. */
+  unloadLoraWeights(): Promise<void>;
+  /** Writes an adapter, or layers of your own, as a safetensors file that diffusers loads. */
+  saveLoraWeights(options?: SaveLoraOptions): Promise<Blob>;
+
+  /**
+   * Teaches words by textual inversion: diffusers' `.safetensors` and `.bin`, A1111's `.pt`.
+   *
+   * @returns The tokens that were added, one for each vector.
+   */
+  loadTextualInversion(
+    source: AdapterSource | readonly AdapterSource[],
+    options?: TextualInversionOptions,
+  ): Promise<string[]>;
+  /** Forgets words, or every word. */
+  unloadTextualInversion(tokens?: string | readonly string[]): Promise<void>;
+
+  /** How much memory the pipeline takes. */
+  memory(): Promise<MemoryInfo>;
+
+  /** Frees the model. Calls that run or wait, and all later ones, reject with the code `disposed`. */
+  dispose(): Promise<void>;
+  /** The same as {@link dispose}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
 /** The pipeline, running in a Web Worker of its own: the page stays responsive. */
-export class InstructPix2Pix implements AsyncDisposable {
-  private constructor();
+export class InstructPix2Pix extends Pipeline {
+  /**
+   * A pipeline of other pipelines' components, which it shares with them: there is no second copy
+   * on the GPU. They must live in one worker (`shareWith`). Adapters and learnt words stay with the
+   * pipelines that they were loaded into, unless they are fused.
+   *
+   * @example
+   * const other = new InstructPix2Pix({ ...pipe.components, scheduler: 'DDIMScheduler' });
+   */
+  constructor(components: ComponentOptions);
 
   /**
    * Downloads a model and puts it on the GPU.
@@ -23,53 +161,57 @@ export class InstructPix2Pix implements AsyncDisposable {
    * @throws {InstructPix2PixError} See {@link InstructPix2PixErrorCode}.
    */
   static fromPretrained(model: string | URL, options?: LoadOptions): Promise<InstructPix2Pix>;
-
-  /** What was loaded, and on which adapter. */
-  readonly info: PipelineInfo;
-
-  /**
-   * Edits a picture. Calls made while another runs wait for their turn, in order. Canvases,
-   * bitmaps and `ImageData` are read during the call, so they may be changed right after it.
-   *
-   * @throws {InstructPix2PixError} See {@link InstructPix2PixErrorCode}.
-   */
-  edit(options: EditOptions): Promise<EditResult>;
-
-  /** How much memory the pipeline takes. */
-  memory(): Promise<MemoryInfo>;
-
-  /**
-   * Ends the worker and frees the model. Edits that still run or wait, and all later calls, reject
-   * with the code `disposed`.
-   */
-  dispose(): Promise<void>;
-
-  /** The same as {@link dispose}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
  * The same pipeline on the calling thread, for code that runs in a worker already. On a page, an
  * edit would hold up everything else now and then: use {@link InstructPix2Pix} there.
  */
-export class DirectInstructPix2Pix implements AsyncDisposable {
-  private constructor();
+export class DirectInstructPix2Pix extends Pipeline {
+  /** See the constructor of {@link InstructPix2Pix}. */
+  constructor(components: ComponentOptions);
   /** See {@link InstructPix2Pix.fromPretrained}. */
   static fromPretrained(model: string | URL, options?: LoadOptions): Promise<DirectInstructPix2Pix>;
-  /** See {@link InstructPix2Pix.info}. */
-  readonly info: PipelineInfo;
-  /** See {@link InstructPix2Pix.edit}. */
-  edit(options: EditOptions): Promise<EditResult>;
-  /** See {@link InstructPix2Pix.memory}. */
-  memory(): Promise<MemoryInfo>;
-  /** Frees the model as soon as the edit in progress, if any, has stopped. */
-  dispose(): Promise<void>;
-  /** The same as {@link dispose}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** How a model is found and kept. */
-export interface LoadOptions {
+/** A part of a loaded pipeline, which lives where its pipeline does. */
+export class Component<Name extends string = string> {
+  private constructor();
+  /** What it is, e.g. `'unet'`. */
+  readonly name: Name;
+  /** What it was loaded from: the Hub id, or the absolute URL. */
+  readonly model: string;
+}
+
+/** The parts of a pipeline. */
+export interface Components {
+  vae: Component<'vae'>;
+  textEncoder: Component<'textEncoder'>;
+  tokenizer: Component<'tokenizer'>;
+  unet: Component<'unet'>;
+  scheduler: Component<'scheduler'>;
+  /** Absent unless it was loaded. */
+  safetyChecker?: Component<'safetyChecker'>;
+  /** Absent unless the safety checker was loaded. */
+  featureExtractor?: Component<'featureExtractor'>;
+}
+
+/** Parts to build a pipeline of. */
+export interface ComponentOptions
+  extends Omit<Components, 'scheduler' | 'safetyChecker' | 'featureExtractor'> {
+  scheduler: Components['scheduler'] | SchedulerName | SchedulerConfig;
+  /** The checker, with its `featureExtractor`, a function of yours, or nothing. */
+  safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
+  featureExtractor?: Component<'featureExtractor'> | null;
+  /**
+   * Warn, once, when there is no `safetyChecker`.
+   * @default true
+   */
+  requiresSafetyChecker?: boolean;
+}
+
+/** Where on the Hub. */
+export interface HubOptions {
   /**
    * Branch, tag or commit of a Hub repository.
    * @default 'main'
@@ -82,6 +224,10 @@ export interface LoadOptions {
   endpoint?: string;
   /** Hub access token (`hf_…`), for private and gated repositories. */
   token?: string;
+}
+
+/** How a model is found and kept. */
+export interface LoadOptions extends HubOptions {
   /**
    * The type to compute in. `'auto'` takes float16 where the adapter has `shader-f16`.
    * @default 'auto'
@@ -94,10 +240,16 @@ export interface LoadOptions {
    */
   weightDtype?: 'float16' | 'float32';
   /**
-   * Load the model's safety checker, which blackens pictures that it takes for unsafe.
+   * Load the model's safety checker, which blackens pictures that it takes for unsafe; or a
+   * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}.
    * @default false
    */
-  safetyChecker?: boolean;
+  safetyChecker?: boolean | SafetyChecker;
+  /**
+   * Another pipeline of the same class whose worker and GPU device to use, so that components can
+   * be shared. It ends with the last of them.
+   */
+  shareWith?: InstructPix2Pix | DirectInstructPix2Pix;
   /** Called often while the model is downloaded. */
   onProgress?: (event: LoadProgress) => void;
   /** Stops loading: the promise rejects at once with the signal's reason. */
@@ -162,25 +314,88 @@ export type ImageSource =
   | string
   | URL;
 
-/** What to edit, and how. */
-export interface EditOptions {
+/** Tells whether a picture is not safe for work. */
+export type SafetyChecker = (picture: ImageData) => boolean | Promise<boolean>;
+
+/** Instructions, as texts or as embeddings. */
+export interface PromptOptions {
   /**
-   * The picture to edit, at least 8 by 8 pixels. Its size is rounded down to multiples of the
-   * factor by which the model's VAE scales, 8 as a rule. Models like about 512 pixels best.
+   * The instruction, e.g. `'make it snowy'`, or several. Only the first 75 tokens count. Either
+   * this or `promptEmbeds` is needed.
    */
-  image: ImageSource;
-  /** The instruction, e.g. `'make it snowy'`. Only the first 75 tokens count. */
-  prompt: string;
+  prompt?: string | readonly string[];
   /**
-   * What the result should not look like.
+   * What the result should not look like: one for all prompts, or one for each.
    * @default ''
    */
-  negativePrompt?: string;
+  negativePrompt?: string | readonly string[];
+  /** The text encoder's output in place of `prompt`, `[N, 77, 768]` for Stable Diffusion 1.5. */
+  promptEmbeds?: Tensor;
+  /** The same in place of `negativePrompt`. */
+  negativePromptEmbeds?: Tensor;
+  /**
+   * Results for each prompt.
+   * @default 1
+   */
+  numImagesPerPrompt?: number;
+}
+
+/** What to encode. */
+export interface EncodePromptOptions extends PromptOptions {
+  /**
+   * Encode what to keep away from as well.
+   * @default true
+   */
+  doClassifierFreeGuidance?: boolean;
+}
+
+/** Encoded instructions, to be passed on to an edit. */
+export interface PromptEmbeds {
+  /** `[N, 77, 768]` for Stable Diffusion 1.5. */
+  promptEmbeds: Tensor;
+  /** The same of what to keep away from; absent with `doClassifierFreeGuidance: false`. */
+  negativePromptEmbeds?: Tensor;
+}
+
+/** What an edit's `images` are. */
+export interface OutputImages {
+  /** Pictures for a canvas. */
+  image: ImageData[];
+  /** PNG files. */
+  blob: Blob[];
+  /** Samples in 0 to 1, `[N, H, W, 3]`. */
+  np: Tensor;
+  /** Samples in 0 to 1, `[N, 3, H, W]`. */
+  pt: Tensor;
+  /** Latents that were not decoded, `[N, 4, H / 8, W / 8]`. */
+  latent: Tensor;
+}
+
+/** A form of result. */
+export type OutputType = keyof OutputImages;
+
+/** A seed of `torch.Generator('cpu')`: a whole number, above `Number.MAX_SAFE_INTEGER` a `bigint`. */
+export type Seed = number | bigint;
+
+/** What to edit, and how. */
+export interface EditOptions<T extends OutputType = OutputType> extends PromptOptions {
+  /**
+   * The picture to edit, at least 8 by 8 pixels, or as many as there are prompts, of one size. The
+   * size is rounded down to multiples of the factor by which the model's VAE scales, 8 as a rule.
+   * Models like about 512 pixels best. Tensors are samples in 0 to 1, `[N, 3, H, W]` (in -1 to 1
+   * when one is negative), or latents from {@link Pipeline.encodeImage}, which are not encoded
+   * again.
+   */
+  image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
   /**
    * Denoising steps: at least 1. Twenty often do, and time grows with their number.
    * @default 100
    */
   numInferenceSteps?: number;
+  /** Timesteps to take instead of the scheduler's own, descending. Not all schedulers take them. */
+  timesteps?: readonly number[];
+  /** Noise levels to take instead of the scheduler's own, descending, with the final 0. */
+  sigmas?: readonly number[];
   /**
    * How strongly to follow the instruction. 1 or less switches guidance off; 5 to 10 is usual.
    * @default 7.5
@@ -193,9 +408,11 @@ export interface EditOptions {
   imageGuidanceScale?: number;
   /**
    * The same seed gives the same picture, and the same noise as `torch.Generator('cpu')` in
-   * diffusers. A whole number; above `Number.MAX_SAFE_INTEGER` a `bigint`. Left out, one is drawn.
+   * diffusers. One for all results, or a list with one for each. Left out, one is drawn.
    */
-  seed?: number | bigint;
+  seed?: Seed | readonly Seed[];
+  /** Another name for `seed`. */
+  generator?: Seed | readonly Seed[];
   /**
    * The scheduler to use instead of the model's: a class name of diffusers, or the contents of a
    * `scheduler_config.json` with its `_class_name`.
@@ -206,18 +423,132 @@ export interface EditOptions {
    * @default 0
    */
   eta?: number;
-  /** The noise to start from, of unit variance, instead of one drawn from `seed`. */
+  /** The noise to start from, of unit variance, `[N, 4, H / 8, W / 8]`; drawn by default. */
   latents?: Tensor;
   /** Recorded scheduler noise, used in order instead of drawing: for comparisons with diffusers. */
   noises?: Tensor;
-  /** Called after every step. Returning `false`, or throwing, stops the edit. */
-  onStep?: (event: EditStep) => void | false;
+  /**
+   * What `images` of the result is.
+   * @default 'image'
+   */
+  outputType?: T;
+  /**
+   * `false` gives `[images, nsfwContentDetected]` instead of an object.
+   * @default true
+   */
+  returnDict?: boolean;
+  /** `scale`: how much adapters contribute to the UNet in this edit, times their own weights. */
+  crossAttentionKwargs?: { scale?: number };
+  /**
+   * Called after every call of the UNet, with the tensors that `onStepTensorInputs` names. The
+   * edit goes on with the tensors that it returns. Returning `false`, or throwing, stops the edit.
+   */
+  onStep?: (event: EditStep) => StepAnswer | Promise<StepAnswer>;
+  /**
+   * Tensors to show to `onStep`. Each costs a read-back from the GPU in every step; `[]` is the
+   * fastest.
+   * @default ['latents']
+   */
+  onStepTensorInputs?: readonly (keyof StepTensors)[];
   /** Stops the edit: the promise rejects at once with the signal's reason. */
   signal?: AbortSignal;
 }
 
+/** Tensors of a running edit. */
+export interface StepTensors {
+  /** The scheduler's sample, `[N, 4, H / 8, W / 8]`. */
+  latents?: Tensor;
+  /** What the UNet attends to: `[text, negative, negative]` with guidance, `[3 * N, 77, 768]`. */
+  promptEmbeds?: Tensor;
+  /** What it sees beside the sample: `[z, z, 0]` with guidance, `[3 * N, 4, H / 8, W / 8]`. */
+  imageLatents?: Tensor;
+}
+
+/** What `onStep` returns: nothing, tensors to go on with, or `false` to stop. */
+export type StepAnswer = void | false | StepTensors;
+
+/** Factors of FreeU, for skip connections (`s`) and backbone (`b`) of the first two stages. */
+export interface FreeUFactors {
+  s1: number;
+  s2: number;
+  b1: number;
+  b2: number;
+}
+
+/**
+ * An adapter: a Hub repository, the URL of a folder or of a file, a file, or its bytes.
+ */
+export type AdapterSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
+
+/** Which file of a source, and where on the Hub. */
+export interface AdapterFile extends HubOptions {
+  /**
+   * The file's name.
+   * @default 'pytorch_lora_weights.safetensors' or 'learned_embeds.safetensors', else the same in `.bin`
+   */
+  weightName?: string;
+  /** The folder it is in. */
+  subfolder?: string;
+  /** Stops reading. */
+  signal?: AbortSignal;
+}
+
+/** How to load a LoRA. */
+export interface LoraOptions extends AdapterFile {
+  /** What to call it; `default_0`, `default_1`, ... by default. */
+  adapterName?: string;
+}
+
+/** How to load a textual inversion. `token` is the word here; the Hub's token cannot be given. */
+export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
+  /** The word to teach, in place of the file's own: one for each source. */
+  token?: string | readonly string[];
+}
+
+/** A LoRA that has been loaded. */
+export interface LoadedLora {
+  /** Its name. */
+  adapterName: string;
+  /** Keys of the file that no layer has a use for. */
+  unusedKeys: string[];
+}
+
+/** What to write, and where to. */
+export interface SaveLoraOptions {
+  /** A loaded adapter; the last active one by default. */
+  adapterName?: string;
+  /** Layers to write in place of a loaded adapter, as `get_peft_model_state_dict` names them. */
+  unetLoraLayers?: Record<string, Tensor>;
+  /** The same of the text encoder. */
+  textEncoderLoraLayers?: Record<string, Tensor>;
+  /** @default 'pytorch_lora_weights.safetensors' */
+  weightName?: string;
+  /** Only safetensors files are written. */
+  safeSerialization?: true;
+  /** The folder to write to, from `showDirectoryPicker()`. The Blob is returned in any case. */
+  saveDirectory?: FileSystemDirectoryHandle;
+  /** Called with the file instead of writing it. */
+  saveFunction?: (bytes: Uint8Array, weightName: string) => void | Promise<void>;
+}
+
 /** The schedulers implemented. */
-export type SchedulerName = 'EulerAncestralDiscreteScheduler' | 'DDIMScheduler';
+export type SchedulerName =
+  | 'DDIMScheduler'
+  | 'DDPMScheduler'
+  | 'DEISMultistepScheduler'
+  | 'DPMSolverMultistepScheduler'
+  | 'DPMSolverSinglestepScheduler'
+  | 'EDMEulerScheduler'
+  | 'EulerAncestralDiscreteScheduler'
+  | 'EulerDiscreteScheduler'
+  | 'HeunDiscreteScheduler'
+  | 'KDPM2AncestralDiscreteScheduler'
+  | 'KDPM2DiscreteScheduler'
+  | 'LCMScheduler'
+  | 'LMSDiscreteScheduler'
+  | 'PNDMScheduler'
+  | 'TCDScheduler'
+  | 'UniPCMultistepScheduler';
 
 /** A scheduler with its settings, as diffusers' `scheduler_config.json` spells them. */
 export interface SchedulerConfig {
@@ -233,7 +564,7 @@ export interface Tensor {
 }
 
 /** What `onStep` is told. */
-export interface EditStep {
+export interface EditStep extends StepTensors {
   /** From 0. */
   step: number;
   /** How many there will be. */
@@ -244,21 +575,20 @@ export interface EditStep {
   elapsed: number;
 }
 
-/** An edited picture. */
-export interface EditResult {
-  /** One picture, opaque, in the size that the model worked at. */
-  images: ImageData[];
-  /** The seed used: the one given, or the one drawn. */
-  seed: number | bigint;
-  /**
-   * Which pictures the safety checker found not safe for work; they are black. Absent unless the
-   * model was loaded with `safetyChecker: true`.
-   */
+/** Edited pictures. */
+export interface EditResult<T extends OutputType = 'image'> {
+  /** The pictures, opaque, in the size that the model worked at; those of one prompt together. */
+  images: OutputImages[T];
+  /** The seed used: the one given, the first of those given, or the one drawn. */
+  seed: Seed;
+  /** Which pictures were found not safe for work; they are black. Absent where none were checked. */
   nsfwContentDetected?: boolean[];
   /** What took how long. */
   timings: EditTimings;
-  /** The latents before decoding. */
+  /** The latents before decoding, `[N, 4, H / 8, W / 8]`. */
   latents: Tensor;
+  /** What may have been a mistake, and what was done. Also written to the console. */
+  warnings: string[];
 }
 
 /** Milliseconds. */

@@ -2,12 +2,17 @@
  * The messages between the page and the worker.
  *
  * Page to worker:
- *   { kind: 'call', id, method, payload }   method: 'load', 'edit', 'decode' or 'memory'
+ *   { kind: 'call', id, method, payload }   method: one of `Engine`'s
+ *   { kind: 'answer', ask, answer }         what the callback of that call said
  *   { kind: 'abort', id }                   stop that call before its next step
  * Worker to page:
- *   { kind: 'event', id, event }            progress or a step of that call
+ *   { kind: 'event', id, event }            progress of that call
+ *   { kind: 'ask', id, ask, event }         a step of that call, which waits for the answer
  *   { kind: 'result', id, value }
  *   { kind: 'error', id, error }            made by `serializeError`
+ *   { kind: 'lost' }                        the GPU device is gone, and with it all pipelines
+ *
+ * A load also asks for what only the page has, see `proxy.js`.
  */
 
 import { InstructPix2PixError } from './errors.js';

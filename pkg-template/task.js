@@ -2,26 +2,30 @@ import { InstructPix2PixError } from './errors.js';
 
 /**
  * Runs `start` for a caller who may stop it: by one of `signals`, or by a `callback` that returns
- * `false` or throws. The callback always runs on the caller's side.
+ * `false` or throws. The callback always runs on the caller's side; `notify` gives its answer,
+ * `false` when the task is stopped.
  *
  * @template Event, Value
  * @param {(AbortSignal | undefined)[]} signals
  * @param {((event: Event) => unknown) | undefined} callback
- * @param {(notify: (event: Event) => void, stop: AbortSignal) => Promise<Value>} start
+ * @param {(notify: (event: Event) => Promise<any>, stop: AbortSignal) => Promise<Value>} start
  * @returns {{ result: Promise<Value>, settled: Promise<void> }} `result` rejects as soon as the
  *   task is stopped; `settled` resolves, never rejects, when `start` has really ended.
  */
 export function task(signals, callback, start) {
   const own = new AbortController();
   const stop = AbortSignal.any([own.signal, ...signals.filter((signal) => signal !== undefined)]);
-  const notify = (event) => {
-    if (stop.aborted) return;
+  const notify = async (event) => {
+    if (stop.aborted) return false;
     try {
-      if (callback?.(event) === false) {
+      const answer = await callback?.(event);
+      if (answer === false) {
         own.abort(new InstructPix2PixError('aborted', 'stopped: the callback returned false'));
       }
+      return stop.aborted ? false : answer;
     } catch (error) {
       own.abort(error);
+      return false;
     }
   };
   const work = (async () => {

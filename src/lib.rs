@@ -9,6 +9,7 @@ pub mod hub;
 pub mod image;
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub mod js;
+mod json;
 pub mod kernels;
 pub mod models;
 pub mod pipeline;

@@ -10,7 +10,7 @@ use tokenizers::normalizers::{self, Lowercase, NFC, Replace};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Decoder, NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use crate::error::{Error, Result};
 
@@ -188,13 +188,34 @@ impl ClipTokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_padded(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.encode_to_length(text, MAX_LENGTH)?.0)
+    }
+
+    /// The text that tokens stand for, for messages.
+    fn decode(&self, ids: &[u32]) -> String {
+        let tokens = ids.iter().filter_map(|id| self.tokenizer().id_to_token(*id)).collect();
+        let text = ByteLevel::default().decode_chain(tokens).unwrap_or_default().concat();
+        text.replace("</w>", " ").trim_end().to_owned()
+    }
+
+    /// The ids of `text`, cut and padded to `length`, and the text that was cut off.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_to_length(
+        &self,
+        text: &str,
+        length: usize,
+    ) -> Result<(Vec<u32>, Option<String>)> {
         let mut ids = self.encode(text)?;
-        if ids.len() > MAX_LENGTH {
-            ids.truncate(MAX_LENGTH - 1);
+        let mut cut = None;
+        if ids.len() > length {
+            cut = Some(self.decode(&ids[length.saturating_sub(1)..ids.len() - 1]));
+            ids.truncate(length.saturating_sub(1));
             ids.push(self.end);
         }
-        ids.resize(MAX_LENGTH, self.pad);
-        Ok(ids)
+        ids.resize(length, self.pad);
+        Ok((ids, cut))
     }
 }
 

@@ -8,7 +8,8 @@ use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadOptions, StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
+    EditRequest, Images, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
+    TorchGenerator, Unobserved,
 };
 use instruct_pix2pix::weights::{Entry, HostTensor, StateDict};
 
@@ -34,8 +35,8 @@ fn pipeline(weights: WeightDtype) -> Pipeline {
 fn edit_with(pipeline: &Pipeline, change: impl FnOnce(&mut EditRequest)) -> Vec<f32> {
     let pixels = (0..32 * 32 * 3).map(|i| (i * 7 % 251) as u8).collect();
     let mut request = EditRequest {
-        images: vec![RgbImage::new(32, 32, pixels).expect("valid")],
-        prompts: vec!["make it snowy".into()],
+        images: Images::Pictures(vec![RgbImage::new(32, 32, pixels).expect("valid")]),
+        text: Prompts::new("make it snowy"),
         num_inference_steps: 2,
         ..EditRequest::default()
     };
@@ -43,7 +44,7 @@ fn edit_with(pipeline: &Pipeline, change: impl FnOnce(&mut EditRequest)) -> Vec<
     let mut noise = TorchGenerator::new(7);
     let mut observer = Unobserved;
     let edit = pipeline.edit(&request, &mut noise, &mut observer);
-    pollster::block_on(edit).expect("edits").latents
+    pollster::block_on(edit).expect("edits").latents.data
 }
 
 fn edit(pipeline: &Pipeline) -> Vec<f32> {
@@ -221,7 +222,7 @@ fn bad_adapters_change_nothing() {
 fn words_are_learnt_and_forgotten() {
     let mut pipeline = pipeline(WeightDtype::F32);
     let say = |pipeline: &Pipeline, prompt: &str| {
-        edit_with(pipeline, |request| request.prompts = vec![prompt.into()])
+        edit_with(pipeline, |request| request.text = Prompts::new(prompt))
     };
     let before = say(&pipeline, "a <cat-toy> in the style of <my-style>");
     let single = adapter("ti_single.safetensors");

@@ -5,14 +5,16 @@ use std::path::Path;
 
 use base64::prelude::*;
 use burn::tensor::{DType, Device};
+use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadEvent, LoadOptions, Observer, SchedulerChoice,
-    StableDiffusionInstructPix2PixPipeline, Step, TorchGenerator, Unobserved,
+    CONTINUE, EditRequest, Floats, Images, LoadEvent, LoadOptions, NoiseSource, Observer, Output,
+    OutputImages, OutputType, Prompts, SchedulerChoice, StableDiffusionInstructPix2PixPipeline,
+    Step, StepTensorNames, StepTensors, TorchGenerator, TorchGenerators, Unobserved,
 };
 use safetensors::SafeTensors;
 
@@ -29,8 +31,8 @@ fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2P
 fn request() -> EditRequest {
     let data = (0..16 * 16 * 3).map(|i| (i * 7 % 256) as u8).collect();
     EditRequest {
-        images: vec![RgbImage::new(16, 16, data).expect("valid")],
-        prompts: vec!["make it snowy".into()],
+        images: Images::Pictures(vec![RgbImage::new(16, 16, data).expect("valid")]),
+        text: Prompts::new("make it snowy"),
         num_inference_steps: 2,
         ..EditRequest::default()
     }
@@ -42,9 +44,24 @@ fn edit(
     seed: u64,
     observer: &mut dyn Observer,
 ) -> Result<Vec<u8>, Error> {
-    let mut noise = TorchGenerator::new(seed);
-    let output = pollster::block_on(pipeline.edit(request, &mut noise, observer))?;
-    Ok(output.images.into_iter().flat_map(|image| image.data).collect())
+    let output = run(pipeline, request, &mut TorchGenerator::new(seed), observer)?;
+    Ok(pictures(output).into_iter().flat_map(|image| image.data).collect())
+}
+
+fn run(
+    pipeline: &StableDiffusionInstructPix2PixPipeline,
+    request: &EditRequest,
+    noise: &mut dyn NoiseSource,
+    observer: &mut dyn Observer,
+) -> Result<Output, Error> {
+    pollster::block_on(pipeline.edit(request, noise, observer))
+}
+
+fn pictures(output: Output) -> Vec<RgbImage> {
+    match output.images {
+        OutputImages::Pictures(pictures) => pictures,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -84,16 +101,48 @@ fn wrong_arguments_are_named() {
     let change = |f: fn(&mut EditRequest)| -> Change { Box::new(f) };
     let small = picture(7, 16).expect("valid");
     let cases: Vec<(&str, Change)> = vec![
-        ("prompt", change(|r| r.prompts.clear())),
-        ("image", change(|r| r.images.clear())),
-        ("image", Box::new(move |r| r.images = vec![small.clone()])),
+        ("prompt", change(|r| r.text.prompts.clear())),
+        ("image", change(|r| r.images = Images::Pictures(Vec::new()))),
+        ("image", Box::new(move |r| r.images = Images::Pictures(vec![small.clone()]))),
+        ("image", change(|r| r.images = Images::Tensor(floats([2, 3, 16, 16])))),
+        ("image", change(|r| r.images = Images::Tensor(floats([1, 3, 7, 16])))),
+        ("image", change(|r| r.images = Images::Tensor(floats([1, 2, 16, 16])))),
+        ("promptEmbeds", change(|r| r.text.prompt_embeds = Some(floats([1, 77, 16])))),
+        ("promptEmbeds", change(|r| r.text = embeds([1, 77, 15], None))),
+        ("promptEmbeds", change(|r| r.text = embeds([1, 78, 16], None))),
+        ("negativePromptEmbeds", change(|r| r.text = embeds([1, 77, 16], Some([1, 76, 16])))),
+        (
+            "negativePromptEmbeds",
+            change(|r| r.text.negative_prompt_embeds = Some(floats([2, 77, 16]))),
+        ),
+        (
+            "negativePromptEmbeds",
+            change(|r| r.text.negative_prompt_embeds = Some(floats([1, 76, 16]))),
+        ),
+        (
+            "negativePromptEmbeds",
+            change(|r| {
+                r.text.negative_prompts = Some(vec![String::new()]);
+                r.text.negative_prompt_embeds = Some(floats([1, 77, 16]));
+            }),
+        ),
+        ("timesteps", change(|r| r.timesteps = Some(Vec::new()))),
+        ("sigmas", change(|r| r.sigmas = Some(vec![f64::NAN]))),
+        (
+            "sigmas",
+            change(|r| {
+                r.timesteps = Some(vec![1.0]);
+                r.sigmas = Some(vec![1.0]);
+            }),
+        ),
+        ("crossAttentionKwargs", change(|r| r.lora_scale = f64::NAN)),
         ("numInferenceSteps", change(|r| r.num_inference_steps = 0)),
-        ("numImagesPerPrompt", change(|r| r.num_images_per_prompt = 0)),
+        ("numImagesPerPrompt", change(|r| r.text.num_images_per_prompt = 0)),
         ("guidanceScale", change(|r| r.guidance_scale = f64::NAN)),
         ("imageGuidanceScale", change(|r| r.image_guidance_scale = f64::INFINITY)),
         ("eta", change(|r| r.eta = 1.5)),
-        ("negativePrompt", change(|r| r.negative_prompts = Some(vec![String::new(); 3]))),
-        ("latents", change(|r| r.latents = Some(vec![0.0; 5]))),
+        ("negativePrompt", change(|r| r.text.negative_prompts = Some(vec![String::new(); 3]))),
+        ("latents", change(|r| r.latents = Some(floats([1, 4, 8, 7])))),
     ];
     for (name, change) in cases {
         let mut request = request();
@@ -110,6 +159,30 @@ fn wrong_arguments_are_named() {
     assert!(error.to_string().contains("DDIMScheduler"), "{error}");
 }
 
+fn floats<const D: usize>(shape: [usize; D]) -> Floats<D> {
+    let data = (0..shape.iter().product()).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+    Floats { shape, data }
+}
+
+fn embeds(shape: [usize; 3], negative: Option<[usize; 3]>) -> Prompts {
+    Prompts {
+        prompt_embeds: Some(floats(shape)),
+        negative_prompt_embeds: negative.map(floats),
+        ..Prompts::default()
+    }
+}
+
+#[test]
+fn numbers_fit_their_shape() {
+    let new = |shape: &[usize], count| Floats::<3>::new("latents", shape, vec![0.0; count]);
+    assert!(new(&[1, 2, 3], 6).is_ok());
+    for (shape, count) in
+        [(&[1, 2, 3][..], 5), (&[2, 3], 6), (&[0, 2, 3], 0), (&[usize::MAX, 2, 2], 4)]
+    {
+        assert_eq!(new(shape, count).expect_err("refused").code(), "invalid-argument");
+    }
+}
+
 struct Stop {
     after: usize,
     by_signal: bool,
@@ -121,11 +194,16 @@ impl Observer for Stop {
         self.by_signal && self.steps >= self.after
     }
 
-    fn step(&mut self, step: Step) -> ControlFlow<()> {
+    fn step(
+        &mut self,
+        step: Step,
+        tensors: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
         assert_eq!((step.index, step.count), (self.steps, 5));
+        assert_eq!(tensors, StepTensors::default());
         self.steps += 1;
         let stop = !self.by_signal && self.steps == self.after;
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        Box::pin(ready(if stop { ControlFlow::Break(()) } else { CONTINUE }))
     }
 }
 
@@ -153,7 +231,8 @@ fn the_golden_of_the_demo_page_is_current() {
     let picture = case.tensor("image_u8").expect("there");
     let (height, width) = (picture.shape()[1], picture.shape()[2]);
     let image = RgbImage::new(width, height, picture.data().to_vec()).expect("valid");
-    let request = EditRequest { images: vec![image], num_inference_steps: 10, ..request() };
+    let images = Images::Pictures(vec![image]);
+    let request = EditRequest { images, num_inference_steps: 10, ..request() };
     let ours = edit(&load(&mut |_| {}), &request, 42, &mut Unobserved).expect("edits");
     let path = root.join("demo_seed42.json");
     if std::env::var_os("UPDATE_GOLDENS").is_some() {
@@ -167,4 +246,195 @@ fn the_golden_of_the_demo_page_is_current() {
     assert_eq!(data.len(), ours.len());
     let peak = data.iter().zip(&ours).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(peak <= Some(1), "{peak:?} levels");
+}
+
+/// What is encoded once serves many edits.
+#[test]
+fn encoded_prompts_and_pictures_can_be_passed_in() {
+    let pipeline = load(&mut |_| {});
+    let whole = edit(&pipeline, &request(), 7, &mut Unobserved).expect("edits");
+    let encode = |text: &Prompts, guided| {
+        pollster::block_on(pipeline.encode_prompt(text, guided, &mut Unobserved)).expect("encodes")
+    };
+    let embeds = encode(&request().text, true);
+    let latents = pollster::block_on(pipeline.encode_image(&request().images)).expect("encodes");
+    assert_eq!(latents.shape, [1, 4, 8, 8]);
+    let text = Prompts {
+        prompt_embeds: Some(embeds.prompt_embeds),
+        negative_prompt_embeds: embeds.negative_prompt_embeds,
+        ..Prompts::default()
+    };
+    let request = EditRequest { images: Images::Tensor(latents), text, ..request() };
+    assert_eq!(edit(&pipeline, &request, 7, &mut Unobserved).expect("edits"), whole);
+    let unguided = encode(&Prompts::new("snow"), false);
+    assert_eq!(unguided.negative_prompt_embeds, None);
+    assert_eq!(unguided.prompt_embeds.shape, [1, 77, 16]);
+}
+
+#[test]
+fn every_output_type_holds_the_same_picture() {
+    let pipeline = load(&mut |_| {});
+    let with = |output| {
+        let request = EditRequest { output, ..request() };
+        run(&pipeline, &request, &mut TorchGenerator::new(7), &mut Unobserved).expect("edits")
+    };
+    let samples = |output| match with(output).images {
+        OutputImages::Samples(samples) => samples,
+        other => panic!("{other:?}"),
+    };
+    let picture = pictures(with(OutputType::Pictures)).remove(0);
+    let (nhwc, nchw) = (samples(OutputType::Nhwc), samples(OutputType::Nchw));
+    assert_eq!((nhwc.shape, nchw.shape), ([1, 16, 16, 3], [1, 3, 16, 16]));
+    for (i, byte) in picture.data.iter().enumerate() {
+        assert!((nhwc.data[i] * 255.0 - f32::from(*byte)).abs() <= 0.5);
+        assert_eq!(nhwc.data[i], nchw.data[i % 3 * 256 + i / 3]);
+    }
+    let latent = with(OutputType::Latent);
+    assert_eq!(latent.images, OutputImages::None);
+    assert_eq!(latent.latents, with(OutputType::Pictures).latents);
+}
+
+#[test]
+fn a_list_of_seeds_gives_each_result_its_own() {
+    let pipeline = load(&mut |_| {});
+    let mut two = request();
+    two.text.num_images_per_prompt = 2;
+    let output = run(&pipeline, &two, &mut TorchGenerators::new(&[7, 8]), &mut Unobserved);
+    let both = pictures(output.expect("edits"));
+    for (seed, picture) in [7, 8].into_iter().zip(both) {
+        let alone = edit(&pipeline, &request(), seed, &mut Unobserved).expect("edits");
+        let peak = alone.iter().zip(&picture.data).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(peak <= Some(1), "seed {seed}: {peak:?} levels");
+    }
+    let error = run(&pipeline, &two, &mut TorchGenerators::new(&[7; 3]), &mut Unobserved);
+    match error.expect_err("three seeds for two results") {
+        Error::InvalidArgument { argument, .. } => assert_eq!(argument, "seed"),
+        other => panic!("{other}"),
+    }
+}
+
+/// Takes a hand in an edit after its first step.
+struct Meddler {
+    names: StepTensorNames,
+    change: fn(&StepTensors) -> StepTensors,
+    seen: Vec<StepTensors>,
+}
+
+impl Observer for Meddler {
+    fn tensor_inputs(&self) -> StepTensorNames {
+        self.names
+    }
+
+    fn step(
+        &mut self,
+        step: Step,
+        tensors: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
+        let changed = match step.index {
+            0 => (self.change)(&tensors),
+            _ => StepTensors::default(),
+        };
+        self.seen.push(tensors);
+        Box::pin(ready(ControlFlow::Continue(changed)))
+    }
+}
+
+#[test]
+fn a_step_shows_tensors_and_takes_others_in_their_place() {
+    let pipeline = load(&mut |_| {});
+    let all = StepTensorNames::parse(StepTensorNames::ALL).expect("all are known");
+    let meddle = |change| {
+        let mut meddler = Meddler { names: all, change, seen: Vec::new() };
+        let result = edit(&pipeline, &request(), 7, &mut meddler);
+        (result, meddler.seen)
+    };
+    let untouched = edit(&pipeline, &request(), 7, &mut Unobserved).expect("edits");
+    let (same, seen) = meddle(|seen| seen.clone());
+    assert_eq!(same.expect("edits"), untouched);
+    let shape = |seen: &StepTensors| {
+        let latents = seen.latents.as_ref().map(|latents| latents.shape);
+        let text = seen.prompt_embeds.as_ref().map(|embeds| embeds.shape);
+        (latents, text, seen.image_latents.as_ref().map(|latents| latents.shape))
+    };
+    assert_eq!(shape(&seen[0]), (Some([1, 4, 8, 8]), Some([3, 77, 16]), Some([3, 4, 8, 8])));
+    let changes: [fn(&StepTensors) -> StepTensors; 3] = [
+        |seen| StepTensors { latents: halve(&seen.latents), ..StepTensors::default() },
+        |seen| StepTensors { prompt_embeds: halve(&seen.prompt_embeds), ..StepTensors::default() },
+        |seen| StepTensors { image_latents: halve(&seen.image_latents), ..StepTensors::default() },
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        assert_ne!(meddle(change).0.expect("edits"), untouched, "{}", StepTensorNames::ALL[i]);
+    }
+    let wrong: [fn(&StepTensors) -> StepTensors; 3] = [
+        |_| StepTensors { latents: Some(floats([1, 4, 8, 7])), ..StepTensors::default() },
+        |_| StepTensors { prompt_embeds: Some(floats([1, 77, 16])), ..StepTensors::default() },
+        |_| StepTensors { image_latents: Some(floats([1, 4, 8, 8])), ..StepTensors::default() },
+    ];
+    for (name, change) in StepTensorNames::ALL.into_iter().zip(wrong) {
+        match meddle(change).0.expect_err("misshapen") {
+            Error::InvalidArgument { argument, .. } => assert_eq!(argument, name),
+            other => panic!("{other}"),
+        }
+    }
+    let error = StepTensorNames::parse(["latents", "noise"]).expect_err("no such tensor");
+    assert!(error.to_string().contains("imageLatents"), "{error}");
+}
+
+fn halve<const D: usize>(floats: &Option<Floats<D>>) -> Option<Floats<D>> {
+    let mut floats = floats.clone().expect("asked for");
+    floats.data.iter_mut().for_each(|x| *x *= 0.5);
+    Some(floats)
+}
+
+/// Finds every picture unsafe, and keeps what it is warned of.
+#[derive(Default)]
+struct Censor {
+    warnings: Vec<String>,
+}
+
+impl Observer for Censor {
+    fn judge<'a>(
+        &'a mut self,
+        images: &'a [RgbImage],
+    ) -> LocalBoxFuture<'a, Option<Result<Vec<bool>, Error>>> {
+        Box::pin(ready(Some(Ok(vec![true; images.len()]))))
+    }
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+}
+
+#[test]
+fn what_the_caller_finds_unsafe_is_black_whatever_it_is_given_as() {
+    let pipeline = load(&mut |_| {});
+    for output in [OutputType::Pictures, OutputType::Nchw] {
+        let request = EditRequest { output, ..request() };
+        let result = run(&pipeline, &request, &mut TorchGenerator::new(7), &mut Censor::default());
+        let result = result.expect("edits");
+        assert_eq!(result.nsfw_content_detected, Some(vec![true]));
+        match result.images {
+            OutputImages::Pictures(pictures) => assert!(pictures[0].data.iter().all(|x| *x == 0)),
+            OutputImages::Samples(samples) => assert!(samples.data.iter().all(|x| *x == 0.0)),
+            OutputImages::None => panic!("nothing was decoded"),
+        }
+    }
+}
+
+#[test]
+fn what_may_be_a_mistake_is_warned_of() {
+    let pipeline = load(&mut |_| {});
+    let warnings = |change: fn(&mut EditRequest)| {
+        let mut request = request();
+        change(&mut request);
+        let mut censor = Censor::default();
+        edit(&pipeline, &request, 7, &mut censor).expect("edits");
+        censor.warnings
+    };
+    assert_eq!(warnings(|_| {}), Vec::<String>::new());
+    let low = warnings(|request| request.image_guidance_scale = 0.9);
+    assert!(low.len() == 1 && low[0].contains("imageGuidanceScale"), "{low:?}");
+    let long =
+        warnings(|request| request.text = Prompts::new("snow ".repeat(75) + "winter caf\u{e9}"));
+    assert!(long.len() == 1 && long[0].ends_with("winter caf\u{e9}"), "{long:?}");
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("error", &[]),
+    ("json", &[]),
     ("image", &[]),
     ("tokenizer", &[]),
     ("hub", &[]),

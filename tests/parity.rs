@@ -1,4 +1,4 @@
-//! The parity runner: `cargo xtask parity DIR [--only NAME]...`, and without arguments a test on
+//! The parity runner: `cargo xtask parity DIR [--dtype float16] [--only NAME]...`, and without arguments a test on
 //! the fixtures of the repository.
 
 mod oracle;
@@ -8,20 +8,30 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use oracle::Verdict;
+use oracle::cases::Precision;
 
 fn main() -> ExitCode {
     let mut folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle"));
     let mut only = Vec::new();
+    let mut precision = Precision::FLOAT32;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--only" => only.extend(arguments.next()),
+            "--dtype" => match arguments.next().as_deref() {
+                Some("float32") => precision = Precision::FLOAT32,
+                Some("float16") => precision = Precision::FLOAT16,
+                other => {
+                    eprintln!("--dtype: {other:?} is neither float32 nor float16");
+                    return ExitCode::FAILURE;
+                }
+            },
             // What cargo and nextest pass to every test binary.
             flag if flag.starts_with('-') => {}
             path => folder = PathBuf::from(path),
         }
     }
-    let cases = match oracle::all(&folder) {
+    let cases = match oracle::all(&folder, precision) {
         Ok(cases) => cases,
         Err(message) => {
             eprintln!("{message}");

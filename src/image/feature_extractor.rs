@@ -5,7 +5,11 @@
 use serde::Deserialize;
 
 use super::{Filter, RgbImage, resize};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::json;
+
+/// Pixels of a side of what an encoder sees at most.
+const MAX_SIDE: usize = 1 << 12;
 
 /// `preprocessor_config.json` of a `CLIPImageProcessor`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -55,7 +59,11 @@ impl ClipImageProcessor {
     /// # Errors
     /// [`Error::InvalidConfig`] when it is no such configuration.
     pub fn parse(file: &str, json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|e| Error::config(file, e))
+        let processor: Self = json::parse(file, json)?;
+        let sides = |key, size: Size| size.both().map(|side| (key, side));
+        json::bounded(file, MAX_SIDE, sides("size", processor.size))?;
+        json::bounded(file, MAX_SIDE, sides("crop_size", processor.crop_size))?;
+        Ok(processor)
     }
 
     /// Resizes with bicubic interpolation, cuts out the middle and normalises. Returns height, width

@@ -27,7 +27,52 @@ impl VaeImageProcessor {
         picture: &RgbImage,
         size: Option<[usize; 2]>,
     ) -> Result<([usize; 2], Vec<f32>)> {
-        let [height, width] = size.unwrap_or([picture.height, picture.width]);
+        let [height, width] = self.round(size.unwrap_or([picture.height, picture.width]))?;
+        let picture = resize(picture, width, height, Filter::Lanczos);
+        let samples = picture.data.iter().map(|&x| 2.0 * (f32::from(x) / 255.0) - 1.0).collect();
+        Ok(([height, width], samples))
+    }
+
+    /// The same for samples `[N, 3, H, W]` in 0 to 1, resized to their nearest neighbours; those in -1 to 1 are left
+    /// as they are. They are taken to be that where one is negative, as diffusers does.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when there are not three channels, or a side is too small.
+    pub fn preprocess_samples(
+        &self,
+        [rows, channels, height, width]: [usize; 4],
+        samples: &[f32],
+    ) -> Result<([usize; 2], Vec<f32>)> {
+        if channels != 3 {
+            let message =
+                format!("{channels} channels; samples have 3, latents as many as the VAE");
+            return Err(Error::argument("image", message));
+        }
+        if !samples.iter().all(|x| x.is_finite()) {
+            return Err(Error::argument("image", "not all samples are finite"));
+        }
+        let [new_height, new_width] = self.round([height, width])?;
+        let normalized = samples.iter().any(|x| *x < 0.0);
+        // torch's `interpolate` multiplies by the ratio in single precision.
+        let nearest = |i: usize, from: usize, to: usize| {
+            ((i as f32 * (from as f32 / to as f32)) as usize).min(from - 1)
+        };
+        let mut values = Vec::with_capacity(rows * new_height * new_width * channels);
+        for picture in samples.chunks_exact(channels * height * width) {
+            for y in (0..new_height).map(|y| nearest(y, height, new_height)) {
+                for x in (0..new_width).map(|x| nearest(x, width, new_width)) {
+                    for channel in picture.chunks_exact(height * width) {
+                        let sample = channel[y * width + x];
+                        values.push(if normalized { sample } else { 2.0 * sample - 1.0 });
+                    }
+                }
+            }
+        }
+        Ok(([new_height, new_width], values))
+    }
+
+    /// Height and width, rounded down to multiples of the factor.
+    fn round(&self, [height, width]: [usize; 2]) -> Result<[usize; 2]> {
         let least = MIN_SIDE.max(self.vae_scale_factor);
         if height < least || width < least {
             return Err(Error::argument(
@@ -35,11 +80,7 @@ impl VaeImageProcessor {
                 format!("{width} x {height} pixels; both sides need at least {least}"),
             ));
         }
-        let round = |side: usize| side - side % self.vae_scale_factor;
-        let (height, width) = (round(height), round(width));
-        let picture = resize(picture, width, height, Filter::Lanczos);
-        let samples = picture.data.iter().map(|&x| 2.0 * (f32::from(x) / 255.0) - 1.0).collect();
-        Ok(([height, width], samples))
+        Ok([height, width].map(|side| side - side % self.vae_scale_factor))
     }
 
     /// The VAE's output in about -1 to 1 to samples in 0 to 1.

@@ -6,7 +6,7 @@
 use burn::tensor::{DType, Tensor};
 use serde::Deserialize;
 
-use super::config::{self, require};
+use super::config::{self, MAX_LAYERS, MAX_SIZE, bounded, require};
 use super::layers::{Embedding, LayerNorm, Linear};
 use super::module::{Placement, module};
 use crate::error::{Error, Result};
@@ -67,6 +67,12 @@ impl ClipTextConfig {
     pub fn parse(file: &str, json: &str) -> Result<Self> {
         let config: Self = config::parse(file, json)?;
         config.encoder().check(file)?;
+        let sizes = [
+            ("vocab_size", config.vocab_size),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("projection_dim", config.projection_dim),
+        ];
+        bounded(file, MAX_SIZE, sizes)?;
         Ok(config)
     }
 
@@ -147,7 +153,9 @@ impl ClipEncoderConfig<'_> {
         if self.heads == 0 || !self.channels.is_multiple_of(self.heads) {
             return Err(Error::config(file, "`num_attention_heads` does not divide `hidden_size`"));
         }
-        Ok(())
+        let sizes = [("hidden_size", self.channels), ("intermediate_size", self.inner)];
+        bounded(file, MAX_SIZE, sizes)?;
+        bounded(file, MAX_LAYERS, [("num_hidden_layers", self.layers)])
     }
 }
 

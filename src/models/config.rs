@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+pub use crate::json::{bounded, parse};
 
 /// A setting given once for all blocks, or once for each.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -28,10 +29,15 @@ impl<T: Clone> PerBlock<T> {
     }
 }
 
-/// Parses a component's `config.json`.
-pub fn parse<T: for<'a> Deserialize<'a>>(file: &str, json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| Error::config(file, e))
-}
+/// Channels, entries of a table or pixels at most: no network has as many, and what is computed
+/// from them stays a number.
+pub const MAX_SIZE: usize = 1 << 20;
+
+/// Layers of one kind, one after the other, at most.
+pub const MAX_LAYERS: usize = 64;
+
+/// Stages of different sizes at most.
+pub const MAX_STAGES: usize = 8;
 
 /// Fails when a configuration asks for something that is not implemented.
 pub fn require(supported: bool, message: impl FnOnce() -> String) -> Result<()> {

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 use serde::Deserialize;
 
 use super::clip::{ClipEncoder, ClipEncoderConfig};
-use super::config;
+use super::config::{self, MAX_SIZE, bounded};
 use super::layers::{Embedding, LayerNorm, Linear};
 use super::module::{Vector, Weight, module};
 use crate::error::{Error, Result};
@@ -54,6 +54,9 @@ impl Default for ClipVisionConfig {
     }
 }
 
+/// Pixels of a side of what the encoder sees at most.
+const MAX_SIDE: usize = 1 << 12;
+
 /// Concepts that a picture is compared with.
 const CONCEPTS: usize = 17;
 
@@ -76,6 +79,8 @@ impl SafetyCheckerConfig {
             return Err(Error::config(file, "`patch_size` does not divide `image_size`"));
         }
         config.encoder().check(file)?;
+        bounded(file, MAX_SIDE, [("image_size", vision.image_size)])?;
+        bounded(file, MAX_SIZE, [("projection_dim", config.projection_dim)])?;
         Ok(config)
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::attention::TransformerConfig;
-use super::config::{self, PerBlock, require};
+use super::config::{self, MAX_LAYERS, MAX_SIZE, MAX_STAGES, PerBlock, bounded, require};
 use super::embeddings::{TimestepEmbedding, Timesteps};
 use super::freeu::FreeU;
 use super::layers::{Conv2d, GroupNorm};
@@ -106,6 +106,9 @@ impl Default for UNet2DConditionConfig {
     }
 }
 
+/// Transformer blocks of all stages' way down, and so about of the way up, at most.
+const MAX_TRANSFORMERS: usize = 512;
+
 /// Settings that change the network when they are not at these values.
 const NOT_IMPLEMENTED: [(&str, Value); 16] = [
     ("center_input_sample", Value::Bool(false)),
@@ -191,6 +194,22 @@ impl UNet2DConditionConfig {
                 return fail(format!("{} heads do not divide {channels} channels", stage.heads));
             }
         }
+        bounded(file, MAX_STAGES, [("block_out_channels", blocks)])?;
+        let channels = self.block_out_channels.iter().map(|c| ("block_out_channels", *c));
+        let sizes = [("in_channels", self.in_channels), ("out_channels", self.out_channels)];
+        let optional = [
+            ("time_embedding_dim", self.time_embedding_dim),
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
+        ];
+        let optional = optional.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let contexts = stages.iter().map(|stage| ("cross_attention_dim", stage.context));
+        bounded(file, MAX_SIZE, channels.chain(sizes).chain(optional).chain(contexts))?;
+        let layers = stages.iter().map(|stage| ("layers_per_block", stage.layers));
+        bounded(file, MAX_LAYERS, layers)?;
+        let depths = stages.iter().map(|stage| stage.depth.saturating_mul(stage.layers + 1));
+        let depth = depths.fold(1, usize::saturating_add);
+        bounded(file, MAX_TRANSFORMERS, [("transformer_layers_per_block", depth)])?;
         let dims = (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim);
         if self.addition_embed_type.is_some() && !matches!(dims, (Some(_), Some(_))) {
             return fail(

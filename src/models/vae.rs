@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 
 use super::attention::Attention;
-use super::config::{self, require};
+use super::config::{self, MAX_LAYERS, MAX_SIZE, MAX_STAGES, bounded, require};
 use super::layers::{Conv2d, GroupNorm, Linear};
 use super::module::{Module, Visitor, join, module};
 use super::resnet::{Downsample2D, ResnetBlock2D, ResnetConfig, Upsample2D};
@@ -102,6 +102,16 @@ impl AutoencoderKLConfig {
         if stages == 0 || !config.block_out_channels.iter().all(divides) {
             return Err(Error::config(file, "`norm_num_groups` does not divide the channels"));
         }
+        bounded(file, MAX_STAGES, [("block_out_channels", stages)])?;
+        bounded(file, MAX_LAYERS, [("layers_per_block", config.layers_per_block)])?;
+        let channels = config.block_out_channels.iter().map(|c| ("block_out_channels", *c));
+        let sizes = [
+            ("in_channels", config.in_channels),
+            ("out_channels", config.out_channels),
+            ("latent_channels", config.latent_channels),
+            ("sample_size", config.sample_size),
+        ];
+        bounded(file, MAX_SIZE, channels.chain(sizes))?;
         if !(config.scaling_factor.is_finite() && config.scaling_factor != 0.0) {
             return Err(Error::config(file, "`scaling_factor` must be finite and not zero"));
         }

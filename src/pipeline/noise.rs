@@ -15,6 +15,11 @@ pub trait NoiseSource {
     /// # Errors
     /// [`Error::InvalidArgument`] when the source has run dry.
     fn randn(&mut self, count: usize) -> Result<Vec<f32>>;
+
+    /// The results that this has noise for, where that is fixed.
+    fn rows(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Words of the Mersenne Twister's state.
@@ -123,6 +128,29 @@ impl NoiseSource for TorchGenerator {
             box_muller(tail);
         }
         Ok(values)
+    }
+}
+
+/// A generator for each result: a list as `generator` in diffusers.
+#[derive(Debug, Clone)]
+pub struct TorchGenerators(Vec<TorchGenerator>);
+
+impl TorchGenerators {
+    /// Seeds a generator for each result.
+    pub fn new(seeds: &[u64]) -> Self {
+        Self(seeds.iter().map(|seed| TorchGenerator::new(*seed)).collect())
+    }
+}
+
+impl NoiseSource for TorchGenerators {
+    fn randn(&mut self, count: usize) -> Result<Vec<f32>> {
+        let each = count / self.0.len().max(1);
+        let rows = self.0.iter_mut().map(|generator| generator.randn(each));
+        Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn rows(&self) -> Option<usize> {
+        Some(self.0.len())
     }
 }
 

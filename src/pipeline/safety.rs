@@ -1,4 +1,4 @@
-//! What happens to pictures that are not safe for work.
+//! Which pictures are not safe for work.
 //!
 //! Source: diffusers `pipelines/stable_diffusion/pipeline_stable_diffusion.py`, `run_safety_checker`.
 
@@ -42,11 +42,11 @@ impl SafetyCheck {
         })
     }
 
-    /// Judges pictures, blackens those that are not safe for work, and tells which they were.
+    /// Tells which pictures are not safe for work.
     ///
     /// # Errors
     /// [`Error::Gpu`](crate::Error::Gpu) when the device fails.
-    pub async fn apply(&self, images: &mut [RgbImage], options: &LoadOptions) -> Result<Vec<bool>> {
+    pub async fn judge(&self, images: &[RgbImage], options: &LoadOptions) -> Result<Vec<bool>> {
         let mut flags = Vec::with_capacity(images.len());
         for image in images {
             let ([height, width], samples) = self.extractor.preprocess(image);
@@ -55,9 +55,6 @@ impl SafetyCheck {
             let input = Tensor::<4>::from_data(data, (device, DType::F32)).cast(options.dtype);
             let embedding = to_host(self.checker.embed(input)).await?;
             let verdict = judge(&embedding, &self.concepts, &self.special_care, &self.thresholds);
-            if verdict.has_nsfw_concept {
-                image.data.fill(0);
-            }
             flags.push(verdict.has_nsfw_concept);
         }
         Ok(flags)

@@ -8,18 +8,19 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use web_time::Instant;
 
 use super::adapters::Adapters;
+use std::ops::ControlFlow;
+
 use super::{
-    EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, SafetyCheck, Step, Tap,
-    Timings, from_nchw, to_host, to_nchw,
+    EditRequest, Floats, Guidance, Images, LoadOptions, NoiseSource, Observer, Output,
+    OutputImages, OutputType, PromptEmbeds, Prompts, SafetyCheck, Step, StepTensors, Tap, Timings,
+    from_nchw, to_host, to_nchw,
 };
 use crate::error::{Error, Result};
 use crate::image::{RgbImage, VaeImageProcessor, to_u8};
 use crate::kernels::combine;
 use crate::models::{AutoencoderKL, ClipTextModel, FreeU, UNet2DConditionModel};
-use crate::schedulers::{
-    Scheduler, SchedulerConfig, StepInput, StepOptions, Timesteps, from_config,
-};
-use crate::tokenizer::ClipTokenizer;
+use crate::schedulers::{Scheduler, SchedulerConfig, StepInput, StepOptions, from_config};
+use crate::tokenizer::{ClipTokenizer, MAX_LENGTH};
 use crate::weights::textual_inversion::LearntWords;
 
 /// Edits pictures by instruction, with Stable Diffusion 1.5 or a model of its family.
@@ -29,10 +30,10 @@ use crate::weights::textual_inversion::LearntWords;
 pub struct StableDiffusionInstructPix2PixPipeline {
     pub(super) tokenizer: ClipTokenizer,
     pub(super) text_encoder: ClipTextModel,
-    vae: AutoencoderKL,
+    pub(super) vae: AutoencoderKL,
     pub(super) unet: UNet2DConditionModel,
-    scheduler: SchedulerConfig,
-    safety_checker: Option<SafetyCheck>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) safety_checker: Option<SafetyCheck>,
     vae_tiling: bool,
     vae_slicing: bool,
     pub(super) options: LoadOptions,
@@ -70,9 +71,21 @@ impl StableDiffusionInstructPix2PixPipeline {
         self.safety_checker = safety_checker;
     }
 
-    /// The model's own sampler.
+    /// The sampler of edits that name no other: the model's own, unless it was changed.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
+    }
+
+    /// Changes the sampler of edits that name no other.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class that is not there, [`Error::InvalidConfig`] without one.
+    pub fn set_scheduler(&mut self, scheduler: SchedulerConfig) -> Result<()> {
+        let class = scheduler.class_name.as_deref();
+        let class = class.ok_or_else(|| Error::config("scheduler", "no `_class_name`"))?;
+        from_config(class, &scheduler)?;
+        self.scheduler = scheduler;
+        Ok(())
     }
 
     /// Where and how the pipeline computes.
@@ -155,43 +168,50 @@ impl StableDiffusionInstructPix2PixPipeline {
         let start = Instant::now();
         let guidance =
             Guidance { text: request.guidance_scale, image: request.image_guidance_scale };
+        if guidance.text > 1.0 && !guidance.is_on() {
+            observer.warn(format!(
+                "imageGuidanceScale {} is below 1: guidance is off, so guidanceScale and the negative prompt are \
+                 ignored, as in diffusers",
+                guidance.image
+            ));
+        }
         let mut scheduler = self.make_scheduler(request)?;
         let options = StepOptions { eta: request.eta, ..StepOptions::default() };
-        scheduler.set_timesteps(&Timesteps::Count(request.num_inference_steps), options)?;
+        scheduler.set_timesteps(&request.schedule(), options)?;
         observer.tap("timesteps", Tap::Values(scheduler.timesteps()));
         observer.tap("sigmas", Tap::Values(scheduler.sigmas()));
 
         stop_if_cancelled(observer)?;
         // Pictures first: they may be too small, and that is to be said before anything is computed.
-        let image_latents = self.encode_images(request, guidance)?;
+        let results = request.text.results();
+        let pictures = self.image_input(&request.images)?;
+        self.check_latents(request, &pictures, noise)?;
+        let image_latents = self.image_latents(pictures, &request.text, guidance);
         observer.tap("image_latents", Tap::Latents(&image_latents));
         stop_if_cancelled(observer)?;
-        let text = self.encode_prompt(request, guidance, observer)?;
-        let latents =
-            self.initial_latents(request, &image_latents, &*scheduler, noise, guidance)?;
+        let text = self.text(&request.text, guidance, observer)?;
+        let latents = self.initial_latents(request, results, &image_latents, noise)?;
+        let latents = latents.mul_scalar(scheduler.init_noise_sigma());
         observer.tap("latents_scaled", Tap::Latents(&latents));
         finish(&latents).await?;
         let encoded = Instant::now();
 
         let latents = self
-            .denoise(latents, &image_latents, &text, &mut *scheduler, guidance, noise, observer)
+            .denoise(latents, image_latents, text, &mut *scheduler, guidance, noise, observer)
             .await?;
         let denoised = Instant::now();
 
         stop_if_cancelled(observer)?;
-        let mut images = self.decode(&latents, observer).await?;
-        let nsfw_content_detected = match &self.safety_checker {
-            Some(check) => Some(check.apply(&mut images, &self.options).await?),
-            None => None,
+        let (images, nsfw_content_detected) = match request.output {
+            OutputType::Latent => (OutputImages::None, None),
+            output => self.decode(&latents, output, observer).await?,
         };
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         let end = Instant::now();
-        let [b, h, w, c] = latents.dims();
         Ok(Output {
             images,
             nsfw_content_detected,
-            latents: to_nchw(latents).await?,
-            latents_shape: [b, c, h, w],
+            latents: to_floats(latents).await?,
             timings: Timings {
                 encode: milliseconds(start, encoded),
                 denoise: milliseconds(encoded, denoised),
@@ -216,78 +236,189 @@ impl StableDiffusionInstructPix2PixPipeline {
         }
     }
 
-    /// The embeddings that the UNet attends to: `[text, negative, negative]` with guidance, each
-    /// row of it as many times as there are results for a prompt.
-    fn encode_prompt(
+    /// Encodes instructions on their own, so that they serve many edits
+    /// (`encode_prompt`): pass the result on as [`Prompts::prompt_embeds`] and
+    /// [`Prompts::negative_prompt_embeds`]. `guided` is diffusers' `do_classifier_free_guidance`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for what `text` has wrong; [`Error::Gpu`].
+    pub async fn encode_prompt(
         &self,
-        request: &EditRequest,
+        text: &Prompts,
+        guided: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<PromptEmbeds> {
+        text.check()?;
+        let (prompt, negative) = self.embeddings(text, guided, observer)?;
+        Ok(PromptEmbeds {
+            prompt_embeds: to_floats_as_is(prompt).await?,
+            negative_prompt_embeds: match negative {
+                Some(negative) => Some(to_floats_as_is(negative).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// Encodes pictures on their own, so that they serve many edits: `[N, 4, h, w]`, the VAE's mode, not scaled. Pass
+    /// the result on as [`Images::Tensor`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for pictures that are too small, or differ in size; [`Error::Gpu`].
+    pub async fn encode_image(&self, images: &Images) -> Result<Floats<4>> {
+        images.check()?;
+        to_floats(self.encode(self.image_input(images)?)).await
+    }
+
+    /// The embeddings of instructions and of what to keep away from, each row as many times as there are results for
+    /// a prompt.
+    fn embeddings(
+        &self,
+        text: &Prompts,
+        guided: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
+        let width = self.text_encoder.token_channels();
+        let upload = |name: &'static str, embeds: &Floats<3>| {
+            if embeds.shape[2] != width {
+                let message =
+                    format!("{} numbers for a token; this model has {width}", embeds.shape[2]);
+                return Err(Error::argument(name, message));
+            }
+            let data = TensorData::new(embeds.data.clone(), embeds.shape);
+            Ok(Tensor::<3>::from_data(data, (self.device(), DType::F32)).cast(self.options.dtype))
+        };
+        let mut embed = |texts: &[&str], length: usize, name: &'static str| {
+            let mut ids = Vec::new();
+            for text in texts {
+                let (row, cut) = self.tokenizer.encode_to_length(text, length)?;
+                if let Some(cut) = cut {
+                    observer.warn(format!(
+                        "the prompt is longer than CLIP can read, {length} tokens; this was left out: {cut}"
+                    ));
+                }
+                ids.push(row);
+            }
+            observer.tap(name, Tap::Ids(&ids));
+            Ok::<_, Error>(self.text_encoder.forward(&ids, self.options.dtype)?.last_hidden_state)
+        };
+        let prompt = match &text.prompt_embeds {
+            Some(embeds) => upload("promptEmbeds", embeds)?,
+            None => {
+                let prompts: Vec<&str> = text.prompts.iter().map(String::as_str).collect();
+                embed(&prompts, MAX_LENGTH, "input_ids.0")?
+            }
+        };
+        let length = prompt.dims()[1];
+        let negative = match (&text.negative_prompt_embeds, guided) {
+            (_, false) => None,
+            (Some(embeds), true) if embeds.shape[1] != length => {
+                let message = format!("{} tokens; the prompt has {length}", embeds.shape[1]);
+                return Err(Error::argument("negativePromptEmbeds", message));
+            }
+            (Some(embeds), true) => Some(upload("negativePromptEmbeds", embeds)?),
+            (None, true) if length > MAX_LENGTH => {
+                let message = format!(
+                    "{length} tokens, and CLIP reads {MAX_LENGTH}: give negativePromptEmbeds too"
+                );
+                return Err(Error::argument("promptEmbeds", message));
+            }
+            (None, true) => {
+                let all = text.negative_prompts.iter().flatten().map(String::as_str);
+                let all: Vec<&str> = all.collect();
+                let each = |i: usize| if all.is_empty() { "" } else { all[i % all.len()] };
+                let negatives: Vec<&str> = (0..text.count()).map(each).collect();
+                Some(embed(&negatives, length, "input_ids.1")?)
+            }
+        };
+        let repeat = |x| repeat_each(x, text.num_images_per_prompt);
+        Ok((repeat(prompt), negative.map(repeat)))
+    }
+
+    /// What the UNet attends to: `[text, negative, negative]` with guidance.
+    fn text(
+        &self,
+        text: &Prompts,
         guidance: Guidance,
         observer: &mut dyn Observer,
     ) -> Result<Tensor<3>> {
-        let mut embed = |texts: &[&str], name: &'static str| {
-            let ids = texts
-                .iter()
-                .map(|text| self.tokenizer.encode_padded(text))
-                .collect::<Result<Vec<_>>>()?;
-            observer.tap(name, Tap::Ids(&ids));
-            let output = self.text_encoder.forward(&ids, self.options.dtype)?;
-            Ok::<_, Error>(repeat_each(output.last_hidden_state, request.num_images_per_prompt))
+        let (prompt, negative) = self.embeddings(text, guidance.is_on(), observer)?;
+        let text = match negative {
+            Some(negative) => Tensor::cat(vec![prompt, negative.clone(), negative], 0),
+            None => prompt,
         };
-        let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
-        let mut text = embed(&prompts, "input_ids.0")?;
-        if guidance.is_on() {
-            let negatives: Vec<&str> = match &request.negative_prompts {
-                Some(negatives) => {
-                    (0..prompts.len()).map(|i| negatives[i % negatives.len()].as_str()).collect()
-                }
-                None => vec![""; prompts.len()],
-            };
-            let negative = embed(&negatives, "input_ids.1")?;
-            text = Tensor::cat(vec![text, negative.clone(), negative], 0);
-        }
         observer.tap("prompt_embeds", Tap::Text(&text));
         Ok(text)
     }
 
-    /// The pictures' latents, not scaled: `[z, z, 0]` with guidance. A single picture serves every
-    /// prompt; several keep to their prompts, also where there are several results for each
-    /// (diffusers mixes them up then).
-    fn encode_images(&self, request: &EditRequest, guidance: Guidance) -> Result<Tensor<4>> {
+    /// Pictures on the device, -1 to 1, or latents.
+    fn image_input(&self, images: &Images) -> Result<ImageInput> {
         let processor = VaeImageProcessor { vae_scale_factor: self.vae.config().scale_factor() };
         let mut samples = Vec::new();
         let mut size = [0; 2];
-        for image in &request.images {
-            let (processed, values) = processor.preprocess(image, None)?;
-            size = processed;
-            samples.extend(values);
+        match images {
+            Images::Pictures(pictures) => {
+                for picture in pictures {
+                    let (processed, values) = processor.preprocess(picture, None)?;
+                    size = processed;
+                    samples.extend(values);
+                }
+            }
+            Images::Tensor(tensor) if tensor.shape[1] == self.vae.config().latent_channels => {
+                let latents = from_nchw(tensor.data.clone(), tensor.shape, self.device());
+                return Ok(ImageInput::Latents(latents.cast(self.options.dtype)));
+            }
+            Images::Tensor(tensor) => {
+                let (processed, values) =
+                    processor.preprocess_samples(tensor.shape, &tensor.data)?;
+                size = processed;
+                samples = values;
+            }
         }
-        let shape = [request.images.len(), size[0], size[1], 3];
-        let data = TensorData::new(samples, shape);
+        let data = TensorData::new(samples, [images.count(), size[0], size[1], 3]);
         let pictures = Tensor::<4>::from_data(data, (self.device(), DType::F32));
-        let latents = self.vae_encode(pictures.cast(self.options.dtype));
-        let each = if request.images.len() == 1 {
-            request.prompts.len() * request.num_images_per_prompt
-        } else {
-            request.num_images_per_prompt
-        };
-        let latents = repeat_each(latents, each);
-        if !guidance.is_on() {
-            return Ok(latents);
-        }
-        let zeros = latents.zeros_like();
-        Ok(Tensor::cat(vec![latents.clone(), latents, zeros], 0))
+        Ok(ImageInput::Pictures(pictures.cast(self.options.dtype)))
     }
 
-    fn initial_latents(
+    /// The latents of pictures, not scaled.
+    fn encode(&self, input: ImageInput) -> Tensor<4> {
+        match input {
+            ImageInput::Pictures(pictures) => self.vae_encode(pictures),
+            ImageInput::Latents(latents) => latents,
+        }
+    }
+
+    /// The pictures' latents for every result: `[z, z, 0]` with guidance. Prompt `i` edits picture `i` modulo their
+    /// number, also where there are several results for each (diffusers mixes them up then).
+    fn image_latents(&self, input: ImageInput, text: &Prompts, guidance: Guidance) -> Tensor<4> {
+        let latents = self.encode(input);
+        let rounds = text.count() / latents.dims()[0];
+        let latents = Tensor::cat(vec![latents; rounds], 0);
+        let latents = repeat_each(latents, text.num_images_per_prompt);
+        if !guidance.is_on() {
+            return latents;
+        }
+        let zeros = latents.zeros_like();
+        Tensor::cat(vec![latents.clone(), latents, zeros], 0)
+    }
+
+    /// Refuses initial latents and generators that do not fit, before anything is computed.
+    fn check_latents(
         &self,
         request: &EditRequest,
-        image_latents: &Tensor<4>,
-        scheduler: &dyn Scheduler,
-        noise: &mut dyn NoiseSource,
-        guidance: Guidance,
-    ) -> Result<Tensor<4>> {
-        let [rows, height, width, image_channels] = image_latents.dims();
-        let batch = if guidance.is_on() { rows / 3 } else { rows };
+        input: &ImageInput,
+        noise: &dyn NoiseSource,
+    ) -> Result<()> {
+        let factor = self.vae.config().scale_factor();
+        let [height, width, image_channels] = match input {
+            ImageInput::Pictures(x) => {
+                let [_, height, width, _] = x.dims();
+                [height / factor, width / factor, self.vae.config().latent_channels]
+            }
+            ImageInput::Latents(x) => {
+                let [_, height, width, channels] = x.dims();
+                [height, width, channels]
+            }
+        };
         let channels = self.vae.config().latent_channels;
         let expected = self.unet.config().in_channels;
         if channels + image_channels != expected {
@@ -296,26 +427,45 @@ impl StableDiffusionInstructPix2PixPipeline {
                  image latent channels; InstructPix2Pix's has 8"
             )));
         }
-        let shape = [batch, channels, height, width];
-        let count: usize = shape.iter().product();
-        let values = match &request.latents {
-            Some(values) if values.len() == count => values.clone(),
-            Some(values) => {
-                let message = format!("{} values for shape {shape:?}", values.len());
-                return Err(Error::argument("latents", message));
+        let results = request.text.results();
+        let shape = [results, channels, height, width];
+        if let Some(latents) = &request.latents
+            && latents.shape != shape
+        {
+            let message = format!("shape {:?}; {shape:?} is needed", latents.shape);
+            return Err(Error::argument("latents", message));
+        }
+        match noise.rows() {
+            Some(rows) if rows != results => {
+                let message = format!("{rows} for {results} results; one, or one for each");
+                Err(Error::argument("seed", message))
             }
-            None => noise.randn(count)?,
+            _ => Ok(()),
+        }
+    }
+
+    fn initial_latents(
+        &self,
+        request: &EditRequest,
+        results: usize,
+        image_latents: &Tensor<4>,
+        noise: &mut dyn NoiseSource,
+    ) -> Result<Tensor<4>> {
+        let [_, height, width, _] = image_latents.dims();
+        let shape = [results, self.vae.config().latent_channels, height, width];
+        let values = match &request.latents {
+            Some(latents) => latents.data.clone(),
+            None => noise.randn(shape.iter().product())?,
         };
-        let latents = from_nchw(values, shape, self.device());
-        Ok(latents.mul_scalar(scheduler.init_noise_sigma()))
+        Ok(from_nchw(values, shape, self.device()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one thing that the loop steps through")]
     async fn denoise(
         &self,
         mut latents: Tensor<4>,
-        image_latents: &Tensor<4>,
-        text: &Tensor<3>,
+        mut image_latents: Tensor<4>,
+        mut text: Tensor<3>,
         scheduler: &mut dyn Scheduler,
         guidance: Guidance,
         noise: &mut dyn NoiseSource,
@@ -329,7 +479,7 @@ impl StableDiffusionInstructPix2PixPipeline {
             let rows = if guidance.is_on() { 3 } else { 1 };
             let input = Tensor::cat(vec![scaled; rows], 0);
             let input = Tensor::cat(vec![input, image_latents.clone()], 3);
-            let prediction = self.unet.forward(input, &[timestep], text, None).cast(DType::F32);
+            let prediction = self.unet.forward(input, &[timestep], &text, None).cast(DType::F32);
             observer.tap("unet_out", Tap::Latents(&prediction));
             let guided = guidance.apply(prediction);
             observer.tap("noise_pred", Tap::Latents(&guided));
@@ -352,30 +502,129 @@ impl StableDiffusionInstructPix2PixPipeline {
                     ),
                 });
             }
-            if observer.step(Step { index, count, timestep }).is_break() {
+            let wanted = observer.tensor_inputs();
+            let seen = StepTensors {
+                latents: match wanted.latents {
+                    true => Some(to_floats(latents.clone()).await?),
+                    false => None,
+                },
+                prompt_embeds: match wanted.prompt_embeds {
+                    true => Some(to_floats_as_is(text.clone()).await?),
+                    false => None,
+                },
+                image_latents: match wanted.image_latents {
+                    true => Some(to_floats(image_latents.clone()).await?),
+                    false => None,
+                },
+            };
+            let ControlFlow::Continue(changed) =
+                observer.step(Step { index, count, timestep }, seen).await
+            else {
                 return Err(Error::Aborted);
+            };
+            if let Some(changed) = changed.latents {
+                latents = self.replacement("latents", changed, &latents)?;
+            }
+            if let Some(changed) = changed.image_latents {
+                let changed = self.replacement("imageLatents", changed, &image_latents)?;
+                image_latents = changed.cast(self.options.dtype);
+            }
+            if let Some(changed) = changed.prompt_embeds {
+                check_replacement("promptEmbeds", changed.shape, text.dims())?;
+                let data = TensorData::new(changed.data, changed.shape);
+                let changed = Tensor::<3>::from_data(data, (self.device(), DType::F32));
+                text = changed.cast(self.options.dtype);
             }
         }
         Ok(latents)
     }
 
+    /// What `onStep` gave in place of `current`.
+    fn replacement(
+        &self,
+        name: &'static str,
+        changed: Floats<4>,
+        current: &Tensor<4>,
+    ) -> Result<Tensor<4>> {
+        let [b, h, w, c] = current.dims();
+        check_replacement(name, changed.shape, [b, c, h, w])?;
+        Ok(from_nchw(changed.data, changed.shape, self.device()))
+    }
+
     async fn decode(
         &self,
         latents: &Tensor<4>,
+        output: OutputType,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<RgbImage>> {
+    ) -> Result<(OutputImages, Option<Vec<bool>>)> {
         let scaled = combine(&[(1.0 / self.vae.config().scaling_factor, latents)]);
         observer.tap("decode_in", Tap::Latents(&scaled));
         let pictures = self.vae_decode(scaled.cast(self.options.dtype)).cast(DType::F32);
         observer.tap("decoded", Tap::Latents(&pictures));
-        let [_, height, width, _] = pictures.dims();
+        let [rows, height, width, _] = pictures.dims();
         let processor = VaeImageProcessor { vae_scale_factor: self.vae.config().scale_factor() };
-        let samples = to_host(pictures).await?;
-        samples
-            .chunks_exact(height * width * 3)
-            .map(|picture| RgbImage::new(width, height, to_u8(&processor.denormalize(picture))))
-            .collect()
+        let mut samples = processor.denormalize(&to_host(pictures).await?);
+        let picture_length = height * width * 3;
+        let mut images = samples
+            .chunks_exact(picture_length)
+            .map(|picture| RgbImage::new(width, height, to_u8(picture)))
+            .collect::<Result<Vec<_>>>()?;
+        let flags = match (observer.judge(&images).await, &self.safety_checker) {
+            (Some(flags), _) => Some(flags?),
+            (None, Some(check)) => Some(check.judge(&images, &self.options).await?),
+            (None, None) => None,
+        };
+        // An unsafe picture becomes black, whatever it is given as.
+        let flagged = flags.iter().flatten().enumerate().filter(|(_, flag)| **flag);
+        for (row, _) in flagged {
+            images[row].data.fill(0);
+            samples[row * picture_length..][..picture_length].fill(0.0);
+        }
+        let images = match output {
+            OutputType::Pictures => OutputImages::Pictures(images),
+            OutputType::Nhwc => {
+                OutputImages::Samples(Floats { shape: [rows, height, width, 3], data: samples })
+            }
+            OutputType::Nchw => {
+                let planes = samples.chunks_exact(picture_length).flat_map(|picture| {
+                    (0..3).flat_map(|channel| picture[channel..].iter().step_by(3).copied())
+                });
+                let data = planes.collect();
+                OutputImages::Samples(Floats { shape: [rows, 3, height, width], data })
+            }
+            OutputType::Latent => OutputImages::None,
+        };
+        Ok((images, flags))
     }
+}
+
+/// Pictures in -1 to 1, or latents, on the device, channels last.
+enum ImageInput {
+    Pictures(Tensor<4>),
+    Latents(Tensor<4>),
+}
+
+fn check_replacement<const D: usize>(
+    name: &'static str,
+    found: [usize; D],
+    expected: [usize; D],
+) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("onStep returned shape {found:?}; {expected:?} is needed");
+    Err(Error::argument(name, message))
+}
+
+/// Downloads `[B, H, W, C]` as `[B, C, H, W]`.
+async fn to_floats(tensor: Tensor<4>) -> Result<Floats<4>> {
+    let [b, h, w, c] = tensor.dims();
+    Ok(Floats { shape: [b, c, h, w], data: to_nchw(tensor).await? })
+}
+
+/// Downloads a tensor in its own order.
+async fn to_floats_as_is<const D: usize>(tensor: Tensor<D>) -> Result<Floats<D>> {
+    Ok(Floats { shape: tensor.dims(), data: to_host(tensor).await? })
 }
 
 /// Repeats each row, `[a, b]` to `[a, a, b, b]`.

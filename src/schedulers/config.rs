@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::SchedulerClass;
 use crate::error::{Error, Result};
+use crate::json;
+
+/// Training timesteps at most: tables have as many entries.
+const MAX_STEPS: usize = 1 << 16;
 
 /// How the training betas grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,7 +308,12 @@ impl SchedulerConfig {
     /// # Errors
     /// [`Error::InvalidConfig`] that names `file` when this is no JSON, or a value is unknown.
     pub fn from_json(file: &str, text: &str) -> Result<Self> {
-        serde_json::from_str(&without_bare_words(text)).map_err(|error| Error::config(file, error))
+        json::check_length(file, text)?;
+        let config: Self = json::parse(file, &without_bare_words(text))?;
+        // None of them is what each class refuses in its own words.
+        let steps = config.num_train_timesteps.filter(|steps| *steps > 0);
+        json::bounded(file, MAX_STEPS, steps.map(|steps| ("num_train_timesteps", steps)))?;
+        Ok(config)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::safetensors::LENGTH_BYTES;
 use super::{Header, HostTensor, TensorInfo};
 use crate::error::{Error, Result};
@@ -23,12 +21,6 @@ pub struct Progress<'a> {
     pub component: &'a str,
     /// The file's path inside the model.
     pub file: &'a str,
-}
-
-/// `*.safetensors.index.json`: which file has which tensor.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl<'a> WeightFiles<'a> {
@@ -74,17 +66,8 @@ impl<'a> WeightFiles<'a> {
             return Ok(vec![(path.to_owned(), reader)]);
         }
         let json = model.read(path).await?;
-        let index: ShardIndex =
-            serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
-        let mut shards: Vec<String> = index.weight_map.into_values().collect();
-        shards.sort();
-        shards.dedup();
         let mut files = Vec::new();
-        for shard in shards {
-            // An index may come from anyone; its files lie beside it.
-            if shard.contains(['/', '\\']) || shard.starts_with('.') {
-                return Err(Error::config(path, format!("`{shard}` is no name of a shard")));
-            }
+        for shard in super::index::shards(path, &json)? {
             let shard = format!("{component}/{shard}");
             let reader = model.open(&shard).await?;
             files.push((shard, reader));

@@ -1,8 +1,10 @@
 //! From a checkpoint's bytes to the parameters of a model.
 
 mod dtype;
+mod index;
 mod load;
 pub mod lora;
+pub mod original;
 pub mod pickle;
 mod safetensors;
 mod state_dict;
@@ -10,6 +12,7 @@ mod state_dict;
 pub mod textual_inversion;
 
 pub use dtype::{Dtype, HostTensor};
+pub use index::shards;
 pub use load::{Progress, WeightFiles, load};
 pub use safetensors::{Header, TensorInfo};
 pub use state_dict::{Entry, StateDict};

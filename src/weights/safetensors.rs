@@ -11,8 +11,12 @@ use crate::error::{Error, Result};
 /// The length field before the header, bytes.
 pub const LENGTH_BYTES: u64 = 8;
 
-/// The longest header that is read, bytes; the format's own limit.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// The longest header that is read, bytes. The format's own limit is 100 MB, but what is made of a
+/// header can take ten times its memory; that of a model of two thousand tensors has 0.3 MB.
+const MAX_HEADER_BYTES: u64 = 8 << 20;
+
+/// Axes of a tensor at most.
+const MAX_AXES: usize = 16;
 
 /// Where a tensor lies in its file, and what it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +76,9 @@ impl Header {
         let json = bytes
             .get(LENGTH_BYTES as usize..data as usize)
             .ok_or_else(|| invalid(file, "the header is cut off".into()))?;
+        if has_long_list(json) {
+            return Err(invalid(file, format!("a tensor of more than {MAX_AXES} axes")));
+        }
         // The crate's `Metadata` checks order, overlap, gaps and length against shape.
         let metadata: Metadata = serde_json::from_slice(json)
             .map_err(|e| invalid(file, SafeTensorError::from(e).to_string()))?;
@@ -102,6 +109,34 @@ impl Header {
         let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { tensors, metadata })
     }
+}
+
+/// Whether there is a list in `json` of more than [`MAX_AXES`] numbers. Two bytes each become
+/// eight, and for a while sixteen, so this is to be known before they are parsed.
+fn has_long_list(json: &[u8]) -> bool {
+    let (mut in_list, mut commas) = (false, 0);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|byte| **byte != b'"') {
+                    if *byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            b'[' => (in_list, commas) = (true, 0),
+            b']' => in_list = false,
+            b',' if in_list => {
+                commas += 1;
+                if commas == MAX_AXES {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 fn invalid(file: &str, message: String) -> Error {
@@ -136,11 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn axes_are_counted_outside_of_texts() {
+        let json = |axes: usize, name: &str| {
+            let ones = vec!["1"; axes].join(",");
+            let name = serde_json::to_string(name).expect("a text");
+            format!(r#"{{{name}:{{"dtype":"F32","shape":[{ones}],"data_offsets":[0,4]}}}}"#)
+        };
+        let commas = format!("[{}\\\",[\"", ",".repeat(100));
+        assert!(parse(&file(&json(MAX_AXES, &commas), 4)).is_ok());
+        let error = parse(&file(&json(MAX_AXES + 1, "a"), 4)).expect_err("too many");
+        assert!(error.to_string().contains("axes"), "{error}");
+        let error = parse(&file(&json(MAX_AXES + 1, &commas), 4)).expect_err("too many");
+        assert!(error.to_string().contains("axes"), "{error}");
+    }
+
+    #[test]
     fn hostile_headers_are_refused() {
         let tensor = |offsets: &str| {
             format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#)
         };
         let long = [u64::MAX.to_le_bytes(), [0; 8]].concat();
+        // Within the format's limit, beyond ours.
+        let longer = file(&" ".repeat(MAX_HEADER_BYTES as usize + 1), 0);
         let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
             "b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
         let overflow = r#"{"a":{"dtype":"F32","shape":[4611686018427387904,16],
@@ -149,6 +201,7 @@ mod tests {
             vec![],
             vec![1, 2, 3],
             long,
+            longer,
             file("not json", 0),
             file(&tensor("[0,8]"), 7),
             file(&tensor("[0,8]"), 9),

@@ -73,6 +73,7 @@ function assertError(error, code, message = /./) {
 test('the package can be imported where there is no window', async () => {
   const names = Object.keys(await import(`${pkg}/index.js`));
   assert.deepEqual(names.sort(), [
+    'Component',
     'DirectInstructPix2Pix',
     'InstructPix2Pix',
     'InstructPix2PixError',

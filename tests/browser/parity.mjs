@@ -25,6 +25,9 @@ const CALL = {
   guidance_scale: 'guidanceScale',
   image_guidance_scale: 'imageGuidanceScale',
   eta: 'eta',
+  num_images_per_prompt: 'numImagesPerPrompt',
+  output_type: 'outputType',
+  cross_attention_kwargs: 'crossAttentionKwargs',
 };
 /** What describes every case. Anything else is a feature of its own. */
 const KEYS = [
@@ -43,6 +46,11 @@ const KEYS = [
   'legacy_callback_calls',
   'component_dirs',
   'tensors',
+  'lora',
+  'textual_inversion',
+  'freeu',
+  'vae_tiling',
+  'vae_slicing',
 ];
 
 class Unsupported extends Error {}
@@ -62,7 +70,7 @@ if (chosen.length === 0) fail(`no case begins with ${values.only.join(' or ')}`)
 
 const server = await serve(`${folder}site`, { '/pkg': pkg, '/oracle': directory });
 const browser = await launch();
-const { page } = await openPage(browser, server.url);
+const { page, problems } = await openPage(browser, server.url);
 const count = { ok: 0, FAIL: 0, skip: 0 };
 for (const item of chosen) {
   const start = performance.now();
@@ -104,13 +112,14 @@ function withoutEdit() {
 /** @returns {Promise<{ outcome: 'ok' | 'FAIL' | 'skip', text: string }>} */
 async function run(item) {
   try {
-    const { load, request, golden } = prepare(item);
-    const found = await editInPage(load, request);
+    const { set, request, golden } = prepare(item);
+    const found = await editInPage(set, request);
     if (found.error?.code === 'unsupported') throw new Unsupported(found.error.message);
     if (found.error) {
       // The engine may be broken, and the next case is not to suffer from it.
       await page.reload();
-      return { outcome: 'FAIL', text: `${found.error.code}: ${found.error.message}` };
+      const text = `${found.error.code}: ${found.error.message}`;
+      return { outcome: 'FAIL', text: [text, ...problems.splice(0)].join('\n     ') };
     }
     return compare(found, golden);
   } catch (error) {
@@ -125,38 +134,76 @@ function prepare(item) {
   if (item.pipeline !== 'sd') throw new Unsupported(`the pipeline ${item.pipeline}`);
   const feature = Object.keys(item).find((key) => !KEYS.includes(key) && item[key]);
   if (feature) throw new Unsupported(feature);
-  if (item.image_kind !== 'pil') throw new Unsupported(`a picture given as ${item.image_kind}`);
-  const { safety_checker: safetyChecker, ...folders } = item.component_dirs ?? {};
-  const otherFolders = Object.values({ ...folders, safetyChecker }).some((name) => name);
-  if (otherFolders) throw new Unsupported('components from other folders');
+  const { safety_checker: checker = 'safety_checker', ...folders } = item.component_dirs ?? {};
+  if (Object.values(folders).some((name) => name)) {
+    throw new Unsupported('components from other folders');
+  }
+  const { call } = item;
+  if (Array.isArray(call.prompt) && call.prompt.length > 1 && call.num_images_per_prompt > 1) {
+    throw new Unsupported('diffusers pairs several prompts with the wrong pictures here');
+  }
 
   const request = {};
-  for (const [name, value] of Object.entries(item.call)) {
+  for (const [name, value] of Object.entries(call)) {
     if (!(name in CALL)) throw new Unsupported(name);
-    if (name.endsWith('prompt') && typeof value !== 'string')
-      throw new Unsupported(`${name} that is no text`);
-    request[CALL[name]] = value;
+    request[CALL[name]] = value ?? undefined;
   }
+  // Of pictures given as samples, this is what diffusers calls them.
+  if (request.outputType === 'pil' || request.outputType === 'np') delete request.outputType;
   if (!item.scheduler_from_model_folder) {
     request.scheduler = { ...item.scheduler_config, _class_name: item.scheduler_class };
   }
   const tensors = readSafetensors(readFileSync(`${directory}/${item.file}`));
-  const { image_u8, latents_in, noises, latents_steps, image_out_u8 } = tensors;
-  const [pictures, height, width] = image_u8.shape;
-  if (pictures !== 1) throw new Unsupported('several pictures');
-  request.image = { width, height, data: toBase64(withAlpha(image_u8.data)) };
-  for (const [name, tensor] of Object.entries({ latents: latents_in, noises })) {
-    if (tensor) request[name] = { shape: tensor.shape, data: toBase64(tensor.data) };
-  }
+  const { latents_steps, image_out_u8 } = tensors;
+  const sent = {
+    latents: tensors.latents_in,
+    noises: tensors.noises,
+    promptEmbeds: tensors.prompt_embeds_in,
+    negativePromptEmbeds: tensors.negative_prompt_embeds_in,
+  };
+  for (const [name, tensor] of Object.entries(sent)) if (tensor) request[name] = encode(tensor);
+  request.image = imageOf(item.image_kind, tensors);
   const latents = latents_steps.data.slice(-latents_steps.data.length / latents_steps.shape[0]);
+  // The checker takes longer than the edit here, so it is asked only where it has something to find.
+  const flagged = item.nsfw_content_detected?.includes(true);
+  const flags = flagged ? item.nsfw_content_detected : undefined;
   return {
-    load: {
+    set: {
       model: `/oracle/${item.model}`,
-      safetyChecker: safetyChecker === null ? false : undefined,
+      checker: flagged ? checker : undefined,
+      loras: item.lora ?? [],
+      words: item.textual_inversion ?? [],
+      freeU: item.freeu ?? undefined,
+      tiling: Boolean(item.vae_tiling),
+      slicing: Boolean(item.vae_slicing),
     },
     request,
-    golden: { latents, image: image_out_u8 },
+    golden: { latents, image: image_out_u8, flags },
   };
+}
+
+function encode({ data, shape }) {
+  return { data: toBase64(data), shape };
+}
+
+/** The case's pictures, in the form in which diffusers was given them. */
+function imageOf(kind, { image_u8, image_latents_in }) {
+  if (kind === 'latents') return { tensor: encode(image_latents_in) };
+  const [count, height, width] = image_u8.shape;
+  const picture = (i) => image_u8.data.subarray(i * height * width * 3, (i + 1) * height * width * 3);
+  if (kind === 'pil') {
+    const pictures = Array.from({ length: count }, (_, i) => toBase64(withAlpha(picture(i))));
+    return { pictures, width, height };
+  }
+  if (kind !== 'tensor') throw new Unsupported(`a picture given as ${kind}`);
+  const data = new Float32Array(image_u8.data.length);
+  for (let i = 0; i < count; i++) {
+    const bytes = picture(i);
+    for (let j = 0; j < bytes.length; j++) {
+      data[i * bytes.length + (j % 3) * height * width + Math.floor(j / 3)] = bytes[j] / 255;
+    }
+  }
+  return { tensor: encode({ data, shape: [count, 3, height, width] }) };
 }
 
 function withAlpha(rgb) {
@@ -165,61 +212,99 @@ function withAlpha(rgb) {
   return rgba;
 }
 
-/** Loads the model, unless the page has it, and edits. */
-function editInPage(load, request) {
+/** Loads the model, unless the page has it, sets it up, edits, and undoes what was set up. */
+function editInPage(set, request) {
   return page.evaluate(
-    async ([{ model, safetyChecker }, { image, latents, noises, ...options }]) => {
+    async ([set, { image, ...options }]) => {
       const { DirectInstructPix2Pix } = await import('/pkg/index.js');
       const bytes = (text) => Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
       const tensor = ({ shape, data }) => ({ shape, data: new Float32Array(bytes(data).buffer) });
+      for (const name of ['latents', 'noises', 'promptEmbeds', 'negativePromptEmbeds']) {
+        if (options[name]) options[name] = tensor(options[name]);
+      }
+      const source = image.tensor
+        ? tensor(image.tensor)
+        : image.pictures.map(
+            (data) =>
+              new ImageData(new Uint8ClampedArray(bytes(data)), image.width, image.height),
+          );
       try {
-        const key = `${model} ${safetyChecker}`;
-        if (window.key !== key) {
-          window.key = undefined;
+        if (window.model !== set.model) {
+          window.model = undefined;
           await window.pipe?.dispose();
-          window.pipe = await DirectInstructPix2Pix.fromPretrained(model, {
+          window.pipe = await DirectInstructPix2Pix.fromPretrained(set.model, {
             dtype: 'float32',
             weightDtype: 'float32',
-            safetyChecker,
           });
-          window.key = key;
+          window.model = set.model;
+          window.checker = undefined;
         }
-        const { images, latents: found } = await window.pipe.edit({
-          ...options,
-          image: new ImageData(new Uint8ClampedArray(bytes(image.data)), image.width, image.height),
-          latents: latents && tensor(latents),
-          noises: noises && tensor(noises),
-        });
-        const { width, height, data } = images[0];
-        return { latents: [...found.data], image: { width, height, data: [...data] } };
+        const { pipe } = window;
+        if (window.checker !== set.checker) {
+          await (set.checker
+            ? pipe.setSafetyChecker(true, { subfolder: set.checker })
+            : pipe.setSafetyChecker(false));
+          window.checker = set.checker;
+        }
+        const adapters = set.loras.map(({ file, weight }, i) => ({ file, weight, name: `a${i}` }));
+        for (const { file, name } of adapters) {
+          await pipe.loadLoraWeights(`/oracle/adapters/${file}`, { adapterName: name });
+        }
+        if (adapters.some(({ weight }) => weight != null)) {
+          const names = adapters.map(({ name }) => name);
+          await pipe.setAdapters(names, adapters.map(({ weight }) => weight ?? 1));
+        }
+        for (const { file, token } of set.words) {
+          await pipe.loadTextualInversion(`/oracle/adapters/${file}`, { token: token ?? undefined });
+        }
+        if (set.freeU) await pipe.enableFreeU(set.freeU);
+        if (set.tiling) await pipe.enableVaeTiling();
+        if (set.slicing) await pipe.enableVaeSlicing();
+        const result = await pipe.edit({ ...options, image: source });
+        await pipe.unloadLoraWeights();
+        await pipe.unloadTextualInversion();
+        await pipe.disableFreeU();
+        await pipe.disableVaeTiling();
+        await pipe.disableVaeSlicing();
+        const { images, latents, nsfwContentDetected } = result;
+        const pictures = Array.isArray(images) ? images : [];
+        return {
+          latents: [...latents.data],
+          flags: nsfwContentDetected,
+          images: pictures.map(({ width, height, data }) => ({ width, height, data: [...data] })),
+        };
       } catch ({ name, code, message }) {
         return { error: { code: code ?? name, message } };
       }
     },
-    [load, request],
+    [set, request],
   );
 }
 
 function compare(found, golden) {
-  const [, height, width] = golden.image.shape;
-  if (found.image.width !== width || found.image.height !== height) {
-    const size = `${found.image.width} x ${found.image.height}`;
-    return { outcome: 'FAIL', text: `the picture is ${size}, not ${width} x ${height}` };
-  }
-  const latents = difference(found.latents, golden.latents);
   const scale = golden.latents.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
-  const image = difference(
-    found.image.data.filter((_, i) => i % 4 !== 3),
-    golden.image.data,
-  );
+  const latents = difference(found.latents, golden.latents);
   const peak = latents.peak / scale;
   const text =
     `latents peak ${peak.toExponential(1)} rmse ${(latents.rmse / scale).toExponential(1)} ` +
-    `of ${LATENTS_TOLERANCE}; image peak ${image.peak} rmse ${image.rmse.toFixed(3)} ` +
-    `of ${IMAGE_TOLERANCE}`;
+    `of ${LATENTS_TOLERANCE}`;
   // Written so that NaN fails.
-  const passed = peak <= LATENTS_TOLERANCE && image.peak <= IMAGE_TOLERANCE;
-  return { outcome: passed ? 'ok' : 'FAIL', text };
+  const outcome = peak <= LATENTS_TOLERANCE ? 'ok' : 'FAIL';
+  if (String(found.flags) !== String(golden.flags)) {
+    return { outcome: 'FAIL', text: `${text}; unsafe: ${found.flags}, not ${golden.flags}` };
+  }
+  if (!golden.image) return { outcome, text };
+  const [count, height, width] = golden.image.shape;
+  const sizes = found.images.map((image) => `${image.width} x ${image.height}`);
+  if (sizes.length !== count || sizes.some((size) => size !== `${width} x ${height}`)) {
+    return { outcome: 'FAIL', text: `pictures of ${sizes}, not ${count} of ${width} x ${height}` };
+  }
+  const samples = found.images.flatMap(({ data }) => data.filter((_, i) => i % 4 !== 3));
+  const image = difference(samples, golden.image.data);
+  return {
+    outcome: image.peak <= IMAGE_TOLERANCE ? outcome : 'FAIL',
+    text: `${text}; image peak ${image.peak} rmse ${image.rmse.toFixed(3)} of ${IMAGE_TOLERANCE}`,
+  };
 }
 
 function difference(found, golden) {

@@ -66,10 +66,28 @@ test('the types say what the options are', () => {
       if (progress.type === 'download') progress.loaded satisfies number;
       // @ts-expect-error only downloads have bytes
       progress.loaded;
-      // @ts-expect-error instances come from fromPretrained
+      // @ts-expect-error components are needed
       new DirectInstructPix2Pix();
-      // @ts-expect-error a prompt is needed
-      await pipe.edit({ image });
+      const other = new InstructPix2Pix({ ...pipe.components, scheduler: 'DDIMScheduler' });
+      other.components.unet.name satisfies 'unet';
+      // @ts-expect-error another component
+      new InstructPix2Pix({ ...pipe.components, vae: pipe.components.unet });
+      // @ts-expect-error a picture is needed
+      await pipe.edit({ prompt: 'p' });
+      const [pictures, flags] = await pipe.edit({ ...options, outputType: 'np', returnDict: false });
+      pictures.data satisfies Float32Array;
+      flags satisfies boolean[] | undefined;
+      const { images: files } = await pipe.edit({ ...options, outputType: 'blob' });
+      files satisfies Blob[];
+      await pipe.edit({ image: [image, bitmap], prompt: ['p', 'q'], seed: [1, 2n] });
+      await pipe.edit({ image, prompt: 'p', onStep: ({ latents }) => ({ latents }) });
+      const { promptEmbeds } = await pipe.encodePrompt({ prompt: 'p' });
+      await pipe.edit({ image: await pipe.encodeImage({ image }), promptEmbeds });
+      await pipe.setScheduler('LCMScheduler');
+      // @ts-expect-error no such scheduler
+      await pipe.setScheduler('NoScheduler');
+      const { adapterName } = await pipe.loadLoraWeights('a/b', { weightName: 'c.safetensors' });
+      await pipe.setAdapters([adapterName], [0.5]);
       // @ts-expect-error no such type
       await DirectInstructPix2Pix.fromPretrained('a/b', { dtype: 'int8' });
       try {

@@ -2,29 +2,73 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use burn::tensor::{DType, Tensor};
+use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
-use instruct_pix2pix::image::{RgbImage, VaeImageProcessor};
+use instruct_pix2pix::image::{RgbImage, to_u8};
 use instruct_pix2pix::models::FreeU;
 use instruct_pix2pix::pipeline::{
-    EditRequest, LoadEvent, LoadOptions, Observer, Output, RecordedNoise, SchedulerChoice,
-    StableDiffusionInstructPix2PixPipeline, Step, Tap,
+    CONTINUE, EditRequest, Floats, Images, LoadEvent, LoadOptions, Observer, Output, OutputImages,
+    OutputType, Prompts, RecordedNoise, SchedulerChoice, StableDiffusionInstructPix2PixPipeline,
+    Step, StepTensors, Tap,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::compare::{Comparison, Tolerance};
-use super::components::placement;
 use super::tensors::{Golden, TensorFile};
 use super::{Case, Verdict};
+use burn::tensor::Device;
+use instruct_pix2pix::models::{Placement, WeightDtype};
 
-/// Everything that has been through the UNet.
-const LATENTS_TOLERANCE: f64 = 1e-4;
+/// What is computed with, and how far from diffusers in float32 the results may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Precision {
+    /// Of activations.
+    pub dtype: DType,
+    /// Of weights.
+    pub weights: WeightDtype,
+    /// Text embeddings, of their maximum.
+    text: f64,
+    /// The pictures' latents.
+    image_latents: f64,
+    /// Everything that has been through the UNet.
+    latents: f64,
+    /// Samples in 0 to 1.
+    image: f64,
+    /// Levels of 0 to 255.
+    bytes: f64,
+}
+
+impl Precision {
+    /// Single precision throughout.
+    pub const FLOAT32: Self = Self {
+        dtype: DType::F32,
+        weights: WeightDtype::F32,
+        text: 1e-5,
+        image_latents: 2e-5,
+        latents: 1e-4,
+        image: 1e-4,
+        bytes: 1.0,
+    };
+
+    /// Half precision throughout, with the tolerances that the oracle's README measured.
+    pub const FLOAT16: Self = Self {
+        dtype: DType::F16,
+        weights: WeightDtype::F16,
+        text: 5e-2,
+        image_latents: 5e-2,
+        latents: 5e-2,
+        image: 4e-2,
+        bytes: 4e-2 * 255.0,
+    };
+}
 
 #[derive(Deserialize)]
 struct Cases {
@@ -125,7 +169,7 @@ type Pipelines =
 ///
 /// # Errors
 /// When `cases.json` cannot be read.
-pub fn list(folder: &Path) -> Result<Vec<Case<'_>>, String> {
+pub fn list(folder: &Path, precision: Precision) -> Result<Vec<Case<'_>>, String> {
     let path = folder.join("cases.json");
     let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let json = std::fs::read_to_string(&path).map_err(|e| fail(&e))?;
@@ -138,7 +182,10 @@ pub fn list(folder: &Path) -> Result<Vec<Case<'_>>, String> {
         .into_iter()
         .map(|info| {
             let pipelines = pipelines.clone();
-            Case { name: info.name.clone(), run: Box::new(move || run(folder, &info, &pipelines)) }
+            Case {
+                name: info.name.clone(),
+                run: Box::new(move || run(folder, &info, precision, &pipelines)),
+            }
         })
         .collect())
 }
@@ -148,11 +195,8 @@ fn unsupported(info: &CaseInfo) -> Option<String> {
     if info.pipeline != "sd" {
         return Some(format!("pipeline {}", info.pipeline));
     }
-    if info.image_kind != "pil" {
+    if !["pil", "tensor", "latents"].contains(&info.image_kind.as_str()) {
         return Some(format!("image given as {}", info.image_kind));
-    }
-    if info.call.prompt.is_none() {
-        return Some("prompt_embeds".into());
     }
     let known = ["scheduler_from_model_folder", "legacy_callback_calls", "tensors"];
     let special = |(key, value): (&String, &Value)| {
@@ -182,9 +226,13 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn step(&mut self, step: Step) -> std::ops::ControlFlow<()> {
+    fn step(
+        &mut self,
+        step: Step,
+        _: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
         self.steps.push((step.index, step.timestep));
-        std::ops::ControlFlow::Continue(())
+        Box::pin(ready(CONTINUE))
     }
 
     fn tap(&mut self, name: &'static str, tap: Tap<'_>) {
@@ -201,23 +249,26 @@ impl Observer for Recorder {
     }
 }
 
-fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
+fn run(folder: &Path, info: &CaseInfo, precision: Precision, pipelines: &Pipelines) -> Verdict {
     if let Some(what) = unsupported(info) {
         return Verdict::Unsupported(what);
     }
     let file = TensorFile::open(&folder.join(&info.file));
-    let images = file.u8("image_u8");
-    let images = (0..images.shape[0]).map(|i| {
-        let image = images.at(i);
-        let [height, width, _] = image.dims();
-        RgbImage::new(width, height, image.values).expect("valid")
-    });
     let call = info.call.clone();
+    let output = match call.output_type.as_deref() {
+        None | Some("pil" | "np" | "pt") => OutputType::Nhwc,
+        Some("latent") => OutputType::Latent,
+        Some(other) => return Verdict::Unsupported(format!("output type {other}")),
+    };
     let request = EditRequest {
-        images: images.collect(),
-        prompts: call.prompt.expect("checked before").into_vec(),
-        negative_prompts: call.negative_prompt.map(OneOrMany::into_vec),
-        num_images_per_prompt: call.num_images_per_prompt.unwrap_or(1),
+        images: images(&file, &info.image_kind),
+        text: Prompts {
+            prompts: call.prompt.map(OneOrMany::into_vec).unwrap_or_default(),
+            prompt_embeds: file.find("prompt_embeds_in").map(floats),
+            negative_prompts: call.negative_prompt.map(OneOrMany::into_vec),
+            negative_prompt_embeds: file.find("negative_prompt_embeds_in").map(floats),
+            num_images_per_prompt: call.num_images_per_prompt.unwrap_or(1),
+        },
         num_inference_steps: call.num_inference_steps,
         guidance_scale: call.guidance_scale,
         image_guidance_scale: call.image_guidance_scale,
@@ -227,12 +278,14 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
             config: Some(info.scheduler_config.clone()),
         }),
         lora_scale: call.cross_attention_kwargs.map_or(1.0, |options| options.scale),
-        latents: Some(file.f32("latents_in").values),
+        latents: Some(floats(file.f32("latents_in"))),
+        output,
+        ..EditRequest::default()
     };
     let noises = file.find("noises").map(|noises| noises.values).unwrap_or_default();
     let own = Some("safety_checker".to_owned());
     let safety_checker = info.component_dirs.get("safety_checker").cloned().unwrap_or(own);
-    let loaded = pipeline(&folder.join(&info.model), safety_checker, pipelines);
+    let loaded = pipeline(&folder.join(&info.model), safety_checker, precision, pipelines);
     let mut pipeline = adapted(folder, info, &loaded);
     pipeline.set_freeu(info.freeu.map(|FreeUInfo { s1, s2, b1, b2 }| FreeU { s1, s2, b1, b2 }));
     pipeline.set_vae_tiling(info.vae_tiling);
@@ -241,9 +294,38 @@ fn run(folder: &Path, info: &CaseInfo, pipelines: &Pipelines) -> Verdict {
     let output =
         pollster::block_on(pipeline.edit(&request, &mut RecordedNoise::new(noises), &mut recorder));
     match output {
-        Ok(output) => compare(info, &file, &recorder, &output).verdict(),
+        Ok(output) => compare(info, &file, &recorder, &output, precision).verdict(),
         Err(error) => Verdict::Failed(error.to_string()),
     }
+}
+
+fn floats<const D: usize>(golden: Golden<f32>) -> Floats<D> {
+    Floats::new("golden", &golden.shape, golden.values).expect("goldens have these axes")
+}
+
+/// The case's pictures, in the form in which diffusers was given them.
+fn images(file: &TensorFile, kind: &str) -> Images {
+    if kind == "latents" {
+        return Images::Tensor(floats(file.f32("image_latents_in")));
+    }
+    let images = file.u8("image_u8");
+    let pictures = (0..images.shape[0]).map(|i| {
+        let image = images.at(i);
+        let [height, width, _] = image.dims();
+        RgbImage::new(width, height, image.values).expect("valid")
+    });
+    if kind == "pil" {
+        return Images::Pictures(pictures.collect());
+    }
+    let mut data = Vec::new();
+    let mut shape = [images.shape[0], 3, 0, 0];
+    for RgbImage { width, height, data: bytes } in pictures {
+        shape = [shape[0], 3, height, width];
+        for channel in 0..3 {
+            data.extend(bytes[channel..].iter().step_by(3).map(|x| f32::from(*x) / 255.0));
+        }
+    }
+    Images::Tensor(Floats { shape, data })
 }
 
 /// The pipeline with a case's adapters, which a clone has for itself.
@@ -279,11 +361,12 @@ fn adapted(
 fn pipeline(
     model: &Path,
     safety_checker: Option<String>,
+    precision: Precision,
     pipelines: &Pipelines,
 ) -> Rc<StableDiffusionInstructPix2PixPipeline> {
     let load = || {
-        let options =
-            LoadOptions { placement: placement(), dtype: DType::F32, safety_checker: false };
+        let placement = Placement { device: Device::flex(), weights: precision.weights };
+        let options = LoadOptions { placement, dtype: precision.dtype, safety_checker: false };
         let fetch = Directory(model.to_owned());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let mut on_event = |_: LoadEvent<'_>| {};
@@ -302,7 +385,13 @@ fn pipeline(
     pipelines.borrow_mut().entry(key).or_insert_with(load).clone()
 }
 
-fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Output) -> Comparison {
+fn compare(
+    info: &CaseInfo,
+    file: &TensorFile,
+    recorder: &Recorder,
+    output: &Output,
+    precision: Precision,
+) -> Comparison {
     let mut comparison = Comparison::default();
     let floats = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
     let timesteps = floats(&recorder.values["timesteps"]);
@@ -317,17 +406,18 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         comparison.equal(&name, &ours, &file.i32(&name).values);
     }
     let text = recorder.text.as_ref().expect("always tapped");
-    comparison.tensor("prompt_embeds", text, &file.f32("prompt_embeds"), 1e-5);
-    for (name, tolerance) in [("image_latents", 2e-5), ("latents_scaled", 1e-6)] {
+    comparison.tensor("prompt_embeds", text, &file.f32("prompt_embeds"), precision.text);
+    for (name, tolerance) in [("image_latents", precision.image_latents), ("latents_scaled", 1e-6)]
+    {
         comparison.picture(name, &recorder.latents[name][0], &file.f32(name), tolerance);
     }
     // The script that makes the goldens overwrites this one at every step: despite its name it is
     // the last step's. A mended script would keep the first.
     let golden = file.f32("unet_out_step0");
     let outputs = &recorder.latents["unet_out"];
-    let first = comparison.is_close(&outputs[0], &golden, LATENTS_TOLERANCE);
+    let first = comparison.is_close(&outputs[0], &golden, precision.latents);
     let ours = if first { &outputs[0] } else { &outputs[outputs.len() - 1] };
-    comparison.picture("unet_out_step0", ours, &golden, LATENTS_TOLERANCE);
+    comparison.picture("unet_out_step0", ours, &golden, precision.latents);
     comparison.values(
         "init_noise_sigma",
         &[file.f32("latents_scaled").values[0] / file.f32("latents_in").values[0]],
@@ -338,7 +428,7 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         for step in 0..golden.shape[0] {
             let label = format!("{name}.{step}");
             let ours = &recorder.latents[name][step];
-            comparison.picture(&label, ours, &golden.at(step), LATENTS_TOLERANCE);
+            comparison.picture(&label, ours, &golden.at(step), precision.latents);
         }
     };
     each("noise_pred", &file.f32("noise_pred_first3"));
@@ -350,28 +440,27 @@ fn compare(info: &CaseInfo, file: &TensorFile, recorder: &Recorder, output: &Out
         comparison.equal("steps", &indices(&recorder.steps), &indices(calls));
         comparison.timesteps("steps", &timesteps(&recorder.steps), &timesteps(calls));
     }
-    if info.call.output_type.as_deref() == Some("latent") {
+    let OutputImages::Samples(samples) = &output.images else {
+        let golden = file.f32("latents_out").values;
+        comparison.values(
+            "latents_out",
+            &output.latents.data,
+            &golden,
+            Tolerance::Relative(precision.latents),
+        );
         return comparison;
-    }
+    };
     for name in ["decode_in", "decoded"] {
         let ours = &recorder.latents[name][0];
-        comparison.picture(name, ours, &file.f32(name), LATENTS_TOLERANCE);
+        comparison.picture(name, ours, &file.f32(name), precision.latents);
     }
-    let decoded = &recorder.latents["decoded"][0];
-    let decoded = decoded.clone().into_data().try_into_vec::<f32>().expect("f32");
     if let Some(flags) = &info.nsfw_content_detected {
         comparison.equal("nsfw", &output.nsfw_content_detected.as_ref(), &Some(flags));
     }
-    // A flagged picture is black as bytes; the decoder's output is what it was.
-    let flagged = output.nsfw_content_detected.iter().flatten().any(|flag| *flag);
-    if !flagged {
-        let ours = VaeImageProcessor { vae_scale_factor: 8 }.denormalize(&decoded);
-        let golden = file.f32("image_out").values;
-        comparison.values("image_out", &ours, &golden, Tolerance::Absolute(1e-4));
-    }
-    let bytes = |values: &[u8]| values.iter().map(|x| f32::from(*x)).collect::<Vec<_>>();
-    let ours: Vec<u8> = output.images.iter().flat_map(|image| image.data.clone()).collect();
-    let golden = file.u8("image_out_u8").values;
-    comparison.values("image_out_u8", &bytes(&ours), &bytes(&golden), Tolerance::Absolute(1.0));
+    let golden = file.f32("image_out").values;
+    comparison.values("image_out", &samples.data, &golden, Tolerance::Absolute(precision.image));
+    let bytes: Vec<f32> = to_u8(&samples.data).into_iter().map(f32::from).collect();
+    let golden: Vec<f32> = file.u8("image_out_u8").values.into_iter().map(f32::from).collect();
+    comparison.values("image_out_u8", &bytes, &golden, Tolerance::Absolute(precision.bytes));
     comparison
 }

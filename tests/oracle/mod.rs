@@ -29,12 +29,12 @@ pub struct Case<'a> {
     pub run: Box<dyn FnOnce() -> Verdict + 'a>,
 }
 
-/// All cases of a folder.
+/// All cases of a folder: the edits with `precision`, parts of them in single precision.
 ///
 /// # Errors
 /// When the folder's lists cannot be read.
-pub fn all(folder: &Path) -> Result<Vec<Case<'_>>, String> {
-    let mut all = cases::list(folder)?;
+pub fn all(folder: &Path, precision: cases::Precision) -> Result<Vec<Case<'_>>, String> {
+    let mut all = cases::list(folder, precision)?;
     all.extend(components::list(folder));
     all.extend(schedulers_of(folder));
     all.extend(texts::list(folder));

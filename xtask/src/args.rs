@@ -65,6 +65,15 @@ impl Args {
         }
     }
 
+    /// The one argument that may be left.
+    pub fn at_most_one(self, what: &str) -> Result<Option<String>> {
+        let mut left = self.known()?;
+        match left.len() {
+            0 | 1 => Ok(left.pop()),
+            _ => Err(format!("give no more than one {what}").into()),
+        }
+    }
+
     /// Nothing must be left.
     pub fn none(self) -> Result<()> {
         match self.known()?.first() {
@@ -107,8 +116,15 @@ mod tests {
         assert!(args("--port 65536").port(0).is_err());
         assert!(args("a b").one("DIR").is_err());
         assert!(args("").one("DIR").is_err());
+        assert!(args("a b").at_most_one("DIR").is_err());
         assert!(args("--unknown").none().is_err());
         assert!(args("stray").none().is_err());
+    }
+
+    #[test]
+    fn an_argument_may_be_optional() {
+        let left = |line| args(line).at_most_one("DIR").expect("good");
+        assert_eq!((left("a"), left("")), (Some("a".to_owned()), None));
     }
 
     #[test]

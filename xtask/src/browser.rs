@@ -153,12 +153,14 @@ fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-fn can_apt() -> bool {
+/// Whether [`apt`] may install anything.
+pub fn can_apt() -> bool {
     let root = process::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     root && Path::new("/etc/debian_version").exists() && on_path("apt-get").is_some()
 }
 
-fn apt(args: &[&str]) -> Result {
+/// Runs apt-get, which asks nothing.
+pub fn apt(args: &[&str]) -> Result {
     let mut apt = Command::new("apt-get");
     process::run(apt.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()))
 }

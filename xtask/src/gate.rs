@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::args::Args;
 use crate::browser::{self, Browser};
 use crate::process::{self, Result};
-use crate::{files, package, parity};
+use crate::{files, hub_client, package, parity};
 
 /// One row of the gate.
 struct Stage {
@@ -30,16 +30,22 @@ use When::{Always, Full, Short};
 
 const STAGES: &[Stage] = &[
     Stage { name: "native tests", needs: &[], when: Always, run: native_tests },
+    Stage { name: "hostile input, whole", needs: &[], when: Full, run: hostile_input },
+    Stage { name: "Hub's own client", needs: &[], when: Always, run: hub_client::run },
     Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
     Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
-    Stage { name: "browser tests", needs: BROWSER, when: Short, run: some_browser_tests },
-    Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: browser_tests },
+    Stage { name: "browser tests", needs: BROWSER, when: Short, run: || browser_tests(false) },
+    Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: || browser_tests(true) },
     Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
     Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
+    Stage { name: "parity in float16", needs: &[], when: Full, run: half_parity },
     Stage { name: "clippy", needs: &[], when: Full, run: clippy },
     Stage { name: "format", needs: &[], when: Full, run: format },
     Stage { name: "documentation", needs: &[], when: Full, run: documentation },
 ];
+
+/// What tells tests that they may take their time.
+const FULL_VARIABLE: &str = "FULL";
 
 const BROWSER: &[&str] = &["package", "browser set-up"];
 
@@ -96,30 +102,32 @@ fn native_tests() -> Result {
     process::run(process::cargo().args(["test", "--workspace", "--no-fail-fast"]))
 }
 
+/// A million inputs for each parser, in place of the ten thousand among the native tests.
+fn hostile_input() -> Result {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--package", process::PACKAGE, "--test", "hostile"]);
+    process::run(cargo.env(FULL_VARIABLE, "1"))
+}
+
 fn browser_set_up() -> Result {
     println!("Chromium: {}", Browser::set_up()?.chrome().display());
     Ok(())
 }
 
-/// What fits into the gate: a GPU that is emulated on two cores needs minutes for each new page.
-const SHORT_BROWSER_TESTS: &[&str] = &["demo.test.mjs", "types.test.mjs"];
-
-fn some_browser_tests() -> Result {
-    run_browser_tests(|name| SHORT_BROWSER_TESTS.contains(&name))
-}
-
-fn browser_tests() -> Result {
-    run_browser_tests(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
-}
-
-fn run_browser_tests(wanted: impl Fn(&str) -> bool) -> Result {
+fn browser_tests(full: bool) -> Result {
     let folder = browser::folder();
     let mut names = files::names(&folder)?;
-    names.retain(|name| name.to_str().is_some_and(&wanted));
+    // Dot-files are somebody's scratch.
+    names.retain(|name| {
+        name.to_str().is_some_and(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
+    });
     if names.is_empty() {
-        return Err(format!("there are no such tests in {}", folder.display()).into());
+        return Err(format!("there is no *.test.mjs in {}", folder.display()).into());
     }
     let mut node = Browser::set_up()?.node()?;
+    if full {
+        node.env(FULL_VARIABLE, "1");
+    }
     // One after the other: software rendering takes every core that there is.
     node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
     process::run(node.args(names.iter().map(|name| folder.join(name))))
@@ -129,8 +137,12 @@ fn oracle() -> PathBuf {
     process::root().join("tests").join("fixtures").join("oracle")
 }
 
+fn half_parity() -> Result {
+    process::run(&mut parity::native(&oracle(), &["float16".to_owned()], &["sd_".to_owned()]))
+}
+
 fn some_browser_parity() -> Result {
-    let only = ["sd_no_safety_checker"].map(str::to_owned);
+    let only = ["sd_default_euler_a", "sd_ddim"].map(str::to_owned);
     process::run(&mut parity::browser(&oracle(), &only)?)
 }
 

@@ -4,6 +4,7 @@ mod args;
 mod browser;
 mod files;
 mod gate;
+mod hub_client;
 mod package;
 mod parity;
 mod process;
@@ -54,6 +55,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         usage: "DIR [--port N] [--mount /NAME=DIR]...",
         about: "serve any folder on loopback (port 0: any free one); prints the address first",
         run: web::serve,
+    },
+    Subcommand {
+        name: "hub",
+        usage: "[DIR] [--port N] [--repo OWNER/NAME[@REVISION]=DIR]...",
+        about: "serve DIR/OWNER/NAME as the Hub would, with faults; prints the addresses as JSON",
+        run: web::hub,
     },
 ];
 

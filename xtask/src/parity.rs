@@ -8,9 +8,10 @@ use crate::browser::Browser;
 use crate::package;
 use crate::process::{self, PACKAGE, Result};
 
-/// `cargo xtask parity DIR [--browser [--no-build]] [--only NAME]...`.
+/// `cargo xtask parity DIR [--dtype float16] [--browser [--no-build]] [--only NAME]...`.
 pub fn run(mut args: Args) -> Result<u8> {
     let only = args.values("--only")?;
+    let dtypes = args.values("--dtype")?;
     let in_browser = args.flag("--browser");
     let build = !args.flag("--no-build");
     let folder = PathBuf::from(args.one("folder of cases")?);
@@ -18,7 +19,10 @@ pub fn run(mut args: Args) -> Result<u8> {
         .canonicalize()
         .map_err(|error| format!("there is no folder {}: {error}", folder.display()))?;
     if !in_browser {
-        return process::exit_code(&mut native(&folder, &only));
+        return process::exit_code(&mut native(&folder, &dtypes, &only));
+    }
+    if !dtypes.is_empty() {
+        return Err("--dtype: in a browser, parity is measured in float32".into());
     }
     if build {
         package::build(false)?;
@@ -27,9 +31,12 @@ pub fn run(mut args: Args) -> Result<u8> {
 }
 
 /// The test binary does the comparing, so that it is built as the tests are.
-fn native(folder: &Path, only: &[String]) -> Command {
+pub fn native(folder: &Path, dtypes: &[String], only: &[String]) -> Command {
     let mut cargo = process::cargo();
     cargo.args(["test", "--quiet", "--package", PACKAGE, "--test", "parity", "--"]);
+    for dtype in dtypes {
+        cargo.args(["--dtype", dtype]);
+    }
     with_cases(&mut cargo, folder, only);
     cargo
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::{env, io};
 
 use serde_json::Value;
@@ -31,10 +31,15 @@ pub fn this_executable() -> Result<&'static Path> {
     Ok(path)
 }
 
-/// The repository: what xtask was compiled from.
+/// The repository that cargo runs xtask for. Checkouts may share a target folder, so the one that this was compiled in
+/// may be another.
 pub fn root() -> &'static Path {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let xtask =
+            env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&xtask).parent().unwrap_or(Path::new(&xtask)).to_owned()
+    });
+    &ROOT
 }
 
 /// `program` in the repository.

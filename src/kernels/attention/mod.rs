@@ -54,7 +54,15 @@ mod gpu {
         let [batch, queries, channels] = q.dims();
         let [_, keys, _] = k.dims();
         let head = channels / heads;
-        assert!(head.is_multiple_of(4), "heads of {head} channels are no multiple of 4");
+        if !head.is_multiple_of(4) {
+            let [q, k, v] = [q, k, v].map(|x| widen(x, heads));
+            // The kernel scales by the wider heads.
+            let wide = head.next_multiple_of(4);
+            let q = q.mul_scalar((wide as f64 / head as f64).sqrt());
+            let y = attention(&q, &k, &v, heads, causal)?;
+            let y = y.reshape([batch, queries, heads, wide]).narrow(3, 0, head);
+            return Some(y.reshape([batch, queries, channels]));
+        }
         let (q, k, v) = (on_gpu(q)?, on_gpu(k)?, on_gpu(v)?);
         let (kernel, rows) = if head <= ONE_QUERY { rows(head) } else { tiles() };
         let kernel = kernel
@@ -70,6 +78,17 @@ mod gpu {
             &parameters,
         );
         Some(to_tensor(output))
+    }
+
+    /// Adds zeros to each head, up to a multiple of the four numbers that are read at a time; they change no product.
+    /// Only toy models have such heads.
+    fn widen(x: &Tensor<3>, heads: usize) -> Tensor<3> {
+        let [batch, rows, channels] = x.dims();
+        let head = channels / heads;
+        let zeros = head.next_multiple_of(4) - head;
+        let x = x.clone().reshape([batch, rows, heads, head]);
+        let zeros = Tensor::<4>::zeros([batch, rows, heads, zeros], &x.device()).cast(x.dtype());
+        Tensor::cat(vec![x, zeros], 3).reshape([batch, rows, heads * head.next_multiple_of(4)])
     }
 
     /// For narrow heads, and the queries of a workgroup.

@@ -3,6 +3,9 @@
 //! Source: diffusers `loaders/lora_base.py` and `loaders/peft.py`; PEFT `tuners/tuners_utils.py`.
 
 mod sd;
+mod source;
+
+pub use source::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! of rewriting a key step by step, the layer that it names is looked up among the model's own.
 
 use super::targets::{Target, Targets};
+use crate::weights::original::unet_layer;
 
 /// What a key holds of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub fn resolve(layer: &str, targets: &Targets) -> Option<Target> {
         if let Some(layer) = layer.strip_prefix(prefix) {
             let target = targets.find_flat(Some(component), layer);
             return target.or_else(|| {
-                let layer = from_original(layer, targets.layers_per_block())?;
+                let layer = unet_layer(layer, '_', targets.layers_per_block())?;
                 targets.find_flat(Some(component), &layer)
             });
         }
@@ -127,60 +128,6 @@ pub fn resolve(layer: &str, targets: &Targets) -> Option<Target> {
         };
         targets.find(component, &format!("{parent}.{name}"))
     })
-}
-
-/// diffusers' name of a UNet's layer from the original one, both with `_` for `.`:
-/// `input_blocks_4_1_proj_in` is `down_blocks_1_attentions_0_proj_in` with two layers in a block.
-fn from_original(layer: &str, layers_per_block: usize) -> Option<String> {
-    let outside = [
-        ("input_blocks_0_0", "conv_in"),
-        ("time_embed_0", "time_embedding_linear_1"),
-        ("time_embed_2", "time_embedding_linear_2"),
-        ("label_emb_0_0", "add_embedding_linear_1"),
-        ("label_emb_0_2", "add_embedding_linear_2"),
-        ("out_2", "conv_out"),
-    ];
-    if let Some((_, name)) = outside.iter().find(|(original, _)| *original == layer) {
-        return Some((*name).into());
-    }
-    let number = |text: &str| -> Option<(usize, String)> {
-        let (digits, rest) = text.split_once('_')?;
-        Some((digits.parse().ok()?, rest.to_owned()))
-    };
-    let stage = layers_per_block + 1;
-    if let Some(rest) = layer.strip_prefix("middle_block_") {
-        let (i, rest) = number(rest)?;
-        let part = ["resnets_0", "attentions_0", "resnets_1"].get(i)?;
-        return Some(format!("mid_block_{part}_{}", inner_layer(&rest)));
-    }
-    let (down, rest) = match layer.strip_prefix("input_blocks_") {
-        Some(rest) => (true, rest),
-        None => (false, layer.strip_prefix("output_blocks_")?),
-    };
-    let (i, rest) = number(rest)?;
-    let (j, rest) = number(&rest)?;
-    let i = if down { i.checked_sub(1)? } else { i };
-    let (block, layer) = (i / stage, i % stage);
-    let side = if down { "down_blocks" } else { "up_blocks" };
-    Some(match (rest.as_str(), j) {
-        ("op", 0) if down => format!("{side}_{block}_downsamplers_0_conv"),
-        // The upsampler comes second where a block has no attention, and third where it has.
-        ("conv", 1 | 2) if !down => format!("{side}_{block}_upsamplers_0_conv"),
-        (_, 0) => format!("{side}_{block}_resnets_{layer}_{}", inner_layer(&rest)),
-        (_, 1) => format!("{side}_{block}_attentions_{layer}_{rest}"),
-        _ => return None,
-    })
-}
-
-/// The layers of a residual block.
-fn inner_layer(name: &str) -> &str {
-    match name {
-        "in_layers_2" => "conv1",
-        "emb_layers_1" => "time_emb_proj",
-        "out_layers_3" => "conv2",
-        "skip_connection" => "conv_shortcut",
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -228,7 +175,7 @@ mod tests {
             ("input_blocks_0_1_x", None),
         ];
         for (original, expected) in cases {
-            assert_eq!(from_original(original, 2).as_deref(), expected, "{original}");
+            assert_eq!(unet_layer(original, '_', 2).as_deref(), expected, "{original}");
         }
     }
 }

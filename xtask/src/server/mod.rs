@@ -4,6 +4,7 @@
 //! a checkpoint may be larger than memory.
 
 mod http;
+pub mod hub;
 mod respond;
 #[cfg(test)]
 mod tests;

@@ -33,19 +33,30 @@ fn site() -> Site {
     Site { address, www, _pkg: pkg }
 }
 
-struct Answer {
-    status: u16,
+/// What a server said.
+pub(super) struct Answer {
+    pub(super) status: u16,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    /// The value of a header, or nothing.
+    pub(super) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|header| header.0.eq_ignore_ascii_case(name));
         found.map_or("", |header| &header.1)
     }
 
     fn read(stream: &mut BufReader<TcpStream>, has_body: bool) -> Self {
+        let mut answer = Self::read_head(stream);
+        let length = answer.header("Content-Length").parse().unwrap_or(0);
+        answer.body.resize(if has_body { length } else { 0 }, 0);
+        stream.read_exact(&mut answer.body).expect("the body");
+        answer
+    }
+
+    /// Reads up to where the body starts.
+    pub(super) fn read_head(stream: &mut BufReader<TcpStream>) -> Self {
         let mut line = String::new();
         stream.read_line(&mut line).expect("a status line");
         let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
@@ -58,9 +69,6 @@ impl Answer {
             };
             answer.headers.push((name.to_owned(), value.to_owned()));
         }
-        let length = answer.header("Content-Length").parse().unwrap_or(0);
-        answer.body.resize(if has_body { length } else { 0 }, 0);
-        stream.read_exact(&mut answer.body).expect("the body");
         answer
     }
 }

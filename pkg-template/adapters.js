@@ -1,0 +1,46 @@
+import { InstructPix2PixError } from './errors.js';
+import { absoluteUrl, resolveModel } from './urls.js';
+
+/** Files that hold an adapter. */
+const FILE = /\.(safetensors|bin|pt|pth|ckpt)$/;
+
+/**
+ * @typedef {{ bytes?: Uint8Array, model?: string, weightName?: string }} AdapterSource what the
+ *   engine is given: the bytes, or where to read them
+ */
+
+/**
+ * Reads what a user names as an adapter: a repository, the address of a folder or of a file, a
+ * file, or bytes.
+ *
+ * @param {unknown} source
+ * @param {{ weightName?: string }} options passed on
+ * @returns {Promise<AdapterSource>}
+ */
+export async function readAdapter(source, options) {
+  if (source instanceof Blob) {
+    const bytes = new Uint8Array(await source.arrayBuffer());
+    return { ...options, bytes, weightName: options.weightName ?? source.name ?? 'adapter' };
+  }
+  if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
+    // A copy, because the buffer is transferred and the caller keeps theirs.
+    const { buffer, byteOffset, byteLength } = ArrayBuffer.isView(source)
+      ? source
+      : { buffer: source, byteOffset: 0, byteLength: source.byteLength };
+    const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
+    return { ...options, bytes, weightName: options.weightName ?? 'adapter' };
+  }
+  if (typeof source !== 'string' && !(source instanceof URL)) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      'source: expected a repository, a URL, a Blob, a File, an ArrayBuffer or bytes',
+    );
+  }
+  const model = resolveModel(source);
+  if (!model.includes('://')) return { ...options, model };
+  const url = new URL(absoluteUrl(model));
+  if (!FILE.test(url.pathname)) return { ...options, model };
+  const end = model.length - (url.search + url.hash).length;
+  const slash = model.lastIndexOf('/', end);
+  return { ...options, model: model.slice(0, slash), weightName: model.slice(slash + 1) };
+}

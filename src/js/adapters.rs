@@ -1,0 +1,202 @@
+//! LoRA and textual inversion, as JavaScript sees them.
+
+use std::collections::BTreeMap;
+
+use js_sys::{Array, Object, Uint8Array};
+use serde::Deserialize;
+use wasm_bindgen::prelude::*;
+use web_sys::AbortSignal;
+
+use super::Pipeline;
+use super::convert::{self, JsTensor, object};
+use super::error::JsResult;
+use crate::cache::Repository;
+use crate::error::{Error, Result};
+use crate::hub::{BrowserFetch, ModelSource};
+use crate::pipeline::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+use crate::weights::{Entry, HostTensor, StateDict};
+
+/// Where an adapter comes from: its bytes, or a place to read them from.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    #[serde(default, with = "serde_wasm_bindgen::preserve")]
+    bytes: JsValue,
+    model: Option<String>,
+    revision: Option<String>,
+    subfolder: Option<String>,
+    endpoint: Option<String>,
+    token: Option<String>,
+    weight_name: Option<String>,
+}
+
+impl Source {
+    /// The file's name and contents.
+    async fn read(&self, names: &[&str], signal: Option<AbortSignal>) -> Result<(String, Vec<u8>)> {
+        if let Some(bytes) = self.bytes.dyn_ref::<Uint8Array>() {
+            return Ok((self.weight_name.clone().unwrap_or_default(), bytes.to_vec()));
+        }
+        let model = self.model.as_deref().unwrap_or_default();
+        let [revision, endpoint, token, subfolder, weight_name] =
+            [&self.revision, &self.endpoint, &self.token, &self.subfolder, &self.weight_name]
+                .map(Option::as_deref);
+        let source = ModelSource::parse(model, revision, endpoint, token)?;
+        let fetch = BrowserFetch::new(signal);
+        let files = Repository::uncached(&fetch, source);
+        read_adapter(&files, subfolder, weight_name, names).await
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LoraOptions {
+    source: Source,
+    adapter_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WordOptions {
+    source: Source,
+    token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Adapters {
+    names: Vec<String>,
+    weights: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FuseOptions {
+    lora_scale: Option<f64>,
+    adapter_names: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SaveOptions {
+    adapter_name: Option<String>,
+    layers: Option<BTreeMap<String, Option<BTreeMap<String, JsTensor>>>>,
+}
+
+/// Layers under the names of a file for diffusers: the component, and what the layer is called in it.
+fn given_layers(layers: BTreeMap<String, Option<BTreeMap<String, JsTensor>>>) -> Result<StateDict> {
+    let mut entries = Vec::new();
+    for (component, layers) in layers {
+        for (key, tensor) in layers.into_iter().flatten() {
+            let values = HostTensor::from_f32(tensor.shape.clone(), &tensor.values(&key)?);
+            entries.push((format!("{component}.{key}"), Entry::Tensor(values)));
+        }
+    }
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    Ok(StateDict { file: "pytorch_lora_weights.safetensors".into(), entries, metadata })
+}
+
+#[wasm_bindgen]
+impl Pipeline {
+    /// Loads a LoRA and makes it the only active one. Returns its name and the keys that no layer has a use for.
+    #[wasm_bindgen(js_name = loadLoraWeights)]
+    pub async fn load_lora(
+        &mut self,
+        options: JsValue,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<Object> {
+        let options: LoraOptions = convert::parse(options, "options")?;
+        let (file, bytes) = options.source.read(LORA_FILES, signal).await?;
+        let unused = self.inner.load_lora(options.adapter_name.as_deref(), &file, &bytes)?;
+        let name = self.inner.active_adapters().pop().map(|(name, _)| name);
+        Ok(object(&[("adapterName", name.into()), ("unusedKeys", texts(unused).into())]))
+    }
+
+    /// Makes some of the loaded adapters the active ones, with a weight each.
+    #[wasm_bindgen(js_name = setAdapters)]
+    pub fn set_adapters(&mut self, adapters: JsValue) -> JsResult<()> {
+        let Adapters { names, weights } = convert::parse(adapters, "adapterNames")?;
+        Ok(self.inner.set_adapters(&names, &weights)?)
+    }
+
+    /// The loaded adapters by component, and the active ones with their weights.
+    #[wasm_bindgen(js_name = listAdapters)]
+    pub fn list_adapters(&self) -> Object {
+        let loaded = Object::new();
+        for (component, names) in self.inner.list_adapters() {
+            // Cannot fail: the object is new and not frozen.
+            let _ = js_sys::Reflect::set(&loaded, &component.into(), &texts(names));
+        }
+        let active = self
+            .inner
+            .active_adapters()
+            .into_iter()
+            .map(|(name, weight)| object(&[("name", name.into()), ("weight", weight.into())]));
+        object(&[("loaded", loaded.into()), ("active", active.collect::<Array>().into())])
+    }
+
+    /// Takes adapters away.
+    #[wasm_bindgen(js_name = deleteAdapters)]
+    pub fn delete_adapters(&mut self, names: Vec<String>) -> JsResult<()> {
+        Ok(self.inner.delete_adapters(&names)?)
+    }
+
+    /// Turns the adapters on or off.
+    #[wasm_bindgen(js_name = enableLora)]
+    pub fn enable_lora(&mut self, enabled: bool) {
+        self.inner.enable_lora(enabled);
+    }
+
+    /// Takes all adapters away.
+    #[wasm_bindgen(js_name = unloadLoraWeights)]
+    pub fn unload_lora(&mut self) {
+        self.inner.unload_lora();
+    }
+
+    /// Adds adapters to the weights.
+    #[wasm_bindgen(js_name = fuseLora)]
+    pub async fn fuse_lora(&mut self, options: JsValue) -> JsResult<()> {
+        let FuseOptions { lora_scale, adapter_names } = convert::parse(options, "options")?;
+        Ok(self.inner.fuse_lora(lora_scale.unwrap_or(1.0), adapter_names.as_deref()).await?)
+    }
+
+    /// Undoes [`fuse_lora`](Self::fuse_lora).
+    #[wasm_bindgen(js_name = unfuseLora)]
+    pub fn unfuse_lora(&mut self) {
+        self.inner.unfuse_lora();
+    }
+
+    /// An adapter as a safetensors file, or layers that are given, by component and by name.
+    #[wasm_bindgen(js_name = saveLoraWeights)]
+    pub async fn save_lora(&self, options: JsValue) -> JsResult<Uint8Array> {
+        let SaveOptions { adapter_name, layers } = convert::parse(options, "options")?;
+        let bytes = match layers {
+            Some(layers) => given_layers(layers)?.to_safetensors()?,
+            None => {
+                let name = adapter_name.or_else(|| self.inner.active_adapters().pop().map(|a| a.0));
+                let missing = || Error::argument("adapterName", "no adapter is loaded");
+                self.inner.save_lora(&name.ok_or_else(missing)?).await?
+            }
+        };
+        Ok(Uint8Array::from(bytes.as_slice()))
+    }
+
+    /// Teaches a word. Returns the tokens that were added.
+    #[wasm_bindgen(js_name = loadTextualInversion)]
+    pub async fn load_textual_inversion(
+        &mut self,
+        options: JsValue,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<Vec<String>> {
+        let WordOptions { source, token } = convert::parse(options, "options")?;
+        let (file, bytes) = source.read(TEXTUAL_INVERSION_FILES, signal).await?;
+        Ok(self.inner.load_textual_inversion(&file, &bytes, token.as_deref())?)
+    }
+
+    /// Forgets words, or every word.
+    #[wasm_bindgen(js_name = unloadTextualInversion)]
+    pub fn unload_textual_inversion(&mut self, tokens: Option<Vec<String>>) -> JsResult<()> {
+        Ok(self.inner.unload_textual_inversion(tokens.as_deref())?)
+    }
+}
+
+fn texts(texts: Vec<String>) -> Array {
+    texts.into_iter().map(JsValue::from).collect()
+}
