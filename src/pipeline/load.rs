@@ -9,7 +9,7 @@ use crate::image::ClipImageProcessor;
 use crate::models::module::{Visitor, join};
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module, PerBlock, Placement,
-    SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel,
+    SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
@@ -112,7 +112,7 @@ impl StableDiffusionInstructPix2PixPipeline {
             let dtype = options.placement.weights;
             opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
         }
-        fill(files, opened, &options, on_event).await?;
+        fill(files, opened, Some(&options.placement), on_event).await?;
         blank.finish(given, options).await
     }
 
@@ -148,14 +148,44 @@ impl StableDiffusionInstructPix2PixPipeline {
         let opened = opened.await?;
         let Blank { text_encoder, vae, unet, .. } = &mut blank;
         let mut whole = Whole([("text_encoder", text_encoder), ("vae", vae), ("unet", unet)]);
-        fill(checkpoint, vec![("checkpoint", opened, &mut whole)], &options, on_event).await?;
+        let placement = Some(&options.placement);
+        fill(checkpoint, vec![("checkpoint", opened, &mut whole)], placement, on_event).await?;
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
             let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
             let opened = opened.await?;
-            fill(config, vec![(SAFETY_CHECKER, opened, checker)], &options, on_event).await?;
+            fill(config, vec![(SAFETY_CHECKER, opened, checker)], placement, on_event).await?;
         }
         blank.finish(given, options).await
+    }
+
+    /// Reads everything that [`load`](Self::load) would read, and keeps nothing but what `files` keeps: fills a cache
+    /// without a device. `weights` and `safety_checker` decide on the files, as there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), except those of tensors.
+    pub async fn download(
+        files: &dyn ModelFiles,
+        weights: WeightDtype,
+        safety_checker: bool,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<()> {
+        let blank = Blank::read(files, &Components::default(), safety_checker).await?;
+        let mut components = vec![
+            ("text_encoder", TRANSFORMERS_STEM),
+            ("vae", DIFFUSERS_STEM),
+            ("unet", DIFFUSERS_STEM),
+        ];
+        if blank.safety.is_some() {
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM));
+        }
+        let mut nothing = components.iter().map(|_| Nothing).collect::<Vec<_>>();
+        let mut opened = Vec::new();
+        for ((name, stem), model) in components.into_iter().zip(&mut nothing) {
+            let model: &mut dyn Module = model;
+            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, model));
+        }
+        fill(files, opened, None, on_event).await
     }
 
     /// Loads a safety checker from the folder `folder` of a model, with the model's feature
@@ -286,11 +316,18 @@ impl Module for Whole<'_> {
     }
 }
 
-/// Fills models from their opened files, and tells how far it is.
+/// A model without parameters.
+struct Nothing;
+
+impl Module for Nothing {
+    fn visit(&mut self, _: &str, _: &mut Visitor<'_>) {}
+}
+
+/// Fills models from their opened files, or passes over those without a placement, and tells how far it is.
 async fn fill(
     files: &dyn ModelFiles,
     opened: Vec<(&str, WeightFiles<'_>, &mut dyn Module)>,
-    options: &LoadOptions,
+    placement: Option<&Placement>,
     on_event: &mut dyn FnMut(LoadEvent<'_>),
 ) -> Result<()> {
     let weights: u64 = opened.iter().map(|(_, files, _)| files.size()).sum();
@@ -327,9 +364,14 @@ async fn fill(
                     .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
             });
         };
-        let unused = weights::load(model, opened, &options.placement, &mut on_progress).await?;
-        if !unused.is_empty() {
-            log::debug!("{component}: unused keys {unused:?}");
+        match placement {
+            Some(placement) => {
+                let unused = weights::load(model, opened, placement, &mut on_progress).await?;
+                if !unused.is_empty() {
+                    log::debug!("{component}: unused keys {unused:?}");
+                }
+            }
+            None => weights::pass_over(opened, &mut on_progress).await?,
         }
         on_event(LoadEvent::Component { component });
     }
