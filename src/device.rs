@@ -1,5 +1,7 @@
 //! The GPU: asking for an adapter, and giving Burn its device.
 
+use std::sync::Arc;
+
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 use burn::tensor::{DType, Device};
 
@@ -14,6 +16,27 @@ pub struct Gpu {
     pub name: String,
     /// Whether shaders compute in half precision (`shader-f16`).
     pub f16: bool,
+    /// To be kept for as long as the device is used.
+    pub lease: Lease,
+}
+
+/// A share in a device. With the last one, the device is destroyed and all that is on it: Burn keeps
+/// devices for ever, and a browser frees the buffers of a device only when it collects garbage.
+#[derive(Debug, Clone)]
+pub struct Lease(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    burn: Device,
+    device: wgpu::Device,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // What Burn has written down about the buffers goes too.
+        self.burn.memory_cleanup();
+        self.device.destroy();
+    }
 }
 
 /// Tasks that go into one submission.
@@ -60,13 +83,15 @@ impl Gpu {
             .map_err(|e| unavailable(e.to_string()))?;
         let info = adapter.get_info();
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_default();
+        let raw = device.clone();
         let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
         let device = Device::wgpu_options()
             .tasks_max(TASKS_MAX)
             .setup(setup)
             .init()
             .map_err(|e| unavailable(e.to_string()))?;
-        Ok(Self { device, name, f16: features.contains(wgpu::Features::SHADER_F16) })
+        let lease = Lease(Arc::new(Owned { burn: device.clone(), device: raw }));
+        Ok(Self { device, name, f16: features.contains(wgpu::Features::SHADER_F16), lease })
     }
 
     /// The type of activations that suits the adapter.

@@ -10,7 +10,7 @@ use js_sys::{Function, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::device::Gpu;
+use crate::device::{Gpu, Lease};
 use crate::error::{Error, Result};
 use crate::hub::{BrowserFetch, ModelSource, sleep};
 use crate::image::decode;
@@ -41,6 +41,8 @@ pub struct Pipeline {
     inner: StableDiffusionInstructPix2PixPipeline,
     model: String,
     adapter: String,
+    /// The devices that the components are on; after them, so that they are dropped after them.
+    leases: Vec<Lease>,
 }
 
 /// Components of loaded pipelines, on their way into another.
@@ -50,6 +52,8 @@ pub struct Parts {
     components: Components,
     /// How the pipeline computes that the UNet came from, and what it was loaded from.
     base: Option<(LoadOptions, String, String)>,
+    /// The devices that the components are on.
+    leases: Vec<Lease>,
 }
 
 #[wasm_bindgen]
@@ -63,9 +67,10 @@ impl Parts {
     /// Takes the component `name`, as `model_index.json` calls it, over from `pipeline`, which keeps it too.
     pub fn take(&mut self, name: &str, pipeline: &Pipeline) -> JsResult<()> {
         if name == "unet" {
-            let Pipeline { inner, model, adapter } = pipeline;
+            let Pipeline { inner, model, adapter, .. } = pipeline;
             self.base = Some((inner.options().clone(), model.clone(), adapter.clone()));
         }
+        self.leases.extend_from_slice(&pipeline.leases);
         Ok(self.components.take(name, &pipeline.inner)?)
     }
 
@@ -73,7 +78,8 @@ impl Parts {
     pub fn build(self) -> JsResult<Pipeline> {
         let missing = || Error::argument("unet", "this component is needed");
         let (options, model, adapter) = self.base.ok_or_else(missing)?;
-        Ok(Pipeline { inner: self.components.build(options)?, model, adapter })
+        let inner = self.components.build(options)?;
+        Ok(Pipeline { inner, model, adapter, leases: self.leases })
     }
 }
 
@@ -237,7 +243,7 @@ impl Pipeline {
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
         }
-        Ok(Self { inner, model: options.model, adapter: gpu.name })
+        Ok(Self { inner, model: options.model, adapter: gpu.name, leases: vec![gpu.lease] })
     }
 }
 
