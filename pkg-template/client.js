@@ -1,7 +1,9 @@
 import { readAdapter } from './adapters.js';
 import { InstructPix2PixError } from './errors.js';
+import { isFiles, readFiles } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
+import { checkStore } from './proxy.js';
 import { task } from './task.js';
 import { absoluteUrl, resolveModel } from './urls.js';
 
@@ -20,6 +22,12 @@ export class Client {
   /** The caller's own verdict on pictures, in place of the model's checker. */
   #judge;
   #hasChecker;
+  /** What the pipeline was loaded with, to load it again; nothing where it was put together. */
+  #request;
+  /** The engine that has the pipeline. */
+  #home;
+  /** Calls that changed the pipeline since it was loaded, to make them again. */
+  #changes = new Changes();
   /** Resolves when the last call that was made has left the engine. */
   #tail = Promise.resolve();
   #disposed = new AbortController();
@@ -27,8 +35,10 @@ export class Client {
   /** With components, or inside the package with `LOADED` and what was loaded. */
   constructor(components, loaded) {
     if (components === LOADED) {
-      const { host, pipeline, info, judge, hasChecker } = loaded;
+      const { host, pipeline, info, judge, hasChecker, request } = loaded;
       this.#host = host;
+      this.#home = host.engine;
+      this.#request = request;
       this.#pipeline = pipeline;
       this.#info = info;
       this.#judge = judge;
@@ -37,6 +47,7 @@ export class Client {
     }
     const { host, parts, scheduler, info, judge, hasChecker } = assembly(components);
     this.#host = host;
+    this.#home = host.engine;
     host.retain();
     this.#info = info;
     this.#judge = judge;
@@ -88,8 +99,10 @@ export class Client {
         return known.stepTensors(await onStep(event));
       },
       async (stop) => ({ ...request, ...(await this.#images(image, stop)) }),
-      async (ready, notify, stop) =>
-        this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop),
+      async (ready, notify, stop) => {
+        await this.#revive(stop);
+        return this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop);
+      },
     );
     return receive(result, outputType, returnDict);
   }
@@ -117,8 +130,8 @@ export class Client {
   async setSafetyChecker(checker, { signal, ...options } = {}) {
     known.check({ safetyChecker: checker }, known.LOAD);
     known.check(options, known.SOURCE);
-    const { model = this.#info.model } = options;
-    const source = checker === true ? locate({ ...options, model }) : undefined;
+    const place = options.model === undefined ? this.#request : locate(options);
+    const source = checker === true ? sendable({ ...place, subfolder: options.subfolder }) : undefined;
     await this.#invoke('setSafetyChecker', [source], signal ?? null);
     this.#judge = typeof checker === 'function' ? checker : undefined;
     this.#hasChecker = checker === true;
@@ -281,7 +294,28 @@ export class Client {
   }
 
   async #run(call, notify, stop) {
-    return this.#engine.invoke({ ...call, pipeline: await this.#pipeline }, notify, stop);
+    await this.#revive(stop);
+    const result = await this.#engine.invoke(
+      { ...call, pipeline: await this.#pipeline },
+      notify,
+      stop,
+    );
+    this.#changes.add(call);
+    return result;
+  }
+
+  /** Loads the pipeline again when its GPU device is gone, and with it everything on it. */
+  async #revive(stop) {
+    this.#host.renew();
+    const { engine } = this.#host;
+    if (this.#home === engine || !this.#request) return;
+    // From the cache, and without a request where that is possible.
+    const { pipeline } = await engine.load(this.#request, () => {}, stop);
+    for (const call of this.#changes.list()) {
+      await engine.invoke({ ...call, pipeline }, undefined, stop);
+    }
+    this.#pipeline = pipeline;
+    this.#home = engine;
   }
 
   get #engine() {
@@ -306,12 +340,48 @@ export class Client {
   }
 }
 
+/** Methods that set one thing: of several calls, the last one counts. */
+const SETTERS = ['setScheduler', 'setSafetyChecker', 'setFreeU', 'setVaeTiling', 'setVaeSlicing'];
+/** Methods that change the adapters, and the one that makes all of that undone. */
+const LORA = ['loadLoraWeights', 'setAdapters', 'deleteAdapters', 'enableLora', 'fuseLora', 'unfuseLora'];
+const WORDS = ['loadTextualInversion', 'unloadTextualInversion'];
+
+/** What has been changed since a pipeline was loaded. */
+class Changes {
+  #calls = [];
+
+  add(call) {
+    const { method, args } = call;
+    const forget = (methods) => {
+      this.#calls = this.#calls.filter((earlier) => !methods.includes(earlier.method));
+    };
+    if (SETTERS.includes(method)) forget([method]);
+    if (method === 'unloadLoraWeights') forget(LORA);
+    else if (method === 'unloadTextualInversion' && args[0] === undefined) forget(WORDS);
+    else if ([...SETTERS, ...LORA, ...WORDS].includes(method)) this.#calls.push(call);
+  }
+
+  list() {
+    return [...this.#calls];
+  }
+}
+
 /** An engine, and how many pipelines live in it. */
 class Host {
   #users = 1;
+  #create;
 
-  constructor(engine) {
-    this.engine = engine;
+  /** @param {() => any} create */
+  constructor(create) {
+    this.#create = create;
+    this.engine = create();
+  }
+
+  /** A new worker in place of one whose GPU device is gone. The direct engine has to stay. */
+  renew() {
+    if (!this.engine.lost || !this.engine.renewable) return;
+    this.engine.dispose();
+    this.engine = this.#create();
   }
 
   retain() {
@@ -426,12 +496,19 @@ function assembly(components) {
 export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
   known.check(options, known.LOAD);
+  checkStore(options.cache);
   const { safetyChecker, shareWith, ...rest } = options;
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
-  const request = { ...locate({ ...rest, model }), safetyChecker: judge ? false : safetyChecker };
+  const files = isFiles(model) ? await readFiles(model) : undefined;
+  const place = files ? { ...rest, files } : locate({ ...rest, model });
+  const request = { ...place, safetyChecker: judge ? false : safetyChecker };
+  if (options.cache !== false && !files) {
+    // Asks the browser not to throw the cache away; in some it asks the user. Only pages may.
+    globalThis.navigator?.storage?.persist?.().catch(() => {});
+  }
   const shared = shareWith && hostOf(shareWith, Class);
   shared?.retain();
-  const host = shared ?? new Host(createEngine());
+  const host = shared ?? new Host(createEngine);
   try {
     const { result } = task(
       [signal],
@@ -442,7 +519,7 @@ export async function load(Class, createEngine, model, { onProgress, signal, ...
     );
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true;
-    return new Class(LOADED, { host, pipeline, info, judge, hasChecker });
+    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request });
   } catch (error) {
     host.release(undefined);
     throw error;
@@ -455,6 +532,11 @@ function locate({ model, endpoint, ...options }) {
   if (model !== undefined) located.model = resolveModel(model);
   if (endpoint !== undefined) located.endpoint = absoluteUrl(endpoint);
   return located;
+}
+
+/** A load's options without what cannot be sent to a worker, or is of no concern to a checker. */
+function sendable({ fetch: _, cache, safetyChecker: __, ...options }) {
+  return { ...options, cache: typeof cache === 'object' ? undefined : cache };
 }
 
 function listOf(value) {

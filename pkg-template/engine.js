@@ -33,10 +33,22 @@ export class Engine {
   #pipelines = new Map();
   #nextPipeline = 0;
   #calls = new Set();
+  /** Aborts when the GPU device is gone. */
+  #lost = new AbortController();
+  #onLost;
 
-  /** @param {() => any} importGlue gives the module that wasm-bindgen generated, or its promise */
-  constructor(importGlue) {
+  /**
+   * @param {() => any} importGlue gives the module that wasm-bindgen generated, or its promise
+   * @param {() => void} [onLost] called when the GPU device is gone
+   */
+  constructor(importGlue, onLost) {
     this.#importGlue = importGlue;
+    this.#onLost = onLost;
+  }
+
+  /** Whether the GPU device is gone. */
+  get lost() {
+    return this.#lost.signal.aborted;
   }
 
   /** @returns {Promise<{ pipeline: number, info: import('./index.js').PipelineInfo }>} */
@@ -44,7 +56,7 @@ export class Engine {
     this.#glue = await start(this.#importGlue);
     signal.throwIfAborted();
     return this.#call(async () =>
-      this.#keep(await this.#glue.Pipeline.load(options, notify, signal)),
+      this.#keep(await this.#glue.Pipeline.load(options, notify, signal, (e) => this.#lose(e))),
     );
   }
 
@@ -80,8 +92,26 @@ export class Engine {
   /** Frees a pipeline, except what others share with it, once the calls in progress have ended. */
   async release(pipeline) {
     await Promise.allSettled(this.#calls);
-    if (!panicked.signal.aborted) this.#pipelines.get(pipeline)?.free();
+    // A call that ended with the device may still hold it.
+    if (!panicked.signal.aborted && !this.lost) this.#pipelines.get(pipeline)?.free();
     this.#pipelines.delete(pipeline);
+  }
+
+  /** Calls a method of the cache. */
+  async cache({ method, args, cache: store }) {
+    this.#glue = await start(this.#importGlue);
+    return this.#call(async () => {
+      const cache = await this.#glue.ModelCache.open(store);
+      try {
+        if (method !== 'export') return await cache[method](...args);
+        const parts = [];
+        // Blobs, because browsers keep them out of memory when they are many.
+        await cache.export(...args, (bytes) => parts.push(new Blob([bytes])));
+        return new Blob(parts, { type: 'application/x-tar' });
+      } finally {
+        if (!panicked.signal.aborted) cache.free();
+      }
+    });
   }
 
   decode(bytes) {
@@ -109,22 +139,33 @@ export class Engine {
     throw new InstructPix2PixError('disposed', 'the pipeline of a component was disposed');
   }
 
+  #lose(error) {
+    if (this.lost) return;
+    this.#lost.abort(fromEngine(error));
+    this.#onLost?.();
+  }
+
   async #call(enter) {
+    this.#lost.signal.throwIfAborted();
     panicked.signal.throwIfAborted();
     // A panic between two awaits inside wasm is thrown to the event loop, and the promise that the
     // call returned never settles. While a call runs, a trap of the thread is taken to be its own.
     const onUncaught = (event) => {
       // The call's promise reports it; in a worker the page would otherwise hear of it twice.
-      if (panic(event.error ?? event.reason)) event.preventDefault();
+      if (!isTrap(event.error ?? event.reason)) return;
+      event.preventDefault();
+      panic(event.error ?? event.reason);
     };
     globalThis.addEventListener?.('error', onUncaught);
     globalThis.addEventListener?.('unhandledrejection', onUncaught);
-    const call = abortable((async () => enter())(), panicked.signal);
+    const end = AbortSignal.any([this.#lost.signal, panicked.signal]);
+    const call = abortable((async () => enter())(), end);
     this.#calls.add(call);
     try {
       return await call;
     } catch (thrown) {
-      throw panic(thrown) ?? fromEngine(thrown);
+      if (isTrap(thrown)) throw await panic(thrown, this.#lost.signal);
+      throw fromEngine(thrown);
     } finally {
       this.#calls.delete(call);
       globalThis.removeEventListener?.('error', onUncaught);
@@ -133,9 +174,22 @@ export class Engine {
   }
 }
 
-/** The error to report if `thrown` is a trap: the instance of this thread is given up then. */
-function panic(thrown) {
-  if (!(thrown instanceof WebAssembly.RuntimeError)) return undefined;
+function isTrap(thrown) {
+  return thrown instanceof WebAssembly.RuntimeError;
+}
+
+/** How long to wait for the browser to say that the GPU device is gone, milliseconds. */
+const LOST_DELAY = 200;
+
+/**
+ * Gives up the instance of this thread after a trap, and gives the error to report. A trap that
+ * comes of a lost device comes before the news of it.
+ *
+ * @param {WebAssembly.RuntimeError} thrown
+ * @param {AbortSignal} [lost]
+ */
+async function panic(thrown, lost) {
+  await new Promise((resolve) => setTimeout(resolve, LOST_DELAY));
   panicked.abort(
     new InstructPix2PixError(
       'engine',
@@ -144,5 +198,5 @@ function panic(thrown) {
       { cause: thrown },
     ),
   );
-  return panicked.signal.reason;
+  return lost?.aborted ? lost.reason : panicked.signal.reason;
 }

@@ -2,6 +2,7 @@ import { Client, load } from './client.js';
 import { Engine } from './engine.js';
 import { RemoteEngine } from './remote.js';
 
+export { cache } from './cache.js';
 export { Component } from './client.js';
 export { InstructPix2PixError } from './errors.js';
 

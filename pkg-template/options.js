@@ -32,6 +32,12 @@ export const LOAD = {
   weightDtype: STRING,
   safetyChecker: ['boolean', 'function'],
   shareWith: ['object'],
+  localFilesOnly: ['boolean'],
+  cache: ['boolean', 'object'],
+  cacheLimit: NUMBER,
+  fetch: ['function'],
+  stallTimeout: NUMBER,
+  rangeBytes: NUMBER,
 };
 
 /** @type {Options} */

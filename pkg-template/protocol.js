@@ -10,6 +10,9 @@
  *   { kind: 'ask', id, ask, event }         a step of that call, which waits for the answer
  *   { kind: 'result', id, value }
  *   { kind: 'error', id, error }            made by `serializeError`
+ *   { kind: 'lost' }                        the GPU device is gone, and with it all pipelines
+ *
+ * A load also asks for what only the page has, see `proxy.js`.
  */
 
 import { InstructPix2PixError } from './errors.js';

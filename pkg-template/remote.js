@@ -1,5 +1,6 @@
 import { InstructPix2PixError } from './errors.js';
 import { buffersIn, deserializeError } from './protocol.js';
+import { TRANSFER, withoutFunctions } from './proxy.js';
 
 /** `Engine`'s twin: the same methods, carried out by an engine in a module worker. */
 export class RemoteEngine {
@@ -7,6 +8,10 @@ export class RemoteEngine {
   #calls = new Map();
   #nextId = 0;
   #dead;
+  /** Whether the worker's GPU device is gone: nothing but a new worker helps. */
+  lost = false;
+  /** Whether another one can take its place. */
+  renewable = true;
 
   constructor() {
     // Bundlers find the worker by this exact form.
@@ -18,7 +23,9 @@ export class RemoteEngine {
   }
 
   load(options, notify, signal) {
-    return this.#call('load', options, { notify, signal });
+    const { sent, isQuestion, answer } = withoutFunctions(options);
+    const hear = (event) => (isQuestion(event) ? answer(event) : notify(event));
+    return this.#call('load', sent, { notify: hear, signal });
   }
 
   edit(request, notify, signal) {
@@ -31,6 +38,12 @@ export class RemoteEngine {
 
   assemble(components) {
     return this.#call('assemble', components);
+  }
+
+  /** Calls a method of the cache: `{ method, args, cache? }`. */
+  cache(options) {
+    const { sent, answer } = withoutFunctions(options);
+    return this.#call('cache', sent, { notify: answer });
   }
 
   release(pipeline) {
@@ -80,8 +93,9 @@ export class RemoteEngine {
     if (kind === 'event') call?.notify(event);
     else if (kind === 'ask') {
       const answer = (await call?.notify(event)) ?? undefined;
-      this.#worker.postMessage({ kind: 'answer', ask, answer });
-    } else if (kind === 'result') call?.resolve(value);
+      this.#worker.postMessage({ kind: 'answer', ask, answer }, answer?.[TRANSFER] ?? []);
+    } else if (kind === 'lost') this.lost = true;
+    else if (kind === 'result') call?.resolve(value);
     else call?.reject(deserializeError(error));
   }
 

@@ -2,8 +2,9 @@ import { Engine } from './engine.js';
 // Imported here and not on demand: bundlers that make classic workers cannot split them.
 import * as glue from './instruct_pix2pix.js';
 import { buffersIn, serializeError } from './protocol.js';
+import { withFunctions } from './proxy.js';
 
-const engine = new Engine(() => glue);
+const engine = new Engine(() => glue, () => postMessage({ kind: 'lost' }));
 /** @type {Map<number, AbortController>} */
 const calls = new Map();
 
@@ -35,7 +36,8 @@ addEventListener('message', async ({ data: { kind, id, method, payload, ask, ans
     });
   const notify = ASKS.includes(method) ? question : tell;
   try {
-    const value = await engine[method](payload, notify, controller.signal);
+    const request = method === 'load' || method === 'cache' ? withFunctions(payload, question) : payload;
+    const value = await engine[method](request, notify, controller.signal);
     postMessage({ kind: 'result', id, value }, buffersIn(value));
   } catch (error) {
     postMessage({ kind: 'error', id, error: serializeError(error) });

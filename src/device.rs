@@ -1,6 +1,8 @@
 //! The GPU: asking for an adapter, and giving Burn its device.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 use burn::tensor::{DType, Device};
@@ -16,6 +18,8 @@ pub struct Gpu {
     pub name: String,
     /// Whether shaders compute in half precision (`shader-f16`).
     pub f16: bool,
+    /// Whether the device still works.
+    pub health: Health,
     /// To be kept for as long as the device is used.
     pub lease: Lease,
 }
@@ -29,13 +33,87 @@ pub struct Lease(#[expect(dead_code, reason = "it is there to be dropped")] Arc<
 struct Owned {
     burn: Device,
     device: wgpu::Device,
+    health: Health,
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        self.health.release();
         // What Burn has written down about the buffers goes too.
         self.burn.memory_cleanup();
         self.device.destroy();
+    }
+}
+
+/// What ends a device: told by the platform at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The driver crashed, or the GPU was taken away.
+    Lost(String),
+    /// There was no memory for a buffer, and what was computed since is worth nothing.
+    OutOfMemory,
+}
+
+/// Whether a device still works. Clones are about the same device.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    failure: Option<Failure>,
+    /// Nobody uses the device any more, and what becomes of it is no failure.
+    released: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Health {
+    /// Reports the device's end. Only the first report counts.
+    pub fn fail(&self, failure: Failure) {
+        let Ok(mut state) = self.0.lock() else { return };
+        if !state.released {
+            state.failure.get_or_insert(failure);
+        }
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Nobody uses the device any more: it is about to be destroyed.
+    fn release(&self) {
+        let Ok(mut state) = self.0.lock() else { return };
+        state.released = true;
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// What ended the device, if anything has.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.lock().ok()?.failure.clone()
+    }
+
+    fn watch(&self, device: &wgpu::Device) {
+        let health = self.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let message = if message.is_empty() { format!("{reason:?}") } else { message };
+            health.fail(Failure::Lost(message));
+        });
+        let health = self.clone();
+        device.on_uncaptured_error(Arc::new(move |error| match error {
+            wgpu::Error::OutOfMemory { .. } => health.fail(Failure::OutOfMemory),
+            // What comes after the end is its consequence.
+            _ if health.failure().is_some() => {}
+            error => panic!("wgpu error: {error}"),
+        }));
+    }
+
+    /// Waits until the device ends, by a failure or because nobody uses it any more.
+    pub async fn ended(&self) -> Option<Failure> {
+        poll_fn(|context| {
+            let Ok(mut state) = self.0.lock() else { return Poll::Pending };
+            if state.failure.is_some() || state.released {
+                return Poll::Ready(state.failure.clone());
+            }
+            state.waiting.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -90,8 +168,15 @@ impl Gpu {
             .setup(setup)
             .init()
             .map_err(|e| unavailable(e.to_string()))?;
-        let lease = Lease(Arc::new(Owned { burn: device.clone(), device: raw }));
-        Ok(Self { device, name, f16: features.contains(wgpu::Features::SHADER_F16), lease })
+        let health = Health::default();
+        // In a browser every callback is called. Elsewhere this one would take the place of Burn's.
+        if cfg!(target_family = "wasm") {
+            health.watch(&raw);
+        }
+        let lease =
+            Lease(Arc::new(Owned { burn: device.clone(), device: raw, health: health.clone() }));
+        let f16 = features.contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, name, f16, health, lease })
     }
 
     /// The type of activations that suits the adapter.

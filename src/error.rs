@@ -110,12 +110,57 @@ pub enum Error {
         url: String,
         /// The HTTP status.
         status: u16,
+        /// How long the server asks to wait, seconds, where it says so and CORS shows it.
+        retry_after: Option<f64>,
     },
     /// The connection failed, or broke off before the last byte.
     #[error("{url} could not be read: {message}")]
     Network {
         /// The address asked for.
         url: String,
+        /// The cause as the platform tells it.
+        message: String,
+    },
+    /// The server answered with success, but with something else than the file: a captive portal's
+    /// page, or a file of another length than the Hub's listing says.
+    #[error(
+        "{url} answered with something else than the file: {message}; a proxy or a captive portal \
+         may stand in between, or the mirror is broken"
+    )]
+    InvalidResponse {
+        /// The address asked for.
+        url: String,
+        /// What came, and what was expected.
+        message: String,
+    },
+    /// A complete file has another hash than the Hub says. Nothing of it is kept.
+    #[error(
+        "{file} arrived with the wrong content: its hash is {found}, the Hub says {expected}. \
+         Nothing of it was kept; load again to fetch it anew"
+    )]
+    HashMismatch {
+        /// The file's path inside the model.
+        file: String,
+        /// The Hub's hash: sha256, or the git blob id of a small file.
+        expected: String,
+        /// The hash of what arrived.
+        found: String,
+    },
+    /// `localFilesOnly` is set, and the file is not in the cache.
+    #[error(
+        "{file} of {model} is not in the cache, and localFilesOnly forbids fetching it; load the \
+         model once without it"
+    )]
+    NotCached {
+        /// The model's name.
+        model: String,
+        /// The file's path inside the model.
+        file: String,
+    },
+    /// The browser's storage failed. Loading goes on without the cache then; calls that are about
+    /// the cache itself report it.
+    #[error("the cache cannot be used: {message}")]
+    Storage {
         /// The cause as the platform tells it.
         message: String,
     },
@@ -146,6 +191,18 @@ pub enum Error {
         /// The cause as the platform tells it.
         message: String,
     },
+    /// The GPU's device is gone: the driver crashed, the GPU was taken away, or it slept too long.
+    #[error("the GPU device was lost: {message}; load the model again")]
+    DeviceLost {
+        /// The cause as the platform tells it.
+        message: String,
+    },
+    /// The GPU has not enough memory.
+    #[error("the GPU is out of memory: {message}")]
+    OutOfMemory {
+        /// What was asked for, and what smaller choice would fit.
+        message: String,
+    },
     /// The GPU failed while it worked.
     #[error("the GPU failed: {message}")]
     Gpu {
@@ -170,11 +227,17 @@ impl Error {
             Self::NotFound { .. } => "not-found",
             Self::HttpStatus { .. } => "http-status",
             Self::Network { .. } => "network",
+            Self::InvalidResponse { .. } => "invalid-response",
+            Self::HashMismatch { .. } => "hash-mismatch",
+            Self::NotCached { .. } => "not-cached",
+            Self::Storage { .. } => "storage",
             Self::ImageDecode { .. } => "image-decode",
             Self::Aborted => "aborted",
             Self::InsecureContext => "insecure-context",
             Self::NoWebGpu => "no-webgpu",
             Self::NoAdapter { .. } => "no-adapter",
+            Self::DeviceLost { .. } => "device-lost",
+            Self::OutOfMemory { .. } => "out-of-memory",
             Self::Gpu { .. } => "gpu",
         }
     }
@@ -182,7 +245,10 @@ impl Error {
     /// Whether the same call may succeed when it is made again.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Network { .. } => true,
+            Self::Network { .. }
+            | Self::InvalidResponse { .. }
+            | Self::HashMismatch { .. }
+            | Self::DeviceLost { .. } => true,
             Self::HttpStatus { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         }

@@ -1,6 +1,7 @@
 //! InstructPix2Pix in the browser: the diffusion pipeline of diffusers'
 //! `StableDiffusionInstructPix2PixPipeline` on [Burn](burn) and WebGPU.
 
+pub mod cache;
 #[cfg(feature = "wgpu")]
 pub mod device;
 pub mod error;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
@@ -26,8 +27,8 @@ fn pipeline(weights: WeightDtype) -> Pipeline {
     let placement = Placement { device: Device::flex(), weights };
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let fetch = Directory(fixture("models/tiny-sd-ip2p"));
-    let source = ModelSource::Base(String::new());
-    pollster::block_on(Pipeline::load(&fetch, &source, options, &mut |_| {})).expect("loads")
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    pollster::block_on(Pipeline::load(&files, options, &mut |_| {})).expect("loads")
 }
 
 /// The latents of a short edit, which every weight has a hand in.

@@ -7,6 +7,7 @@ use base64::prelude::*;
 use burn::tensor::{DType, Device};
 use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
@@ -21,9 +22,9 @@ fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2P
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random");
     let placement = Placement { device: Device::flex(), weights: WeightDtype::F16 };
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
-    let source = ModelSource::Base(String::new());
     let fetch = Directory(folder);
-    let load = StableDiffusionInstructPix2PixPipeline::load(&fetch, &source, options, on_event);
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, on_event);
     pollster::block_on(load).expect("loads")
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device};
 use half::bf16;
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{LoadOptions, StableDiffusionInstructPix2PixPipeline};
@@ -70,9 +71,9 @@ fn load_from(folder: &Folder, dtype: WeightDtype) -> Result<(ClipTextModel, Vec<
     let json = fs::read_to_string(Path::new(TINY).join("text_encoder/config.json")).expect("there");
     let mut model = ClipTextConfig::parse("config.json", &json)?.init();
     let fetch = Directory(folder.0.clone());
-    let source = ModelSource::Base(String::new());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let unused = pollster::block_on(async {
-        let files = WeightFiles::open(&fetch, &source, "text_encoder", STEM, dtype).await?;
+        let files = WeightFiles::open(&files, "text_encoder", STEM, dtype).await?;
         weights::load(&mut model, files, &placement(dtype), &mut |_| {}).await
     })?;
     Ok((model, unused))
@@ -224,11 +225,9 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     fs::write(folder.0.join("model_index.json"), index).expect("writable");
     let placement = placement(WeightDtype::F32);
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
-    let result = pollster::block_on(StableDiffusionInstructPix2PixPipeline::load(
-        &Directory(folder.0.clone()),
-        &ModelSource::Base(String::new()),
-        options,
-        &mut |_| {},
-    ));
+    let fetch = Directory(folder.0.clone());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut |_| {});
+    let result = pollster::block_on(load);
     assert_eq!(result.expect_err("another class").code(), "unsupported");
 }

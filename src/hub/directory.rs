@@ -29,8 +29,8 @@ impl Fetch for Directory {
         Box::pin(std::future::ready(self.open(request)))
     }
 
-    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
+    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -47,7 +47,16 @@ impl Directory {
         let range = range.unwrap_or(0..total);
         file.seek(SeekFrom::Start(range.start)).map_err(fail)?;
         let left = range.end.min(total).saturating_sub(range.start);
-        Ok(Response { total: Some(total), partial, body: Box::new(FileBody { file, left, url }) })
+        Ok(Response {
+            total: Some(total),
+            partial,
+            start: Some(range.start),
+            url: url.clone(),
+            content_type: None,
+            etag: None,
+            next: None,
+            body: Box::new(FileBody { file, left, url }),
+        })
     }
 }
 

@@ -1,30 +1,57 @@
-//! The browser's `fetch`.
+//! The browser's `fetch`, or the user's own in its place.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use js_sys::{Promise, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit};
+use web_sys::{AbortSignal, ReadableStreamDefaultReader};
 
-use super::{Body, Fetch, Request, Response};
+use super::{Body, Fetch, Request, Response, STALL};
 use crate::error::{Error, Result};
 
 #[wasm_bindgen]
 extern "C" {
     // Looked up in the global scope, which is a window on a page and something else in a worker.
     #[wasm_bindgen(js_name = fetch)]
-    fn global_fetch(url: &str, init: &RequestInit) -> Promise;
+    fn global_fetch(url: &str, init: &Object) -> Promise;
 
     #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(callback: &js_sys::Function, milliseconds: i32) -> JsValue;
+    fn set_timeout(callback: &Function, milliseconds: f64) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+
+    type AbortController;
+
+    #[wasm_bindgen(constructor)]
+    fn new() -> AbortController;
+
+    #[wasm_bindgen(method)]
+    fn abort(this: &AbortController);
+
+    #[wasm_bindgen(method, getter)]
+    fn signal(this: &AbortController) -> AbortSignal;
+
+    #[wasm_bindgen(js_namespace = AbortSignal, js_name = any)]
+    fn any_signal(signals: &Array) -> AbortSignal;
 }
 
 /// Waits without blocking the thread.
 pub async fn sleep(duration: Duration) {
+    /// Ends the timer when nobody waits for it any more.
+    struct Timer(Rc<RefCell<JsValue>>);
+    impl Drop for Timer {
+        fn drop(&mut self) {
+            clear_timeout(&self.0.borrow());
+        }
+    }
+    let timer = Timer(Rc::default());
     let promise = Promise::new(&mut |resolve, _| {
-        set_timeout(&resolve, duration.as_millis() as i32);
+        timer.0.replace(set_timeout(&resolve, duration.as_millis() as f64));
     });
     // A promise that only resolves.
     let _ = JsFuture::from(promise).await;
@@ -35,12 +62,33 @@ pub async fn sleep(duration: Duration) {
 pub struct BrowserFetch {
     /// Stops all requests.
     pub signal: Option<AbortSignal>,
+    /// Called in place of the browser's `fetch`, with the same arguments.
+    pub custom: Option<Function>,
+    /// How long a connection may send nothing.
+    pub stall: Duration,
+}
+
+impl BrowserFetch {
+    /// The browser's `fetch`.
+    pub fn new(signal: Option<AbortSignal>) -> Self {
+        Self { signal, custom: None, stall: STALL }
+    }
+}
+
+/// Ends its request when it is dropped: what is not read any more need not be sent any more.
+struct Ender(AbortController);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct StreamBody {
     reader: Option<ReadableStreamDefaultReader>,
     url: String,
     signal: Option<AbortSignal>,
+    _ender: Ender,
 }
 
 impl Fetch for BrowserFetch {
@@ -48,44 +96,124 @@ impl Fetch for BrowserFetch {
         Box::pin(self.start(request))
     }
 
-    fn wait(&self, duration: Duration) -> LocalBoxFuture<'_, ()> {
-        Box::pin(sleep(duration))
+    fn wait(&self, duration: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        // In slices, so that an abort is seen soon.
+        Box::pin(async move {
+            const SLICE: Duration = Duration::from_millis(100);
+            let mut left = duration;
+            while !left.is_zero() {
+                self.check()?;
+                let slice = left.min(SLICE);
+                sleep(slice).await;
+                left -= slice;
+            }
+            self.check()
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.signal.as_ref().is_some_and(AbortSignal::aborted) {
+            true => Err(Error::Aborted),
+            false => Ok(()),
+        }
+    }
+
+    fn stall(&self) -> Duration {
+        self.stall
     }
 }
 
 impl BrowserFetch {
     async fn start(&self, request: Request) -> Result<Response> {
-        let Request { url, range, token } = request;
+        self.check()?;
+        let Request { url, range, token, no_store } = request;
         let fail = |cause: JsValue| failure(&self.signal, &url, &cause);
-        let headers = Headers::new().map_err(fail)?;
-        if let Some(range) = range {
+        let headers = Object::new();
+        let set = |object: &Object, key: &str, value: &JsValue| {
+            // Cannot fail: the objects are new and not frozen.
+            let _ = Reflect::set(object, &key.into(), value);
+        };
+        if let Some(range) = &range {
             let value = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-            headers.set("Range", &value).map_err(fail)?;
+            set(&headers, "Range", &value.into());
         }
         if let Some(token) = token {
-            headers.set("Authorization", &format!("Bearer {token}")).map_err(fail)?;
+            set(&headers, "Authorization", &format!("Bearer {}", token.secret()).into());
         }
-        let init = RequestInit::new();
-        init.set_headers(&headers);
-        init.set_signal(self.signal.as_ref());
-        let response = JsFuture::from(global_fetch(&url, &init)).await.map_err(fail)?;
-        let response: web_sys::Response = response.dyn_into().map_err(fail)?;
+        let ender = Ender(AbortController::new());
+        let signal = match &self.signal {
+            Some(signal) => any_signal(&Array::of2(signal, &ender.0.signal())),
+            None => ender.0.signal(),
+        };
+        let init = Object::new();
+        set(&init, "headers", &headers);
+        set(&init, "signal", &signal);
+        if no_store {
+            set(&init, "cache", &"no-store".into());
+        }
+        let promise = match &self.custom {
+            Some(custom) => {
+                let answer = custom.call2(&JsValue::UNDEFINED, &(&url).into(), &init);
+                Promise::resolve(&answer.map_err(fail)?)
+            }
+            None => global_fetch(&url, &init),
+        };
+        let response = JsFuture::from(promise).await.map_err(fail)?;
+        // Of another frame's class, perhaps, when it is the user's.
+        let response: web_sys::Response = response.unchecked_into();
+        let header = |name| response.headers().get(name).ok().flatten();
         match response.status() {
             404 => return Err(Error::NotFound { url }),
-            status if !response.ok() => return Err(Error::HttpStatus { url, status }),
+            status if !response.ok() => {
+                let retry_after = header("Retry-After").and_then(|value| retry_after(&value));
+                return Err(Error::HttpStatus { url, status, retry_after });
+            }
             _ => {}
         }
-        let header = |name| response.headers().get(name).ok().flatten();
         let partial = response.status() == 206;
-        let total = if partial {
-            header("Content-Range").and_then(|value| value.rsplit_once('/')?.1.parse().ok())
-        } else {
-            header("Content-Length").and_then(|value| value.parse().ok())
+        let content_range = header("Content-Range");
+        let content_range = content_range.as_deref().and_then(parse_content_range);
+        let (start, total) = match (partial, content_range) {
+            (true, Some((start, total))) => (Some(start), total),
+            (true, None) => (None, None),
+            (false, _) => (None, header("Content-Length").and_then(|value| value.parse().ok())),
         };
         let reader = response.body().map(|body| body.get_reader().unchecked_into());
-        let body = StreamBody { reader, url, signal: self.signal.clone() };
-        Ok(Response { total, partial, body: Box::new(body) })
+        Ok(Response {
+            total,
+            partial,
+            start,
+            url: response.url(),
+            content_type: header("Content-Type"),
+            etag: header("ETag"),
+            next: header("Link").as_deref().and_then(next_link),
+            body: Box::new(StreamBody { reader, url, signal: self.signal.clone(), _ender: ender }),
+        })
     }
+}
+
+/// `bytes 0-9/100`: the first byte and the whole length, which may be `*`.
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.rsplit_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+/// Seconds, or a date.
+fn retry_after(value: &str) -> Option<f64> {
+    let seconds = value.trim().parse().ok();
+    seconds.or_else(|| {
+        let date = js_sys::Date::parse(value);
+        (!date.is_nan()).then(|| (date - js_sys::Date::now()) / 1e3)
+    })
+}
+
+/// `<https://…>; rel="next"`.
+fn next_link(value: &str) -> Option<String> {
+    value.split(',').find_map(|link| {
+        let (url, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+        rest.contains("rel=\"next\"").then(|| url.to_owned())
+    })
 }
 
 impl Body for StreamBody {
@@ -107,9 +235,9 @@ impl Body for StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        // What is not read any more need not be sent any more.
         if let Some(reader) = self.reader.take() {
-            let _ = reader.cancel();
+            // The promise rejects when the connection has broken off, which nobody needs to hear.
+            let _ = Promise::all_settled(&Array::of1(&reader.cancel()));
         }
     }
 }

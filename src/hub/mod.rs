@@ -1,36 +1,47 @@
-//! Where a model's files come from: addresses, ranged reads, retries.
+//! Where a model's files come from: addresses, the Hub's listings, ranged reads, retries.
 
+mod api;
 #[cfg(not(target_family = "wasm"))]
 mod directory;
 #[cfg(all(target_family = "wasm", feature = "js"))]
 mod fetch;
-mod reader;
+mod remote;
 mod retry;
 mod source;
+#[cfg(test)]
+pub(crate) mod tests;
 
+pub use api::{FileHash, TreeEntry, fetch_commit, fetch_tree};
 #[cfg(not(target_family = "wasm"))]
 pub use directory::Directory;
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub use fetch::{BrowserFetch, sleep};
-pub use reader::{CHUNK_BYTES, FileReader, read_file};
+pub use remote::{Pace, Probe, RemoteFile};
 pub use retry::{MAX_ATTEMPTS, retry_delay};
-pub use source::{Hub, ModelSource};
+pub use source::{DEFAULT_ENDPOINT, Hub, ModelSource, Token};
 
 use std::ops::Range;
+use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
 use crate::error::Result;
 
+/// How long a connection may send nothing before it is given up.
+pub const STALL: Duration = Duration::from_secs(20);
+
 /// A GET request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Request {
     /// The absolute address.
     pub url: String,
     /// The bytes asked for; all when absent.
     pub range: Option<Range<u64>>,
-    /// A token for gated models. Never logged.
-    pub token: Option<String>,
+    /// A token for gated models.
+    pub token: Option<Token>,
+    /// Whether the browser's own HTTP cache is to keep out: what the model cache keeps need not be on
+    /// the disk twice.
+    pub no_store: bool,
 }
 
 /// An answer with a status of success; other statuses are errors.
@@ -39,11 +50,21 @@ pub struct Response {
     pub total: Option<u64>,
     /// Whether the body is the range asked for (206) rather than the whole file (200).
     pub partial: bool,
+    /// The first byte of the body within the file, where the server tells.
+    pub start: Option<u64>,
+    /// Where redirects led; empty where the platform does not tell.
+    pub url: String,
+    /// The `Content-Type`, where the server tells.
+    pub content_type: Option<String>,
+    /// The `ETag`, where the server tells.
+    pub etag: Option<String>,
+    /// The next page of a listing (`Link` with `rel="next"`).
+    pub next: Option<String>,
     /// The bytes as they arrive.
     pub body: Box<dyn Body>,
 }
 
-/// A body that is still arriving.
+/// A body that is still arriving. Dropping it ends the request.
 pub trait Body {
     /// The next bytes; `None` at the end.
     fn next_chunk(&mut self) -> LocalBoxFuture<'_, Result<Option<Vec<u8>>>>;
@@ -51,9 +72,121 @@ pub trait Body {
 
 /// Reads over HTTP, or from what stands in for it.
 pub trait Fetch {
-    /// Starts a request and waits for the answer's head.
+    /// Starts a request and waits for the answer's head. Dropping the future ends the request.
     fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>>;
 
-    /// Waits, between retries.
-    fn wait(&self, duration: std::time::Duration) -> LocalBoxFuture<'_, ()>;
+    /// Waits, between retries and for connections that say nothing.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted) as soon as the load is.
+    fn wait(&self, duration: Duration) -> LocalBoxFuture<'_, Result<()>>;
+
+    /// Fails when the load was aborted.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted).
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// How long a connection may send nothing.
+    fn stall(&self) -> Duration {
+        STALL
+    }
+}
+
+/// How many bytes have arrived, all files together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From the network (or from where the files were given).
+    pub fetched: u64,
+    /// From the cache.
+    pub cached: u64,
+}
+
+impl Traffic {
+    /// All bytes.
+    pub fn total(self) -> u64 {
+        self.fetched + self.cached
+    }
+}
+
+/// The files of one model, wherever they are kept.
+pub trait ModelFiles {
+    /// Reads a small file whole.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) when the model has no such file; network errors;
+    /// [`Error::HashMismatch`](crate::Error::HashMismatch).
+    fn read<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+
+    /// Opens a file that is read from front to back.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn open<'a>(&'a self, path: &str) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>>;
+
+    /// A file's address, for messages.
+    fn address(&self, path: &str) -> String;
+
+    /// Called when all files are open and none is read yet: makes room for them.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted).
+    fn prepare(&self) -> LocalBoxFuture<'_, Result<()>>;
+
+    /// Called when all files have been read to their ends.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted).
+    fn finish(&self) -> LocalBoxFuture<'_, Result<()>>;
+
+    /// What has arrived so far.
+    fn traffic(&self) -> Traffic;
+}
+
+/// Called when [`ModelFiles::traffic`] has changed.
+pub type OnArrival<'a> = dyn FnMut() + 'a;
+
+/// A file read once from front to back.
+pub trait FileReader {
+    /// The file's size in bytes.
+    fn size(&self) -> u64;
+
+    /// How far the file has been read, bytes.
+    fn position(&self) -> u64;
+
+    /// Reads on for exactly `length` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Network`](crate::Error::Network) when the file ends before; network errors.
+    fn read<'a>(
+        &'a mut self,
+        length: u64,
+        on_arrival: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+
+    /// Passes over `length` bytes, which are hashed and kept as if they had been read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn skip<'a>(
+        &'a mut self,
+        length: u64,
+        on_arrival: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<()>>;
+
+    /// Goes to the end and compares the whole file's hash with the one that the Hub says.
+    ///
+    /// # Errors
+    /// [`Error::HashMismatch`](crate::Error::HashMismatch), and nothing of the file stays in the
+    /// cache then; as [`read`](Self::read).
+    fn finish<'a>(
+        &'a mut self,
+        on_arrival: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<()>>;
+
+    /// Called when the bytes make no sense: what was not proven to be right leaves the cache, so
+    /// that the next load fetches it anew.
+    fn reject(&mut self) -> LocalBoxFuture<'_, ()>;
 }

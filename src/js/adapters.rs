@@ -10,6 +10,7 @@ use web_sys::AbortSignal;
 use super::Pipeline;
 use super::convert::{self, JsTensor, object};
 use super::error::JsResult;
+use crate::cache::Repository;
 use crate::error::{Error, Result};
 use crate::hub::{BrowserFetch, ModelSource};
 use crate::pipeline::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
@@ -40,7 +41,9 @@ impl Source {
             [&self.revision, &self.endpoint, &self.token, &self.subfolder, &self.weight_name]
                 .map(Option::as_deref);
         let source = ModelSource::parse(model, revision, endpoint, token)?;
-        read_adapter(&BrowserFetch { signal }, &source, subfolder, weight_name, names).await
+        let fetch = BrowserFetch::new(signal);
+        let files = Repository::uncached(&fetch, source);
+        read_adapter(&files, subfolder, weight_name, names).await
     }
 }
 

@@ -8,7 +8,6 @@ use wasm_bindgen::prelude::*;
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::hub::ModelSource;
 use crate::image::RgbImage;
 use crate::models::{FreeU, WeightDtype};
 use crate::pipeline::{
@@ -22,10 +21,6 @@ use crate::schedulers::SchedulerConfig;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineOptions {
-    pub model: String,
-    pub revision: Option<String>,
-    pub endpoint: Option<String>,
-    pub token: Option<String>,
     dtype: Option<Dtype>,
     weight_dtype: Option<Dtype>,
     pub safety_checker: Option<bool>,
@@ -88,28 +83,10 @@ impl FreeUFactors {
     }
 }
 
-/// Where a safety checker is.
+/// Which folder of a model a safety checker is in.
 #[derive(Debug, Deserialize)]
 pub struct CheckerOptions {
-    model: String,
-    revision: Option<String>,
-    endpoint: Option<String>,
-    token: Option<String>,
-    subfolder: Option<String>,
-}
-
-impl CheckerOptions {
-    /// The model that has it.
-    pub fn source(&self) -> Result<ModelSource> {
-        let [revision, endpoint, token] =
-            [&self.revision, &self.endpoint, &self.token].map(Option::as_deref);
-        ModelSource::parse(&self.model, revision, endpoint, token)
-    }
-
-    /// Its folder in the model.
-    pub fn subfolder(&self) -> &str {
-        self.subfolder.as_deref().unwrap_or("safety_checker")
-    }
+    pub subfolder: Option<String>,
 }
 
 /// Pictures: of bytes, or a tensor of samples or latents.
@@ -355,13 +332,18 @@ pub fn call(callback: &Function, argument: Object) -> Option<JsValue> {
 /// A progress event.
 pub fn load_event(event: LoadEvent<'_>) -> Object {
     match event {
-        LoadEvent::Download { component, file, loaded, total } => object(&[
-            ("type", "download".into()),
-            ("component", component.into()),
-            ("file", file.into()),
-            ("loaded", (loaded as f64).into()),
-            ("total", (total as f64).into()),
-        ]),
+        LoadEvent::Download { component, file, loaded, total, cached, speed, remaining } => {
+            object(&[
+                ("type", "download".into()),
+                ("component", component.into()),
+                ("file", file.into()),
+                ("loaded", (loaded as f64).into()),
+                ("total", (total as f64).into()),
+                ("cached", (cached as f64).into()),
+                ("bytesPerSecond", speed.into()),
+                ("secondsLeft", remaining.into()),
+            ])
+        }
         LoadEvent::Component { component } => {
             object(&[("type", "component".into()), ("component", component.into())])
         }

@@ -5,23 +5,29 @@ mod adapters;
 mod convert;
 mod error;
 mod observer;
+mod source;
 
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
 use js_sys::{Function, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::device::{Gpu, Lease};
+use crate::cache::{Notice, Repository};
+use crate::device::{Failure, Gpu, Health, Lease};
 use crate::error::{Error, Result};
-use crate::hub::{BrowserFetch, ModelSource, sleep};
+use crate::hub::sleep;
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    Components, LoadEvent, LoadOptions, NoiseSource, RecordedNoise,
+    Components, EditRequest, Images, LoadEvent, LoadOptions, NoiseSource, RecordedNoise,
     StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
 };
 use convert::{Edit, PipelineOptions, object};
-use error::JsResult;
+use error::{JsError, JsResult};
 use observer::JsObserver;
+use source::{SourceOptions, notice_event};
 
 /// How often an adapter is asked for before the browser is believed that it has none.
 const ADAPTER_ATTEMPTS: u32 = 10;
@@ -41,6 +47,7 @@ pub struct Pipeline {
     inner: StableDiffusionInstructPix2PixPipeline,
     model: String,
     adapter: String,
+    health: Health,
     /// The devices that the components are on; after them, so that they are dropped after them.
     leases: Vec<Lease>,
 }
@@ -51,7 +58,7 @@ pub struct Pipeline {
 pub struct Parts {
     components: Components,
     /// How the pipeline computes that the UNet came from, and what it was loaded from.
-    base: Option<(LoadOptions, String, String)>,
+    base: Option<(LoadOptions, String, String, Health)>,
     /// The devices that the components are on.
     leases: Vec<Lease>,
 }
@@ -67,8 +74,9 @@ impl Parts {
     /// Takes the component `name`, as `model_index.json` calls it, over from `pipeline`, which keeps it too.
     pub fn take(&mut self, name: &str, pipeline: &Pipeline) -> JsResult<()> {
         if name == "unet" {
-            let Pipeline { inner, model, adapter, .. } = pipeline;
-            self.base = Some((inner.options().clone(), model.clone(), adapter.clone()));
+            let Pipeline { inner, model, adapter, health, .. } = pipeline;
+            let options = inner.options().clone();
+            self.base = Some((options, model.clone(), adapter.clone(), health.clone()));
         }
         self.leases.extend_from_slice(&pipeline.leases);
         Ok(self.components.take(name, &pipeline.inner)?)
@@ -77,21 +85,23 @@ impl Parts {
     /// A pipeline of these components.
     pub fn build(self) -> JsResult<Pipeline> {
         let missing = || Error::argument("unet", "this component is needed");
-        let (options, model, adapter) = self.base.ok_or_else(missing)?;
+        let (options, model, adapter, health) = self.base.ok_or_else(missing)?;
         let inner = self.components.build(options)?;
-        Ok(Pipeline { inner, model, adapter, leases: self.leases })
+        Ok(Pipeline { inner, model, adapter, health, leases: self.leases })
     }
 }
 
 #[wasm_bindgen]
 impl Pipeline {
-    /// Loads a model, calling `on_progress` with events, until `signal` aborts.
+    /// Loads a model, calling `on_progress` with events, until `signal` aborts. `on_lost` is called with an error when
+    /// the GPU device ends, then or later.
     pub async fn load(
         options: JsValue,
         on_progress: Option<Function>,
         signal: Option<AbortSignal>,
+        on_lost: Option<Function>,
     ) -> JsResult<Pipeline> {
-        Ok(Self::load_inner(options, on_progress, signal).await?)
+        Ok(Self::load_inner(options, on_progress, signal, on_lost).await?)
     }
 
     /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
@@ -111,7 +121,9 @@ impl Pipeline {
             (None, seeds) => Box::new(TorchGenerators::new(seeds)),
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
-        match self.inner.edit(&request, &mut *noise, &mut observer).await {
+        let asked = asked_of(&request);
+        let edit = self.inner.edit(&request, &mut *noise, &mut observer);
+        match on_device(&self.health, edit, &asked).await {
             Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
             Err(error) => Err(observer.error.unwrap_or(error).into()),
         }
@@ -174,17 +186,21 @@ impl Pipeline {
         source: JsValue,
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
-        let options: Option<convert::CheckerOptions> = convert::parse(source, "safetyChecker")?;
-        match options {
-            None => self.inner.set_safety_checker(None),
-            Some(options) => {
-                let source = options.source()?;
-                let folder = options.subfolder();
-                let fetch = BrowserFetch { signal };
-                self.inner.load_safety_checker(&fetch, &source, folder).await?;
-            }
+        if !source.is_object() {
+            self.inner.set_safety_checker(None);
+            return Ok(());
         }
-        Ok(())
+        let subfolder =
+            convert::parse::<convert::CheckerOptions>(source.clone(), "options")?.subfolder;
+        let folder = subfolder.as_deref().unwrap_or("safety_checker");
+        let options = SourceOptions::parse(&source)?;
+        let fetch = options.fetch(signal.clone())?;
+        let notify = |_: Notice| ();
+        let cache = options.cache(signal, &notify).await?;
+        let local_only = options.local_files_only.unwrap_or(false);
+        let model = options.source()?;
+        let files = Repository::open(&*fetch, model, cache.as_ref(), local_only, notify).await?;
+        Ok(self.inner.load_safety_checker(&files, folder).await?)
     }
 
     /// What was loaded, and how it computes.
@@ -210,19 +226,41 @@ impl Pipeline {
         options: JsValue,
         on_progress: Option<Function>,
         signal: Option<AbortSignal>,
+        on_lost: Option<Function>,
     ) -> Result<Self> {
+        let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
-        let source = ModelSource::parse(
-            &options.model,
-            options.revision.as_deref(),
-            options.endpoint.as_deref(),
-            options.token.as_deref(),
-        )?;
+        let source = source_options.source()?;
+        let fetch = source_options.fetch(signal.clone())?;
         let gpu = request_gpu().await?;
         let weights = options.weight_dtype();
         let dtype = options.dtype(&gpu)?;
         let placement = Placement { device: gpu.device, weights };
-        let fetch = BrowserFetch { signal };
+        let health = gpu.health.clone();
+        let asked = match weights {
+            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
+            WeightDtype::F16 => {
+                "weights in float16, which is the smallest there is; a smaller model, \
+                                 or closing other pages that use the GPU, may help"
+            }
+        };
+        if let Some(on_lost) = on_lost {
+            let health = health.clone();
+            wasm_bindgen_futures::spawn_local(async move {
+                let Some(failure) = health.ended().await else { return };
+                let error: JsValue = JsError::from(ended(failure, asked)).into();
+                // The package's own function, which does not throw.
+                let _ = on_lost.call1(&JsValue::UNDEFINED, &error);
+            });
+        }
+        let notify = |notice: Notice| {
+            if let Some(callback) = &on_progress {
+                convert::call(callback, notice_event(notice));
+            }
+        };
+        let cache = source_options.cache(signal, &notify).await?;
+        let local_only = source_options.local_files_only.unwrap_or(false);
+        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, notify).await?;
         let mut on_event = |event: LoadEvent<'_>| {
             if let Some(callback) = &on_progress {
                 convert::call(callback, convert::load_event(event));
@@ -233,18 +271,55 @@ impl Pipeline {
             dtype,
             safety_checker: options.safety_checker.unwrap_or(false),
         };
-        let inner = StableDiffusionInstructPix2PixPipeline::load(
-            &fetch,
-            &source,
-            load_options,
-            &mut on_event,
-        )
-        .await?;
+        let load =
+            StableDiffusionInstructPix2PixPipeline::load(&files, load_options, &mut on_event);
+        let inner = on_device(&health, load, asked).await?;
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
         }
-        Ok(Self { inner, model: options.model, adapter: gpu.name, leases: vec![gpu.lease] })
+        let (model, adapter, leases) = (source_options.name(), gpu.name, vec![gpu.lease]);
+        Ok(Self { inner, model, adapter, health, leases })
     }
+}
+
+/// Does something that needs the device, and ends with it. `asked` says what was asked for and what
+/// smaller choice there is.
+async fn on_device<T>(
+    health: &Health,
+    work: impl Future<Output = Result<T>>,
+    asked: &str,
+) -> Result<T> {
+    let result = match select(pin!(work), pin!(health.ended())).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    };
+    match (health.failure(), result) {
+        // What was computed since is worth nothing.
+        (Some(failure), _) => Err(ended(failure, asked)),
+        (None, Some(result)) => result,
+        (None, None) => Err(Error::DeviceLost { message: "for no reason given".into() }),
+    }
+}
+
+fn ended(failure: Failure, asked: &str) -> Error {
+    match failure {
+        Failure::Lost(message) => Error::DeviceLost { message },
+        Failure::OutOfMemory => Error::OutOfMemory { message: format!("asked for: {asked}") },
+    }
+}
+
+fn asked_of(request: &EditRequest) -> String {
+    let size = match &request.images {
+        Images::Pictures(pictures) => pictures.first().map_or_else(String::new, |picture| {
+            format!(" of {} x {}", picture.width, picture.height)
+        }),
+        _ => String::new(),
+    };
+    let results = request.text.num_images_per_prompt;
+    format!(
+        "an edit{size}, {results} results for a prompt; one result, a picture of half the size (a \
+         quarter of the memory), enableVaeTiling() and enableVaeSlicing() need less"
+    )
 }
 
 /// Decodes a PNG, JPEG or WebP file to `{data, width, height}` with RGBA bytes, for hosts without a

@@ -1,7 +1,9 @@
 //! Builds a pipeline from a model's files.
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
-use crate::hub::{Fetch, ModelSource, read_file};
+use crate::hub::{ModelFiles, Traffic};
 use crate::image::ClipImageProcessor;
 use crate::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, SafetyCheckerConfig,
@@ -11,7 +13,9 @@ use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
+use web_time::Instant;
 
+use super::speed::Speed;
 use super::{SafetyCheck, StableDiffusionInstructPix2PixPipeline};
 
 /// Where and how a pipeline computes.
@@ -29,16 +33,22 @@ pub struct LoadOptions {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadEvent<'a> {
-    /// More weights have been read.
+    /// More bytes have arrived.
     Download {
         /// The component, e.g. `unet`.
         component: &'a str,
         /// The file's path inside the model.
         file: &'a str,
-        /// Bytes read of all weight files together.
+        /// Bytes that have arrived of all files together.
         loaded: u64,
-        /// Bytes of all weight files together.
+        /// Bytes of all files together.
         total: u64,
+        /// How many of the bytes loaded came from the cache.
+        cached: u64,
+        /// Bytes from the network in a second, of late; 0 when none came.
+        speed: f64,
+        /// Seconds left at that speed, once there is one.
+        remaining: Option<f64>,
     },
     /// A component is complete on the device.
     Component {
@@ -46,6 +56,9 @@ pub enum LoadEvent<'a> {
         component: &'a str,
     },
 }
+
+/// The least time between two reports of one file.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 const TRANSFORMERS_STEM: &str = "model";
 const SAFETY_CHECKER: &str = "safety_checker";
@@ -59,12 +72,11 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// [`Error::NotFound`] and other network errors; [`Error::Unsupported`] when `model_index.json`
     /// names another pipeline; what parsing and filling the components may say.
     pub async fn load(
-        fetch: &dyn Fetch,
-        source: &ModelSource,
+        files: &dyn ModelFiles,
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        let text = async |path: &str| read_text(fetch, source, path).await;
+        let text = async |path: &str| read_text(files, path).await;
         let index = parse_index(&text("model_index.json").await?)?;
         let config = async |component: &str| {
             let path = format!("{component}/config.json");
@@ -87,7 +99,7 @@ impl StableDiffusionInstructPix2PixPipeline {
             Err(error) => return Err(error),
         };
         let mut safety = match options.safety_checker && index[SAFETY_CHECKER][0].is_string() {
-            true => Some(read_safety_checker(fetch, source, SAFETY_CHECKER).await?),
+            true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
             false => None,
         };
         let vocab = text("tokenizer/vocab.json").await?;
@@ -107,22 +119,49 @@ impl StableDiffusionInstructPix2PixPipeline {
         let mut opened = Vec::new();
         for (name, stem, model) in components {
             let dtype = options.placement.weights;
-            opened.push((name, WeightFiles::open(fetch, source, name, stem, dtype).await?, model));
+            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
         }
-        let total = opened.iter().map(|(_, files, _)| files.size()).sum();
-        let mut loaded = 0;
-        for (component, files, model) in opened {
+        let weights: u64 = opened.iter().map(|(_, files, _)| files.size()).sum();
+        let total = files.traffic().total() + weights;
+        files.prepare().await?;
+        let mut speed = Speed::new(Instant::now(), files.traffic().fetched);
+        let mut reported: Option<(Instant, Traffic)> = None;
+        for (component, opened, model) in opened {
+            let mut last_file = None;
             let mut on_progress = |progress: weights::Progress<'_>| {
-                loaded += progress.bytes;
-                let weights::Progress { component, file, .. } = progress;
-                on_event(LoadEvent::Download { component, file, loaded, total });
+                let (now, traffic) = (Instant::now(), files.traffic());
+                let is_new = last_file.as_deref() != Some(progress.file);
+                if is_new {
+                    last_file = Some(progress.file.to_owned());
+                }
+                let due = reported.is_none_or(|(at, before)| {
+                    let complete = traffic.total() == total && traffic != before;
+                    is_new || complete || now - at >= REPORT_EVERY
+                });
+                if !due {
+                    return;
+                }
+                reported = Some((now, traffic));
+                let loaded = traffic.total();
+                let bytes_per_second = speed.update(now, traffic.fetched);
+                on_event(LoadEvent::Download {
+                    component: progress.component,
+                    file: progress.file,
+                    loaded,
+                    total,
+                    cached: traffic.cached,
+                    speed: bytes_per_second,
+                    remaining: (bytes_per_second > 0.0)
+                        .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
+                });
             };
-            let unused = weights::load(model, files, &options.placement, &mut on_progress).await?;
+            let unused = weights::load(model, opened, &options.placement, &mut on_progress).await?;
             if !unused.is_empty() {
                 log::debug!("{component}: unused keys {unused:?}");
             }
             on_event(LoadEvent::Component { component });
         }
+        files.finish().await?;
         let mut pipeline = Self::new(tokenizer, text_encoder, vae, unet, scheduler, options);
         if let Some((checker, extractor)) = safety {
             pipeline.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
@@ -137,35 +176,34 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// As [`load`](Self::load).
     pub async fn load_safety_checker(
         &mut self,
-        fetch: &dyn Fetch,
-        source: &ModelSource,
+        files: &dyn ModelFiles,
         folder: &str,
     ) -> Result<()> {
-        let (mut checker, extractor) = read_safety_checker(fetch, source, folder).await?;
+        let (mut checker, extractor) = read_safety_checker(files, folder).await?;
         let placement = &self.options().placement;
-        let files =
-            WeightFiles::open(fetch, source, folder, TRANSFORMERS_STEM, placement.weights).await?;
-        weights::load(&mut checker, files, placement, &mut |_| {}).await?;
+        let opened = WeightFiles::open(files, folder, TRANSFORMERS_STEM, placement.weights).await?;
+        files.prepare().await?;
+        weights::load(&mut checker, opened, placement, &mut |_| {}).await?;
+        files.finish().await?;
         self.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
         Ok(())
     }
 }
 
-async fn read_text(fetch: &dyn Fetch, source: &ModelSource, path: &str) -> Result<String> {
-    let bytes = read_file(fetch, source, path).await?;
+async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<String> {
+    let bytes = files.read(path).await?;
     String::from_utf8(bytes).map_err(|e| Error::config(path, e))
 }
 
 /// An empty safety checker by its configuration, and the feature extractor.
 async fn read_safety_checker(
-    fetch: &dyn Fetch,
-    source: &ModelSource,
+    files: &dyn ModelFiles,
     folder: &str,
 ) -> Result<(StableDiffusionSafetyChecker, ClipImageProcessor)> {
     let path = format!("{folder}/config.json");
-    let checker = SafetyCheckerConfig::parse(&path, &read_text(fetch, source, &path).await?)?;
+    let checker = SafetyCheckerConfig::parse(&path, &read_text(files, &path).await?)?;
     let path = "feature_extractor/preprocessor_config.json";
-    let extractor = ClipImageProcessor::parse(path, &read_text(fetch, source, path).await?)?;
+    let extractor = ClipImageProcessor::parse(path, &read_text(files, path).await?)?;
     Ok((checker.init(), extractor))
 }
 

@@ -11,6 +11,7 @@ mod observer;
 mod request;
 mod safety;
 mod sd;
+mod speed;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 pub use components::Components;

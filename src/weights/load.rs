@@ -5,24 +5,22 @@ use std::collections::BTreeMap;
 use super::safetensors::LENGTH_BYTES;
 use super::{Header, HostTensor, TensorInfo};
 use crate::error::{Error, Result};
-use crate::hub::{Fetch, FileReader, ModelSource, read_file};
+use crate::hub::{FileReader, ModelFiles};
 use crate::models::module::{Module, Placement, WeightDtype};
 
 /// The weight files of one component, opened.
 pub struct WeightFiles<'a> {
     component: String,
-    files: Vec<(String, FileReader<'a>)>,
+    files: Vec<(String, Box<dyn FileReader + 'a>)>,
 }
 
-/// How far a download is.
+/// What is being read. How much of it has arrived, [`ModelFiles::traffic`] tells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress<'a> {
     /// The component whose file is read, e.g. `unet`.
     pub component: &'a str,
     /// The file's path inside the model.
     pub file: &'a str,
-    /// Bytes read since the last report.
-    pub bytes: u64,
 }
 
 impl<'a> WeightFiles<'a> {
@@ -32,8 +30,7 @@ impl<'a> WeightFiles<'a> {
     /// # Errors
     /// [`Error::NotFound`] naming the plain file when there is none of them; network errors.
     pub async fn open(
-        fetch: &'a dyn Fetch,
-        source: &ModelSource,
+        model: &'a dyn ModelFiles,
         component: &str,
         stem: &str,
         dtype: WeightDtype,
@@ -50,30 +47,29 @@ impl<'a> WeightFiles<'a> {
         };
         for name in names {
             let path = format!("{component}/{name}");
-            let files = match Self::open_one(fetch, source, component, &path).await {
+            let files = match Self::open_one(model, component, &path).await {
                 Err(Error::NotFound { .. }) => continue,
                 other => other?,
             };
             return Ok(Self { component: component.to_owned(), files });
         }
-        Err(Error::NotFound { url: source.url(&format!("{component}/{}", plain[0])) })
+        Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
     }
 
     async fn open_one(
-        fetch: &'a dyn Fetch,
-        source: &ModelSource,
+        model: &'a dyn ModelFiles,
         component: &str,
         path: &str,
-    ) -> Result<Vec<(String, FileReader<'a>)>> {
+    ) -> Result<Vec<(String, Box<dyn FileReader + 'a>)>> {
         if !path.ends_with(".json") {
-            let reader = FileReader::open(fetch, source, path).await?;
+            let reader = model.open(path).await?;
             return Ok(vec![(path.to_owned(), reader)]);
         }
-        let json = read_file(fetch, source, path).await?;
+        let json = model.read(path).await?;
         let mut files = Vec::new();
         for shard in super::index::shards(path, &json)? {
             let shard = format!("{component}/{shard}");
-            let reader = FileReader::open(fetch, source, &shard).await?;
+            let reader = model.open(&shard).await?;
             files.push((shard, reader));
         }
         Ok(files)
@@ -90,25 +86,49 @@ impl<'a> WeightFiles<'a> {
 ///
 /// # Errors
 /// [`Error::InvalidSafetensors`], [`Error::MissingTensor`], [`Error::ShapeMismatch`] or
-/// [`Error::UnsupportedDtype`], all before the first tensor is read; network errors.
+/// [`Error::UnsupportedDtype`], all before the first tensor is read; network errors;
+/// [`Error::HashMismatch`] when a file has been read to its end and is not the one meant.
 pub async fn load(
     model: &mut dyn Module,
     files: WeightFiles<'_>,
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
-    let WeightFiles { component, files } = files;
+    let WeightFiles { component, mut files } = files;
+    let result = fill(model, &component, &mut files, placement, on_progress).await;
+    let content = matches!(
+        result,
+        Err(Error::InvalidSafetensors { .. }
+            | Error::MissingTensor { .. }
+            | Error::ShapeMismatch { .. }
+            | Error::UnsupportedDtype { .. })
+    );
+    if content {
+        for (_, reader) in &mut files {
+            reader.reject().await;
+        }
+    }
+    result
+}
+
+async fn fill(
+    model: &mut dyn Module,
+    component: &str,
+    files: &mut [(String, Box<dyn FileReader + '_>)],
+    placement: &Placement,
+    on_progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<String>> {
     let mut missing = shapes(model);
     let mut unused = Vec::new();
     let mut plans = Vec::new();
-    for (file, mut reader) in files {
-        let header = read_header(&file, &mut reader).await?;
-        on_progress(Progress { component: &component, file: &file, bytes: reader.position() });
+    for (file, reader) in files.iter_mut() {
+        let mut report = || on_progress(Progress { component, file });
+        let header = read_header(file, &mut **reader, &mut report).await?;
         let mut plan = Vec::new();
         for tensor in header.tensors {
             let key = current_key(&tensor.name);
             let target = match missing.remove(&key) {
-                Some(shape) => Some((key, check(&file, &tensor, &shape)?)),
+                Some(shape) => Some((key, check(file, &tensor, &shape)?)),
                 None => {
                     unused.push(tensor.name.clone());
                     None
@@ -116,35 +136,42 @@ pub async fn load(
             };
             plan.push((tensor, target));
         }
-        plans.push((file, reader, plan));
+        plans.push(plan);
     }
     if let Some((name, expected)) = missing.into_iter().next() {
-        let file = plans.last().map_or_else(|| component.clone(), |(file, ..)| file.clone());
+        let file = files.last().map_or_else(|| component.to_owned(), |(file, _)| file.clone());
         return Err(Error::MissingTensor { file, name, expected });
     }
-    for (file, mut reader, plan) in plans {
+    for ((file, reader), plan) in files.iter_mut().zip(plans) {
+        let mut report = || on_progress(Progress { component, file });
         for (tensor, target) in plan {
             let length = tensor.end - tensor.start;
-            let bytes = reader.read(length).await?;
-            if let Some((key, dtype)) = target {
-                let host = HostTensor::new(tensor.shape, dtype, bytes);
-                model.visit("", &mut |path, parameter| {
-                    if path == key {
-                        parameter.load(&host, placement);
-                    }
-                });
-            }
-            on_progress(Progress { component: &component, file: &file, bytes: length });
+            let Some((key, dtype)) = target else {
+                reader.skip(length, &mut report).await?;
+                continue;
+            };
+            let bytes = reader.read(length, &mut report).await?;
+            let host = HostTensor::new(tensor.shape, dtype, bytes);
+            model.visit("", &mut |path, parameter| {
+                if path == key {
+                    parameter.load(&host, placement);
+                }
+            });
         }
+        reader.finish(&mut report).await?;
     }
     Ok(unused)
 }
 
-async fn read_header(file: &str, reader: &mut FileReader<'_>) -> Result<Header> {
+async fn read_header(
+    file: &str,
+    reader: &mut dyn FileReader,
+    report: &mut dyn FnMut(),
+) -> Result<Header> {
     let size = reader.size();
-    let mut bytes = reader.read(LENGTH_BYTES.min(size)).await?;
+    let mut bytes = reader.read(LENGTH_BYTES.min(size), report).await?;
     let length = Header::length(file, &bytes, size)?;
-    bytes.extend(reader.read(length).await?);
+    bytes.extend(reader.read(length, report).await?);
     Header::parse(file, &bytes, size)
 }
 

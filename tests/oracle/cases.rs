@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use burn::tensor::{DType, Tensor};
 use futures_util::future::{LocalBoxFuture, ready};
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{RgbImage, to_u8};
 use instruct_pix2pix::models::FreeU;
@@ -367,18 +368,14 @@ fn pipeline(
         let placement = Placement { device: Device::flex(), weights: precision.weights };
         let options = LoadOptions { placement, dtype: precision.dtype, safety_checker: false };
         let fetch = Directory(model.to_owned());
-        let source = ModelSource::Base(String::new());
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let mut on_event = |_: LoadEvent<'_>| {};
         let load = async {
-            let mut pipeline = StableDiffusionInstructPix2PixPipeline::load(
-                &fetch,
-                &source,
-                options,
-                &mut on_event,
-            )
-            .await?;
+            let mut pipeline =
+                StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event)
+                    .await?;
             if let Some(folder) = &safety_checker {
-                pipeline.load_safety_checker(&fetch, &source, folder).await?;
+                pipeline.load_safety_checker(&files, folder).await?;
             }
             Ok::<_, instruct_pix2pix::Error>(pipeline)
         };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::{ClipImageProcessor, RgbImage, VaeImageProcessor, to_u8};
 use instruct_pix2pix::models::{
@@ -75,9 +76,9 @@ fn load<M: Module>(
     let json = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut model = make("config.json", &json);
     let fetch = Directory(model_folder.to_owned());
-    let source = ModelSource::Base(String::new());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     pollster::block_on(async {
-        let files = WeightFiles::open(&fetch, &source, component, stem, WeightDtype::F32).await?;
+        let files = WeightFiles::open(&files, component, stem, WeightDtype::F32).await?;
         weights::load(&mut model, files, &placement(), &mut |_| {}).await
     })
     .expect("loads");

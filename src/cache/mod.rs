@@ -1,0 +1,449 @@
+//! Models kept on this machine: what is there, how much room it takes, and reading a model through
+//! it.
+//!
+//! A model is a record that names its files and their contents; a content is a record and chunks, and
+//! may belong to several models. Names of entries:
+//!
+//! | key | holds |
+//! | --- | --- |
+//! | `version` | the layout's version |
+//! | `model/NAME@COMMIT` | a `ModelRecord`; `-` in place of the commit where there is none |
+//! | `content/ID` | a `ContentRecord`, written after the chunks that it speaks of |
+//! | `chunk/ID/INDEX` | bytes, then their fast hash in eight bytes |
+//!
+//! `ID` is `sha256-…` or `git-…` by the Hub's hash, or `url-…` by address, size and validator where
+//! there is none.
+
+mod archive;
+mod digest;
+#[cfg(all(target_family = "wasm", feature = "js"))]
+mod indexed_db;
+mod reader;
+mod repository;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use archive::{Archive, MANIFEST, Member};
+pub use digest::{chunk_hash, git_blob};
+#[cfg(all(target_family = "wasm", feature = "js"))]
+pub use indexed_db::{BrowserHost, IndexedDb};
+pub use repository::{Notice, Repository};
+pub use store::{MemoryStore, Store, StoreError, StoreResult};
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use futures_util::future::{LocalBoxFuture, ready};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Bytes of one range request, and of one chunk, unless asked otherwise.
+pub const CHUNK_BYTES: u64 = 8 << 20;
+
+/// The largest chunk, bytes: browsers limit one value of their databases.
+pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
+
+/// The layout of entries that this code reads and writes.
+const VERSION: u32 = 1;
+
+/// Turns entries of one version into those of the next; the first one starts from version 0.
+type Migration = for<'a> fn(&'a dyn Store) -> LocalBoxFuture<'a, StoreResult<()>>;
+
+/// One for each version before [`VERSION`].
+const MIGRATIONS: [Migration; VERSION as usize] = [forget_everything];
+
+/// Version 0 is what has no version: nothing that was ever released wrote it.
+fn forget_everything(store: &dyn Store) -> LocalBoxFuture<'_, StoreResult<()>> {
+    Box::pin(async move {
+        for key in store.keys("").await? {
+            store.delete(&key).await?;
+        }
+        Ok(())
+    })
+}
+
+/// What the cache needs of its surroundings.
+pub trait Host {
+    /// Milliseconds since 1970.
+    fn now(&self) -> f64;
+
+    /// Waits until no other tab holds the lock `name`, or only shared ones when `exclusive` is
+    /// false; calls `on_wait` when it has to wait. The lock is held until the result is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] when the load is aborted while it waits.
+    fn lock<'a>(
+        &'a self,
+        name: &'a str,
+        exclusive: bool,
+        on_wait: &'a dyn Fn(),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>>;
+
+    /// Bytes that can still be stored, where the platform tells.
+    fn free(&self) -> LocalBoxFuture<'_, Option<u64>>;
+}
+
+/// A single user with no clock and endless room.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Host for Alone {
+    fn now(&self) -> f64 {
+        0.0
+    }
+
+    fn lock<'a>(
+        &'a self,
+        _: &'a str,
+        _: bool,
+        _: &'a dyn Fn(),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>> {
+        Box::pin(ready(Ok(Box::new(()) as Box<dyn Any>)))
+    }
+
+    fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
+        Box::pin(ready(None))
+    }
+}
+
+/// What a model consists of.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelRecord {
+    /// [`ModelSource::name`](crate::hub::ModelSource::name).
+    pub model: String,
+    /// The commit, where the Hub tells.
+    pub commit: Option<String>,
+    /// Branches and tags that stood for the commit when they were looked up last.
+    pub revisions: BTreeSet<String>,
+    /// Whether `files` is all that the repository has.
+    pub listed: bool,
+    /// The files by their paths.
+    pub files: BTreeMap<String, FileRecord>,
+    /// Paths that the server does not have, where there is no listing.
+    pub absent: BTreeSet<String>,
+    /// Whether the model was loaded once, so that it can be loaded from the cache alone.
+    pub complete: bool,
+    /// When it was loaded last, milliseconds since 1970.
+    pub used: f64,
+}
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Bytes.
+    pub size: u64,
+    /// The content's id.
+    pub content: String,
+}
+
+/// How much of a content is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRecord {
+    /// Bytes in all.
+    pub size: u64,
+    /// Bytes of each chunk but the last.
+    pub chunk_bytes: u64,
+    /// Chunks from the first on whose bytes are in `state`.
+    pub hashed: u32,
+    /// SHA-256 over them.
+    pub state: Option<[u32; 8]>,
+    /// Whether the whole hash was found right.
+    pub complete: bool,
+}
+
+/// A model in the cache, as users see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachedModel {
+    /// The model's name.
+    pub model: String,
+    /// The commit, where there is one.
+    pub commit: Option<String>,
+    /// Bytes in the cache. Files that several models share count for each.
+    pub bytes: u64,
+    /// Whether it can be loaded from the cache alone.
+    pub complete: bool,
+    /// When it was loaded last, milliseconds since 1970.
+    pub used: f64,
+}
+
+impl ModelRecord {
+    pub(super) fn key(&self) -> String {
+        model_key(&self.model, self.commit.as_deref())
+    }
+
+    /// Whether the record is what `revision` stood for last.
+    fn answers(&self, model: &str, revision: Option<&str>) -> bool {
+        let is_revision = |revision: &str| {
+            self.commit.as_deref() == Some(revision) || self.revisions.contains(revision)
+        };
+        self.model == model && revision.is_none_or(is_revision)
+    }
+}
+
+fn model_key(model: &str, commit: Option<&str>) -> String {
+    format!("model/{model}@{}", commit.unwrap_or("-"))
+}
+
+fn content_key(id: &str) -> String {
+    format!("content/{id}")
+}
+
+fn chunk_key(id: &str, index: u32) -> String {
+    format!("chunk/{id}/{index:05}")
+}
+
+/// A chunk's length in a content of `size` bytes.
+fn chunk_length(size: u64, chunk_bytes: u64, index: u32) -> u64 {
+    size.saturating_sub(u64::from(index) * chunk_bytes).min(chunk_bytes)
+}
+
+/// Models in a store.
+#[derive(Clone)]
+pub struct Cache {
+    store: Rc<dyn Store>,
+    host: Rc<dyn Host>,
+    limit: Option<u64>,
+    chunk_bytes: u64,
+}
+
+impl Cache {
+    /// Opens the cache in `store`, bringing entries of older versions up to date. Whole models that
+    /// have not been used for longest are removed when new ones would exceed `limit` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails, or a newer version of this code has written to it.
+    pub async fn open(
+        store: Rc<dyn Store>,
+        host: Rc<dyn Host>,
+        limit: Option<u64>,
+    ) -> StoreResult<Self> {
+        migrate(&*store, &MIGRATIONS).await?;
+        Ok(Self { store, host, limit, chunk_bytes: CHUNK_BYTES })
+    }
+
+    /// Sets the size of new chunks and of range requests: a multiple of 64 bytes, at most
+    /// [`MAX_CHUNK_BYTES`].
+    ///
+    /// # Panics
+    /// When it is not.
+    #[must_use]
+    pub fn with_chunk_bytes(mut self, chunk_bytes: u64) -> Self {
+        let allowed = 64..=MAX_CHUNK_BYTES;
+        assert!(chunk_bytes.is_multiple_of(64) && allowed.contains(&chunk_bytes));
+        self.chunk_bytes = chunk_bytes;
+        self
+    }
+
+    /// What is there, the model used last first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn list(&self) -> Result<Vec<CachedModel>> {
+        let mut records = self.models().await?;
+        records.sort_by(|a, b| b.used.total_cmp(&a.used));
+        let sizes = self.content_sizes().await?;
+        let bytes = |record: &ModelRecord| {
+            let ids: BTreeSet<&str> = record.files.values().map(|f| f.content.as_str()).collect();
+            ids.into_iter().filter_map(|id| sizes.get(id)).sum()
+        };
+        let model = |record: &ModelRecord| CachedModel {
+            model: record.model.clone(),
+            commit: record.commit.clone(),
+            bytes: bytes(record),
+            complete: record.complete,
+            used: record.used,
+        };
+        Ok(records.iter().map(model).collect())
+    }
+
+    /// Removes all versions of a model, but what other models share with it. Tells whether there
+    /// was any.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn delete(&self, model: &str) -> Result<bool> {
+        let mut found = false;
+        for record in self.models().await? {
+            if record.model == model {
+                self.store.delete(&record.key()).await?;
+                found = true;
+            }
+        }
+        self.collect().await?;
+        Ok(found)
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn clear(&self) -> Result<()> {
+        for key in self.store.keys("").await? {
+            if key != "version" {
+                self.store.delete(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of all models.
+    async fn models(&self) -> StoreResult<Vec<ModelRecord>> {
+        let mut records = Vec::new();
+        for key in self.store.keys("model/").await? {
+            records.extend(self.json::<ModelRecord>(&key).await?);
+        }
+        Ok(records)
+    }
+
+    /// The best answer to a name and a revision: one that is complete, and the one used last.
+    async fn find(&self, model: &str, revision: Option<&str>) -> StoreResult<Option<ModelRecord>> {
+        let records = self.models().await?.into_iter();
+        let fitting = records.filter(|record| record.answers(model, revision));
+        Ok(fitting.max_by(|a, b| {
+            (a.complete, a.used)
+                .partial_cmp(&(b.complete, b.used))
+                .unwrap_or(std::cmp::Ordering::Equal)
+        }))
+    }
+
+    /// Bytes in the cache by content.
+    async fn content_sizes(&self) -> StoreResult<BTreeMap<String, u64>> {
+        let mut records: BTreeMap<String, Option<ContentRecord>> = BTreeMap::new();
+        let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+        for key in self.store.keys("chunk/").await? {
+            let Some((id, index)) = parse_chunk_key(&key) else { continue };
+            if !records.contains_key(id) {
+                records.insert(id.to_owned(), self.json(&content_key(id)).await?);
+            }
+            // A chunk whose record was never written is counted as one of the usual size.
+            let bytes = records[id].as_ref().map_or(self.chunk_bytes, |record| {
+                chunk_length(record.size, record.chunk_bytes, index)
+            });
+            *sizes.entry(id.to_owned()).or_default() += bytes;
+        }
+        Ok(sizes)
+    }
+
+    /// Removes contents that belong to no model.
+    async fn collect(&self) -> StoreResult<()> {
+        let models = self.models().await?;
+        let files = models.iter().flat_map(|record| record.files.values());
+        let used: BTreeSet<&str> = files.map(|file| file.content.as_str()).collect();
+        // Chunks first: what remains when the page ends half way is then found the next time.
+        for prefix in ["chunk/", "content/"] {
+            for key in self.store.keys(prefix).await? {
+                let id = key[prefix.len()..].split('/').next().unwrap_or_default();
+                if !used.contains(id) {
+                    self.store.delete(&key).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes models that have not been used for longest, `keep` aside, until `needed` more bytes
+    /// are within the limit. Tells whether they are.
+    async fn make_room(&self, needed: u64, keep: &str) -> StoreResult<bool> {
+        let Some(limit) = self.limit else { return Ok(true) };
+        let mut others = self.models().await?;
+        others.retain(|record| record.key() != keep);
+        others.sort_by(|a, b| b.used.total_cmp(&a.used));
+        loop {
+            let used: u64 = self.content_sizes().await?.values().sum();
+            if used + needed <= limit {
+                return Ok(true);
+            }
+            let Some(oldest) = others.pop() else { return Ok(false) };
+            self.store.delete(&oldest.key()).await?;
+            self.collect().await?;
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, key: &str) -> StoreResult<Option<T>> {
+        let bytes = self.store.get(key).await?;
+        // An entry that cannot be read is as good as none: it is written anew.
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> StoreResult<()> {
+        let json = serde_json::to_vec(value).map_err(|e| StoreError::Failed(e.to_string()))?;
+        self.store.put(key, &json).await
+    }
+
+    /// A chunk's bytes, if they are there and as they were stored.
+    async fn chunk(&self, id: &str, index: u32, length: u64) -> StoreResult<Option<Vec<u8>>> {
+        let Some(mut bytes) = self.store.get(&chunk_key(id, index)).await? else {
+            return Ok(None);
+        };
+        let intact = bytes.len() as u64 == length + HASH_BYTES && {
+            let (content, hash) = bytes.split_at(length as usize);
+            hash == chunk_hash(content, index).to_le_bytes()
+        };
+        bytes.truncate(length as usize);
+        Ok(intact.then_some(bytes))
+    }
+
+    /// Stores a chunk. `bytes` come back as they were.
+    async fn put_chunk(&self, id: &str, index: u32, bytes: &mut Vec<u8>) -> StoreResult<()> {
+        let length = bytes.len();
+        bytes.extend(chunk_hash(bytes, index).to_le_bytes());
+        let result = self.store.put(&chunk_key(id, index), bytes).await;
+        bytes.truncate(length);
+        result
+    }
+
+    /// The chunks of a content that are there.
+    async fn chunks(&self, id: &str) -> StoreResult<BTreeSet<u32>> {
+        let keys = self.store.keys(&format!("chunk/{id}/")).await?;
+        Ok(keys.iter().filter_map(|key| Some(parse_chunk_key(key)?.1)).collect())
+    }
+
+    /// Removes a content.
+    async fn forget(&self, id: &str) -> StoreResult<()> {
+        self.store.delete(&content_key(id)).await?;
+        for index in self.chunks(id).await? {
+            self.store.delete(&chunk_key(id, index)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of the hash behind a chunk.
+const HASH_BYTES: u64 = 8;
+
+fn parse_chunk_key(key: &str) -> Option<(&str, u32)> {
+    let (id, index) = key.strip_prefix("chunk/")?.rsplit_once('/')?;
+    Some((id, index.parse().ok()?))
+}
+
+/// Brings the entries to the version that `migrations` leads to.
+async fn migrate(store: &dyn Store, migrations: &[Migration]) -> StoreResult<()> {
+    let current = migrations.len() as u32;
+    let found = match store.get("version").await? {
+        Some(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+        None => Some(0),
+    };
+    let found: u32 = found.unwrap_or(0);
+    if found > current {
+        return Err(StoreError::Failed(format!(
+            "a newer version of this package wrote it (layout {found}, this one knows {current})"
+        )));
+    }
+    for (version, migration) in migrations.iter().enumerate().skip(found as usize) {
+        migration(store).await?;
+        // After each step, so that a page that ends half way goes on from there.
+        store.put("version", (version + 1).to_string().as_bytes()).await?;
+    }
+    Ok(())
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Storage { message: error.to_string() }
+    }
+}

@@ -1,0 +1,574 @@
+//! A model's files, read through the cache.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::digest::{FileHasher, Sha256};
+use super::reader::{ChunkReader, OpenFile};
+use super::{CHUNK_BYTES, git_blob};
+use super::{Cache, ContentRecord, FileRecord, ModelRecord, StoreError, StoreResult, content_key};
+use crate::error::{Error, Result};
+use crate::hub::{
+    Fetch, FileHash, FileReader, ModelFiles, ModelSource, Pace, RemoteFile, Request, Traffic,
+    fetch_commit, fetch_tree,
+};
+
+/// What the user may want to know while a model is read.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// Something is not as it should be, and loading goes on.
+    Warning {
+        /// A stable name: `storage` when nothing can be kept, `offline` when the Hub could not be
+        /// reached and the cached version is used, `corrupt` when a chunk of the cache was found
+        /// damaged and is fetched again.
+        code: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// How much is going to be stored.
+    Storage {
+        /// Bytes still to be fetched.
+        needed: u64,
+        /// Bytes that can be stored, where the platform tells.
+        free: Option<u64>,
+    },
+    /// Another tab is loading the same model; this one waits for it.
+    Waiting,
+}
+
+/// A model's files: from the cache what is there, else from the server and into the cache.
+pub struct Repository<'a> {
+    pub(super) fetch: &'a dyn Fetch,
+    source: ModelSource,
+    pub(super) cache: Option<&'a Cache>,
+    /// No request may be sent.
+    local_only: bool,
+    /// The server cannot be reached.
+    offline: Cell<bool>,
+    /// Whether new bytes go to the cache.
+    storing: Cell<bool>,
+    /// Whether anything is missing from the cache.
+    incomplete: Cell<bool>,
+    record: RefCell<ModelRecord>,
+    pub(super) pace: Pace,
+    pub(super) traffic: Cell<Traffic>,
+    missing: Cell<u64>,
+    chunk_bytes: u64,
+    notify: Box<dyn Fn(Notice) + 'a>,
+    lock: Option<Box<dyn Any>>,
+}
+
+impl<'a> Repository<'a> {
+    /// A model without a cache and without a listing: what its address has.
+    pub fn uncached(fetch: &'a dyn Fetch, source: ModelSource) -> Self {
+        Self {
+            fetch,
+            source,
+            cache: None,
+            local_only: false,
+            offline: Cell::new(false),
+            storing: Cell::new(false),
+            incomplete: Cell::new(false),
+            record: RefCell::default(),
+            pace: Pace::default(),
+            traffic: Cell::default(),
+            missing: Cell::new(0),
+            chunk_bytes: CHUNK_BYTES,
+            notify: Box::new(|_| ()),
+            lock: None,
+        }
+    }
+
+    /// Finds out which version of the model is meant and what it consists of, waiting for another
+    /// tab that downloads it. With `local_only`, nothing but the cache is asked.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`] with `local_only`; network errors, unless a complete version is cached.
+    pub async fn open(
+        fetch: &'a dyn Fetch,
+        source: ModelSource,
+        cache: Option<&'a Cache>,
+        local_only: bool,
+        notify: impl Fn(Notice) + 'a,
+    ) -> Result<Self> {
+        let mut this = Self::uncached(fetch, source);
+        this.cache = cache;
+        this.local_only = local_only;
+        this.storing.set(cache.is_some() && !local_only);
+        this.chunk_bytes = cache.map_or(CHUNK_BYTES, |cache| cache.chunk_bytes);
+        this.notify = Box::new(notify);
+        let revision = match &this.source {
+            ModelSource::Hub(hub) => Some(hub.revision.clone()),
+            ModelSource::Base(_) => None,
+        };
+        let record = this.resolve(revision.as_deref()).await?;
+        this.record.replace(record);
+        this.take_lock().await?;
+        this.list(revision).await?;
+        this.save_record().await;
+        Ok(this)
+    }
+
+    /// The record of the version that is meant, or a new one.
+    async fn resolve(&mut self, revision: Option<&str>) -> Result<ModelRecord> {
+        let name = self.source.name();
+        let cached = self.lookup(&name, revision).await;
+        if self.local_only {
+            return cached.ok_or_else(|| self.not_cached("model_index.json"));
+        }
+        let new = ModelRecord { model: name.clone(), ..ModelRecord::default() };
+        let ModelSource::Hub(hub) = &mut self.source else {
+            return Ok(cached.unwrap_or(new));
+        };
+        match fetch_commit(self.fetch, hub).await {
+            Ok(commit) => {
+                hub.revision.clone_from(&commit);
+                let cached = self.lookup(&name, Some(&commit)).await;
+                let fitting = cached.filter(|record| record.commit.as_ref() == Some(&commit));
+                Ok(fitting.unwrap_or(ModelRecord { commit: Some(commit), ..new }))
+            }
+            // A mirror of files alone, without the Hub's interface; or there is no such model, which
+            // the first file will tell.
+            Err(Error::NotFound { .. }) => {
+                let cached = cached.filter(|record| record.commit.is_none());
+                Ok(cached.unwrap_or(new))
+            }
+            Err(error) => match cached.filter(|record| record.complete) {
+                Some(record) if error.is_retryable() => {
+                    if let Some(commit) = &record.commit {
+                        hub.revision.clone_from(commit);
+                    }
+                    self.go_offline(&error);
+                    Ok(record)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn lookup(&self, name: &str, revision: Option<&str>) -> Option<ModelRecord> {
+        let cache = self.cache?;
+        match cache.find(name, revision).await {
+            Ok(record) => record,
+            Err(error) => {
+                self.give_up_storing(&error);
+                None
+            }
+        }
+    }
+
+    /// One tab downloads, others wait and read; those that only read do so side by side.
+    async fn take_lock(&mut self) -> Result<()> {
+        let Some(cache) = self.cache.filter(|_| !self.local_only) else { return Ok(()) };
+        let (key, complete) = {
+            let record = self.record.borrow();
+            (record.key(), record.complete)
+        };
+        let on_wait = || (self.notify)(Notice::Waiting);
+        let name = format!("instruct-pix2pix-web {key}");
+        let lock = cache.host.lock(&name, !complete, &on_wait).await?;
+        if !complete && let Ok(Some(record)) = cache.json::<ModelRecord>(&key).await {
+            // As it is now that the other tab has finished.
+            self.record.replace(record);
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Fills a new record with the Hub's listing.
+    async fn list(&self, revision: Option<String>) -> Result<()> {
+        let ModelSource::Hub(hub) = &self.source else { return Ok(()) };
+        let (listed, commit) = {
+            let record = self.record.borrow();
+            (record.listed, record.commit.clone())
+        };
+        if commit.is_none() || self.sends_nothing() {
+            return Ok(());
+        }
+        if !listed {
+            let tree = fetch_tree(self.fetch, hub).await?;
+            let mut record = self.record.borrow_mut();
+            record.files = tree
+                .into_iter()
+                .map(|entry| {
+                    let content = content_id(&entry.hash);
+                    (entry.path, FileRecord { size: entry.size, content })
+                })
+                .collect();
+            record.listed = true;
+        }
+        if let Some(revision) = revision.filter(|revision| Some(revision) != commit.as_ref()) {
+            self.record.borrow_mut().revisions.insert(revision);
+        }
+        Ok(())
+    }
+
+    fn sends_nothing(&self) -> bool {
+        self.local_only || self.offline.get()
+    }
+
+    fn go_offline(&self, error: &Error) {
+        self.offline.set(true);
+        let message = format!("{error}; the version in the cache is used");
+        (self.notify)(Notice::Warning { code: "offline", message });
+    }
+
+    fn not_cached(&self, file: &str) -> Error {
+        Error::NotCached { model: self.source.name(), file: file.into() }
+    }
+
+    pub(super) fn give_up_storing(&self, error: &StoreError) {
+        if self.storing.replace(false) {
+            let message = format!(
+                "the model is not kept, and will be downloaded again the next time: {error}"
+            );
+            (self.notify)(Notice::Warning { code: "storage", message });
+        }
+    }
+
+    pub(super) fn storing(&self) -> Option<&'a Cache> {
+        self.cache.filter(|_| self.storing.get())
+    }
+
+    /// The outcome of writing to the cache: a failure ends writing, not loading.
+    pub(super) fn stored(&self, result: StoreResult<()>) {
+        if let Err(error) = result {
+            self.incomplete.set(true);
+            self.give_up_storing(&error);
+        }
+    }
+
+    async fn save_record(&self) {
+        let Some(cache) = self.cache else { return };
+        let record = {
+            let mut record = self.record.borrow_mut();
+            record.used = cache.host.now();
+            record.clone()
+        };
+        let result = cache.put_json(&record.key(), &record).await;
+        if self.storing.get() {
+            self.stored(result);
+        }
+    }
+
+    fn count(&self, fetched: u64, cached: u64) {
+        let mut traffic = self.traffic.get();
+        traffic.fetched += fetched;
+        traffic.cached += cached;
+        self.traffic.set(traffic);
+    }
+
+    fn remote(&self, path: &str) -> RemoteFile {
+        RemoteFile::new(Request {
+            url: self.source.url(path),
+            token: self.source.token().cloned(),
+            range: None,
+            no_store: self.storing.get(),
+        })
+    }
+
+    /// What the record knows of a file. `None` where the server must be asked.
+    fn entry(&self, path: &str) -> Result<Option<FileRecord>> {
+        let record = self.record.borrow();
+        let known = record.files.get(path).cloned();
+        if self.sends_nothing() || record.listed {
+            if known.is_none() && (record.listed || record.absent.contains(path)) {
+                return Err(Error::NotFound { url: self.source.url(path) });
+            }
+            if known.is_none() {
+                return Err(self.not_cached(path));
+            }
+            return Ok(known);
+        }
+        Ok(None)
+    }
+
+    async fn read_whole(&self, path: &str) -> Result<Vec<u8>> {
+        if let Some(entry) = self.entry(path)? {
+            return self.read_known(path, &entry).await;
+        }
+        match self.fetch_whole(path, None).await {
+            Ok(bytes) => {
+                let content = format!("git-{}", git_blob(&bytes));
+                let entry = FileRecord { size: bytes.len() as u64, content };
+                self.remember(path, Some(entry.clone()));
+                self.keep_whole(&entry, bytes).await
+            }
+            Err(error @ Error::NotFound { .. }) => {
+                self.remember(path, None);
+                Err(error)
+            }
+            // Without a network, a model that was loaded once is read as it was then.
+            Err(error @ Error::Network { .. }) if self.record.borrow().complete => {
+                self.go_offline(&error);
+                let entry = self.entry(path)?.ok_or(error)?;
+                self.read_known(path, &entry).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A small file of known content.
+    async fn read_known(&self, path: &str, entry: &FileRecord) -> Result<Vec<u8>> {
+        if let Some(cache) = self.cache {
+            match cache.chunk(&entry.content, 0, entry.size).await {
+                Ok(Some(bytes)) => {
+                    self.count(0, entry.size);
+                    return Ok(bytes);
+                }
+                Ok(None) => {}
+                Err(error) => self.give_up_storing(&error),
+            }
+        }
+        if self.local_only {
+            return Err(self.not_cached(path));
+        }
+        let bytes = self.fetch_whole(path, Some(entry.size)).await?;
+        if let Some(hash) = file_hash(&entry.content) {
+            let mut hasher = FileHasher::new(&hash, entry.size);
+            hasher.update(&bytes);
+            check_hash(path, &hash, hasher)?;
+        }
+        self.keep_whole(entry, bytes).await
+    }
+
+    async fn fetch_whole(&self, path: &str, size: Option<u64>) -> Result<Vec<u8>> {
+        let arrived = |bytes| self.count(bytes, 0);
+        self.remote(path).whole(self.fetch, size, &arrived).await
+    }
+
+    async fn keep_whole(&self, entry: &FileRecord, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if let Some(cache) = self.storing() {
+            let record = ContentRecord {
+                size: entry.size,
+                chunk_bytes: entry.size.max(1),
+                hashed: 1,
+                state: None,
+                complete: true,
+            };
+            self.stored(cache.put_chunk(&entry.content, 0, &mut bytes).await);
+            self.stored(cache.put_json(&content_key(&entry.content), &record).await);
+        }
+        Ok(bytes)
+    }
+
+    fn remember(&self, path: &str, entry: Option<FileRecord>) {
+        let mut record = self.record.borrow_mut();
+        match entry {
+            Some(entry) => {
+                record.absent.remove(path);
+                record.files.insert(path.to_owned(), entry);
+            }
+            None => {
+                record.files.remove(path);
+                record.absent.insert(path.to_owned());
+            }
+        }
+    }
+
+    async fn open_large(&self, path: &str) -> Result<ChunkReader<'_>> {
+        let remote = self.remote(path);
+        let entry = match self.entry(path)? {
+            Some(entry) => entry,
+            None => match remote.probe(self.fetch).await {
+                Ok(probe) => {
+                    let entry = FileRecord {
+                        size: probe.size,
+                        content: url_id(remote.url(), probe.size, probe.etag.as_deref()),
+                    };
+                    self.remember(path, Some(entry.clone()));
+                    // Before its chunks, so that they are not taken for nobody's.
+                    self.save_record().await;
+                    entry
+                }
+                Err(error @ Error::NotFound { .. }) => {
+                    self.remember(path, None);
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let mut content = None;
+        let mut present = Default::default();
+        if let Some(cache) = self.cache {
+            let found: StoreResult<_> = async {
+                let content = cache.json::<ContentRecord>(&content_key(&entry.content)).await?;
+                Ok((content, cache.chunks(&entry.content).await?))
+            }
+            .await;
+            match found {
+                Ok((record, chunks)) => {
+                    content = record.filter(|record| record.size == entry.size);
+                    present = chunks;
+                }
+                Err(error) => self.give_up_storing(&error),
+            }
+        }
+        let content = content.unwrap_or(ContentRecord {
+            size: entry.size,
+            chunk_bytes: self.chunk_bytes,
+            hashed: 0,
+            state: None,
+            complete: false,
+        });
+        let hash = file_hash(&entry.content);
+        let file = OpenFile::new(path, entry, hash, content, remote, present);
+        self.missing.set(self.missing.get() + file.missing());
+        Ok(ChunkReader::new(self, Rc::new(file)))
+    }
+
+    /// One chunk of a file: from the cache if it is there and intact. Tells whether it was fetched.
+    pub(super) async fn chunk(&self, file: &OpenFile, index: u32) -> Result<(Vec<u8>, bool)> {
+        self.fetch.check()?;
+        let length = file.length(index);
+        if let Some(cache) = self.cache
+            && file.present.borrow().contains(&index)
+        {
+            match cache.chunk(&file.entry.content, index, length).await {
+                Ok(Some(bytes)) => {
+                    self.count(0, length);
+                    return Ok((bytes, false));
+                }
+                Ok(None) => {
+                    let message = format!("chunk {index} of {} is damaged", file.path);
+                    (self.notify)(Notice::Warning { code: "corrupt", message });
+                }
+                Err(error) => self.give_up_storing(&error),
+            }
+            file.present.borrow_mut().remove(&index);
+        }
+        if self.local_only {
+            return Err(self.not_cached(&file.path));
+        }
+        let arrived = |bytes| self.count(bytes, 0);
+        let range = file.range(index);
+        let size = file.entry.size;
+        let mut bytes = file.remote.range(self.fetch, range, size, &self.pace, &arrived).await?;
+        match self.storing() {
+            Some(cache) => {
+                let result = cache.put_chunk(&file.entry.content, index, &mut bytes).await;
+                if result.is_ok() {
+                    file.present.borrow_mut().insert(index);
+                }
+                self.stored(result);
+            }
+            None => self.incomplete.set(true),
+        }
+        Ok((bytes, true))
+    }
+
+    async fn make_room(&self) -> Result<()> {
+        let needed = self.missing.get();
+        let Some(cache) = self.storing() else { return Ok(()) };
+        if needed == 0 {
+            return Ok(());
+        }
+        let key = self.record.borrow().key();
+        match cache.make_room(needed, &key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let limit = bytes_text(cache.limit.unwrap_or_default());
+                let message = format!("needs {}, the limit is {limit}", bytes_text(needed));
+                self.give_up_storing(&StoreError::Failed(message));
+            }
+            Err(error) => self.give_up_storing(&error),
+        }
+        let free = cache.host.free().await;
+        (self.notify)(Notice::Storage { needed, free });
+        if let Some(free) = free.filter(|free| *free < needed) {
+            let message = format!("needs {}, {} free", bytes_text(needed), bytes_text(free));
+            self.give_up_storing(&StoreError::Failed(message));
+        }
+        Ok(())
+    }
+
+    async fn complete(&self) -> Result<()> {
+        let Some(cache) = self.cache else { return Ok(()) };
+        if !self.incomplete.get() && !self.local_only {
+            self.record.borrow_mut().complete = true;
+        }
+        self.save_record().await;
+        if self.storing.get() && !self.record.borrow().listed {
+            // What the files were before they changed on the server.
+            self.stored(cache.collect().await);
+        }
+        Ok(())
+    }
+}
+
+impl ModelFiles for Repository<'_> {
+    fn read<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(self.read_whole(path))
+    }
+
+    fn open<'a>(&'a self, path: &str) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>> {
+        let path = path.to_owned();
+        Box::pin(async move {
+            let reader: Box<dyn FileReader + 'a> = Box::new(self.open_large(&path).await?);
+            Ok(reader)
+        })
+    }
+
+    fn address(&self, path: &str) -> String {
+        self.source.url(path)
+    }
+
+    fn prepare(&self) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(self.make_room())
+    }
+
+    fn finish(&self) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(self.complete())
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.traffic.get()
+    }
+}
+
+impl std::fmt::Debug for Repository<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+fn content_id(hash: &FileHash) -> String {
+    match hash {
+        FileHash::Sha256(hash) => format!("sha256-{hash}"),
+        FileHash::GitBlob(hash) => format!("git-{hash}"),
+    }
+}
+
+/// The hash that a content's id names, if it does.
+pub(super) fn file_hash(id: &str) -> Option<FileHash> {
+    let sha256 = id.strip_prefix("sha256-").map(|hash| FileHash::Sha256(hash.into()));
+    sha256.or_else(|| id.strip_prefix("git-").map(|hash| FileHash::GitBlob(hash.into())))
+}
+
+fn url_id(url: &str, size: u64, validator: Option<&str>) -> String {
+    let mut hasher = Sha256::default();
+    hasher.update(format!("{url}\n{size}\n{}", validator.unwrap_or_default()).as_bytes());
+    format!("url-{}", &hasher.finish()[..32])
+}
+
+pub(super) fn check_hash(path: &str, expected: &FileHash, hasher: FileHasher) -> Result<()> {
+    let (FileHash::Sha256(expected) | FileHash::GitBlob(expected)) = expected;
+    let found = hasher.finish();
+    if found == *expected {
+        return Ok(());
+    }
+    Err(Error::HashMismatch { file: path.into(), expected: expected.clone(), found })
+}
+
+/// Bytes for people: `2.1 GB`.
+pub(super) fn bytes_text(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

@@ -1,0 +1,171 @@
+//! What the Hub says about a repository: its commit, and its files with sizes and hashes.
+
+use serde::Deserialize;
+
+use super::remote::RemoteFile;
+use super::{Fetch, Hub, Request};
+use crate::error::{Error, Result};
+
+/// Pages of a listing that are read before it is taken to be endless.
+const MAX_PAGES: usize = 100;
+
+/// What proves that a file is the one meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileHash {
+    /// Of files in LFS or Xet: sha256 of the bytes, in hexadecimal digits.
+    Sha256(String),
+    /// Of other files: git's blob id, sha1 over `blob SIZE\0` and the bytes.
+    GitBlob(String),
+}
+
+/// A file of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeEntry {
+    /// The path inside the repository.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// What its content must be.
+    pub hash: FileHash,
+}
+
+/// The commit that the Hub's revision stands for, 40 hexadecimal digits. Costs nothing when the
+/// revision is a commit already.
+///
+/// # Errors
+/// Network errors; [`Error::NotFound`] when the Hub does not know repository or revision.
+pub async fn fetch_commit(fetch: &dyn Fetch, hub: &Hub) -> Result<String> {
+    if is_hex(&hub.revision, 40) {
+        return Ok(hub.revision.clone());
+    }
+    let url = hub.api("revision");
+    let (body, _) = page(fetch, hub, &url).await?;
+    parse_commit(&url, &body)
+}
+
+/// All files of the repository at `hub.revision`.
+///
+/// # Errors
+/// As [`fetch_commit`].
+pub async fn fetch_tree(fetch: &dyn Fetch, hub: &Hub) -> Result<Vec<TreeEntry>> {
+    let mut url = format!("{}?recursive=true", hub.api("tree"));
+    let mut entries = Vec::new();
+    for _ in 0..MAX_PAGES {
+        let (body, next) = page(fetch, hub, &url).await?;
+        entries.extend(parse_tree(&url, &body)?);
+        match next {
+            // The token goes along, so a page elsewhere is not followed.
+            Some(next) if next.starts_with(&format!("{}/", hub.endpoint)) => url = next,
+            _ => break,
+        }
+    }
+    Ok(entries)
+}
+
+async fn page(fetch: &dyn Fetch, hub: &Hub, url: &str) -> Result<(Vec<u8>, Option<String>)> {
+    let request = Request { url: url.into(), token: hub.token.clone(), ..Request::default() };
+    RemoteFile::new(request).page(fetch).await
+}
+
+fn parse_commit(url: &str, json: &[u8]) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Revision {
+        sha: String,
+    }
+    let revision: Revision = serde_json::from_slice(json).map_err(|e| invalid(url, &e))?;
+    if !is_hex(&revision.sha, 40) {
+        return Err(invalid(url, &format!("`{}` is no commit", revision.sha)));
+    }
+    Ok(revision.sha)
+}
+
+fn parse_tree(url: &str, json: &[u8]) -> Result<Vec<TreeEntry>> {
+    #[derive(Deserialize)]
+    struct Lfs {
+        oid: String,
+        size: Option<u64>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        r#type: String,
+        path: String,
+        #[serde(default)]
+        oid: String,
+        #[serde(default)]
+        size: u64,
+        lfs: Option<Lfs>,
+    }
+    let entries: Vec<Entry> = serde_json::from_slice(json).map_err(|e| invalid(url, &e))?;
+    let files = entries.into_iter().filter(|entry| entry.r#type == "file");
+    files
+        .map(|Entry { path, oid, size, lfs, .. }| {
+            let (size, hash, valid) = match lfs {
+                Some(lfs) => {
+                    let valid = is_hex(&lfs.oid, 64);
+                    (lfs.size.unwrap_or(size), FileHash::Sha256(lfs.oid), valid)
+                }
+                None => {
+                    let valid = is_hex(&oid, 40);
+                    (size, FileHash::GitBlob(oid), valid)
+                }
+            };
+            if !valid {
+                return Err(invalid(url, &format!("the hash of {path} is none")));
+            }
+            Ok(TreeEntry { path, size, hash })
+        })
+        .collect()
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn invalid(url: &str, message: &dyn std::fmt::Display) -> Error {
+    Error::InvalidResponse { url: url.into(), message: message.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOB: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn commits_are_read() {
+        let json = format!(r#"{{"id":"a/b","sha":"{BLOB}","siblings":[]}}"#);
+        assert_eq!(parse_commit("u", json.as_bytes()).expect("valid"), BLOB);
+        for json in ["{}", "<html>", r#"{"sha":"main"}"#, r#"{"sha":"../../x"}"#] {
+            let error = parse_commit("u", json.as_bytes()).expect_err(json);
+            assert_eq!(error.code(), "invalid-response");
+        }
+    }
+
+    #[test]
+    fn listings_are_read() {
+        let sha = "ab".repeat(32);
+        let json = format!(
+            r#"[{{"type":"directory","path":"unet","oid":"{BLOB}","size":0}},
+                {{"type":"file","path":"model_index.json","oid":"{BLOB}","size":12}},
+                {{"type":"file","path":"unet/x.safetensors","oid":"{BLOB}","size":9000000000,
+                  "lfs":{{"oid":"{sha}","size":9000000000,"pointerSize":134}},"xetHash":"f"}}]"#
+        );
+        let entries = parse_tree("u", json.as_bytes()).expect("valid");
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].hash, FileHash::GitBlob(BLOB.into()));
+        assert_eq!((entries[1].size, &entries[1].hash), (9_000_000_000, &FileHash::Sha256(sha)));
+    }
+
+    #[test]
+    fn listings_without_hashes_are_refused() {
+        for json in [
+            r#"[{"type":"file","path":"a","size":1}]"#,
+            r#"[{"type":"file","path":"a","size":1,"oid":"","lfs":{"oid":"x"}}]"#,
+            r#"[{"type":"file","path":"a","size":-1,"oid":"x"}]"#,
+            "{}",
+        ] {
+            let error = parse_tree("u", json.as_bytes()).expect_err(json);
+            assert_eq!(error.code(), "invalid-response");
+        }
+    }
+}

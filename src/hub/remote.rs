@@ -1,0 +1,518 @@
+//! One file on a server: asked for in ranges, again and again until it is there.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::pin::pin;
+
+use futures_util::future::{Either, LocalBoxFuture, select};
+
+use super::retry::jitter;
+use super::{Body, Fetch, Request, Response, retry_delay};
+use crate::error::{Error, Result};
+
+/// Range requests under way at once, when all goes well.
+const PARALLEL: f32 = 6.0;
+
+/// A small file may not be larger, bytes: it is read whole.
+const MAX_WHOLE_BYTES: u64 = 64 << 20;
+
+/// An answer that gets this far before it breaks off is no failed attempt, bytes.
+const PROGRESS_BYTES: usize = 256 << 10;
+
+/// A stalled connection is looked for this many times within the time that it may say nothing.
+const TICKS: u32 = 4;
+
+/// How many requests may be under way at once: fewer after each failure, more again after
+/// successes.
+#[derive(Debug)]
+pub struct Pace(Cell<f32>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Cell::new(PARALLEL))
+    }
+}
+
+impl Pace {
+    /// Requests that may be under way.
+    pub fn limit(&self) -> usize {
+        self.0.get() as usize
+    }
+
+    fn failed(&self) {
+        self.0.set((self.0.get() / 2.0).max(1.0));
+    }
+
+    fn succeeded(&self) {
+        self.0.set((self.0.get() + 0.25).min(PARALLEL));
+    }
+}
+
+/// What a server says about a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Bytes.
+    pub size: u64,
+    /// The validator of this version of the file, if it has one.
+    pub etag: Option<String>,
+}
+
+/// A file on a server.
+///
+/// The Hub redirects to an address that is signed and expires. Where the platform tells where a
+/// redirect led, further ranges are asked for there, without the token; when that fails, the Hub is
+/// asked again.
+#[derive(Debug)]
+pub struct RemoteFile {
+    request: Request,
+    direct: RefCell<Option<String>>,
+}
+
+impl RemoteFile {
+    /// The file that `request` asks for; its range does not matter.
+    pub fn new(request: Request) -> Self {
+        Self { request: Request { range: None, ..request }, direct: RefCell::default() }
+    }
+
+    /// The file's own address.
+    pub fn url(&self) -> &str {
+        &self.request.url
+    }
+
+    /// Asks for the file's size, with a range of one byte.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::HttpStatus`], [`Error::Network`] or
+    /// [`Error::InvalidResponse`].
+    pub async fn probe(&self, fetch: &dyn Fetch) -> Result<Probe> {
+        self.with_retries(fetch, async || {
+            let request = Request { range: Some(0..1), ..self.request.clone() };
+            let mut response = self.get(fetch, request).await?;
+            if response.partial && response.total.is_none() {
+                // Another origin that does not expose `Content-Range`; `Content-Length` always is.
+                response = self.get(fetch, self.request.clone()).await?;
+            }
+            self.refuse_html(&response)?;
+            let etag = response.etag.take();
+            let size = match response.total {
+                Some(size) => size,
+                None => {
+                    let mut body = Watched::new(fetch, self.url(), response.body);
+                    let mut size = 0;
+                    while let Some(bytes) = body.next().await? {
+                        size += bytes.len() as u64;
+                    }
+                    size
+                }
+            };
+            Ok(Probe { size, etag })
+        })
+        .await
+    }
+
+    /// Reads the file whole; `arrived` is told how many bytes each piece has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidResponse`] when it has another size than `size`; as [`probe`](Self::probe).
+    pub async fn whole(
+        &self,
+        fetch: &dyn Fetch,
+        size: Option<u64>,
+        arrived: &dyn Fn(u64),
+    ) -> Result<Vec<u8>> {
+        let (bytes, _) =
+            self.with_retries(fetch, async || self.read_all(fetch, size).await).await?;
+        arrived(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// Reads a page of a listing, and the address of the next.
+    pub(super) async fn page(&self, fetch: &dyn Fetch) -> Result<(Vec<u8>, Option<String>)> {
+        self.with_retries(fetch, async || self.read_all(fetch, None).await).await
+    }
+
+    /// Reads a range of the file of `size` bytes. What has arrived when a connection breaks is not
+    /// asked for again.
+    ///
+    /// # Errors
+    /// [`Error::InvalidResponse`] when the server has something else than that file; as
+    /// [`probe`](Self::probe).
+    pub async fn range(
+        &self,
+        fetch: &dyn Fetch,
+        range: Range<u64>,
+        size: u64,
+        pace: &Pace,
+        arrived: &dyn Fn(u64),
+    ) -> Result<Vec<u8>> {
+        let length = (range.end - range.start) as usize;
+        let mut bytes = Vec::with_capacity(length);
+        let mut attempt = 1;
+        loop {
+            let before = bytes.len();
+            let direct = self.direct.borrow().clone();
+            let was_direct = direct.is_some();
+            let result = self.read_on(fetch, direct, &range, size, &mut bytes, arrived).await;
+            let Err(error) = result else {
+                pace.succeeded();
+                return Ok(bytes);
+            };
+            let error = self.named(error);
+            if was_direct {
+                self.direct.replace(None);
+                if has_expired(&error) {
+                    continue;
+                }
+            }
+            if bytes.len() - before >= PROGRESS_BYTES {
+                attempt = 1;
+            }
+            pace.failed();
+            match retry_delay(&error, attempt, jitter()) {
+                Some(delay) => fetch.wait(delay).await?,
+                None => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One request for what `bytes` lacks of `range`.
+    async fn read_on(
+        &self,
+        fetch: &dyn Fetch,
+        direct: Option<String>,
+        range: &Range<u64>,
+        size: u64,
+        bytes: &mut Vec<u8>,
+        arrived: &dyn Fn(u64),
+    ) -> Result<()> {
+        let length = (range.end - range.start) as usize;
+        let start = range.start + bytes.len() as u64;
+        let asked = Some(start..range.end);
+        let resolving = direct.is_none();
+        let request = match direct {
+            Some(url) => Request { url, range: asked, token: None, ..self.request.clone() },
+            None => Request { range: asked, ..self.request.clone() },
+        };
+        let response = self.get(fetch, request).await?;
+        self.refuse_html(&response)?;
+        if let Some(total) = response.total.filter(|total| *total != size) {
+            return Err(self.unexpected(format!("a file of {total} bytes, and not of {size}")));
+        }
+        if response.partial && response.start.is_some_and(|found| found != start) {
+            return Err(self.unexpected(format!("bytes from another place than {start}")));
+        }
+        if resolving && !response.url.is_empty() && origin(&response.url) != origin(self.url()) {
+            self.direct.replace(Some(response.url.clone()));
+        }
+        // A server that ignores ranges sends the whole file: skip what comes before.
+        let mut skip = if response.partial { 0 } else { start };
+        let mut body = Watched::new(fetch, self.url(), response.body);
+        while bytes.len() < length {
+            let Some(piece) = body.next().await? else {
+                let message = "the answer was cut off".into();
+                return Err(Error::Network { url: self.url().into(), message });
+            };
+            let from = skip.min(piece.len() as u64) as usize;
+            skip -= from as u64;
+            let to = piece.len().min(from + length - bytes.len());
+            bytes.extend_from_slice(&piece[from..to]);
+            arrived((to - from) as u64);
+        }
+        Ok(())
+    }
+
+    async fn read_all(
+        &self,
+        fetch: &dyn Fetch,
+        size: Option<u64>,
+    ) -> Result<(Vec<u8>, Option<String>)> {
+        let mut response = self.get(fetch, self.request.clone()).await?;
+        self.refuse_html(&response)?;
+        let next = response.next.take();
+        let mut body = Watched::new(fetch, self.url(), response.body);
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > size.unwrap_or(MAX_WHOLE_BYTES) {
+                break;
+            }
+        }
+        // Only the body's own length counts: `Content-Length` is that of the packed bytes where the
+        // server compresses.
+        match size {
+            Some(size) if bytes.len() as u64 != size => {
+                let found = if bytes.len() as u64 > size { "more" } else { "fewer" };
+                Err(self.unexpected(format!("{found} than its {size} bytes")))
+            }
+            None if bytes.len() as u64 > MAX_WHOLE_BYTES => {
+                Err(self.unexpected(format!("more than {MAX_WHOLE_BYTES} bytes")))
+            }
+            _ => Ok((bytes, next)),
+        }
+    }
+
+    /// The head of an answer, in time.
+    async fn get(&self, fetch: &dyn Fetch, request: Request) -> Result<Response> {
+        match select(fetch.get(request), fetch.wait(fetch.stall())).await {
+            Either::Left((result, _)) => result,
+            Either::Right((waited, _)) => {
+                waited?;
+                Err(stalled(fetch, self.url()))
+            }
+        }
+    }
+
+    fn refuse_html(&self, response: &Response) -> Result<()> {
+        let html = response.content_type.as_deref().is_some_and(|t| t.starts_with("text/html"));
+        if html { Err(self.unexpected("a web page".into())) } else { Ok(()) }
+    }
+
+    fn unexpected(&self, message: String) -> Error {
+        Error::InvalidResponse { url: self.url().into(), message }
+    }
+
+    /// The error with the file's own address: a signed one is nobody's business.
+    fn named(&self, mut error: Error) -> Error {
+        if let Error::NotFound { url }
+        | Error::HttpStatus { url, .. }
+        | Error::Network { url, .. }
+        | Error::InvalidResponse { url, .. } = &mut error
+        {
+            self.url().clone_into(url);
+        }
+        error
+    }
+
+    async fn with_retries<T>(
+        &self,
+        fetch: &dyn Fetch,
+        operation: impl AsyncFn() -> Result<T>,
+    ) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            match operation().await {
+                Ok(value) => return Ok(value),
+                Err(error) => match retry_delay(&error, attempt, jitter()) {
+                    Some(delay) => fetch.wait(delay).await?,
+                    None => return Err(self.named(error)),
+                },
+            }
+            attempt += 1;
+        }
+    }
+}
+
+/// What a CDN answers to an address whose signature has run out.
+fn has_expired(error: &Error) -> bool {
+    match error {
+        Error::NotFound { .. } => true,
+        Error::HttpStatus { status, .. } => matches!(status, 400 | 401 | 403 | 410),
+        _ => false,
+    }
+}
+
+/// Scheme, host and port of an address.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    &url[..end]
+}
+
+fn stalled(fetch: &dyn Fetch, url: &str) -> Error {
+    let message = format!("no byte came for {:?}", fetch.stall());
+    Error::Network { url: url.into(), message }
+}
+
+/// A body that may not stay silent for long.
+struct Watched<'a> {
+    fetch: &'a dyn Fetch,
+    url: &'a str,
+    body: Box<dyn Body>,
+    timer: LocalBoxFuture<'a, Result<()>>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(fetch: &'a dyn Fetch, url: &'a str, body: Box<dyn Body>) -> Self {
+        Self { fetch, url, body, timer: fetch.wait(fetch.stall() / TICKS) }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        // One timer serves many pieces. While nobody asks for pieces it runs out once at most.
+        let mut silent = 0;
+        let mut piece = pin!(self.body.next_chunk());
+        loop {
+            match select(piece.as_mut(), &mut self.timer).await {
+                Either::Left((result, _)) => return result,
+                Either::Right((waited, _)) => waited?,
+            }
+            silent += 1;
+            if silent > TICKS {
+                return Err(stalled(self.fetch, self.url));
+            }
+            self.timer = self.fetch.wait(self.fetch.stall() / TICKS);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hub::tests::{Fault, Memory, block_on};
+
+    fn server(length: usize) -> Memory {
+        Memory::new().with("f", (0..length).map(|i| (i * 31 % 251) as u8).collect())
+    }
+
+    fn file() -> RemoteFile {
+        RemoteFile::new(Request { url: "http://x/f".into(), ..Request::default() })
+    }
+
+    fn read(server: &Memory, range: Range<u64>) -> Result<Vec<u8>> {
+        let size = server.file("f").len() as u64;
+        block_on(file().range(server, range, size, &Pace::default(), &|_| ()))
+    }
+
+    #[test]
+    fn ranges_arrive_with_and_without_a_server_that_knows_them() {
+        for ranges in [true, false] {
+            let mut server = server(3_000_000);
+            server.ranges = ranges;
+            let bytes = read(&server, 1_000_001..2_500_000).expect("readable");
+            assert!(bytes == server.file("f")[1_000_001..2_500_000]);
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_not_asked_for_again() {
+        let server = server(2_000_000);
+        server.fail([Fault::CutAfter(700_000), Fault::Status(503), Fault::CutAfter(300_000)]);
+        assert!(read(&server, 0..2_000_000).expect("readable") == server.file("f"));
+        let starts: Vec<u64> = server.ranges_asked().iter().map(|range| range.start).collect();
+        assert_eq!(starts, [0, 700_000, 700_000, 1_000_000]);
+    }
+
+    #[test]
+    fn bytes_are_counted_once() {
+        let server = server(2_000_000);
+        server.fail([Fault::CutAfter(700_000)]);
+        let count = Cell::new(0);
+        let arrived = |bytes| count.set(count.get() + bytes);
+        let pace = Pace::default();
+        block_on(file().range(&server, 5..2_000_000, 2_000_000, &pace, &arrived)).expect("there");
+        assert_eq!(count.get(), 1_999_995);
+    }
+
+    #[test]
+    fn final_errors_are_not_retried_and_transient_ones_only_so_often() {
+        let server = server(10);
+        server.fail([Fault::Status(404)]);
+        assert_eq!(read(&server, 0..10).expect_err("missing").code(), "not-found");
+        assert_eq!(server.ranges_asked().len(), 1);
+        server.fail([Fault::CutAfter(0); 20]);
+        assert_eq!(read(&server, 0..10).expect_err("broken").code(), "network");
+        assert_eq!(server.ranges_asked().len(), 1 + 5);
+    }
+
+    #[test]
+    fn servers_are_waited_for_as_they_ask() {
+        let server = server(10);
+        server.fail([Fault::RetryAfter(9.0)]);
+        read(&server, 0..10).expect("readable");
+        assert!(server.waits().contains(&Duration::from_secs(9)), "{:?}", server.waits());
+    }
+
+    #[test]
+    fn silent_connections_are_given_up() {
+        for fault in [Fault::Hang, Fault::StallAfter(4)] {
+            let server = server(10);
+            server.fail([fault]);
+            assert_eq!(read(&server, 0..10).expect("the second answers"), server.file("f"));
+            assert_eq!(server.ranges_asked().len(), 2);
+        }
+        let server = server(10);
+        server.fail([Fault::Hang; 9]);
+        let error = read(&server, 0..10).expect_err("silent");
+        assert!(error.to_string().contains("20s"), "{error}");
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        for fault in [Fault::Html, Fault::Length(11), Fault::Start(3)] {
+            let server = server(10);
+            server.fail([fault; 9]);
+            let error = read(&server, 0..10).expect_err("something else");
+            assert_eq!(error.code(), "invalid-response", "{fault:?}");
+        }
+        let server = server(10);
+        let error = block_on(file().whole(&server, Some(9), &|_| ())).expect_err("longer");
+        assert_eq!(error.code(), "invalid-response");
+    }
+
+    #[test]
+    fn signed_addresses_are_used_without_the_token_and_resolved_again() {
+        let mut server = server(100);
+        server.cdn = true;
+        let request = Request {
+            url: "http://x/f".into(),
+            token: Some(super::super::Token::new("secret")),
+            ..Request::default()
+        };
+        let file = RemoteFile::new(request);
+        let read = |range| block_on(file.range(&server, range, 100, &Pace::default(), &|_| ()));
+        read(0..10).expect("readable");
+        read(10..20).expect("readable");
+        server.expire();
+        read(20..30).expect("readable");
+        let asked: Vec<_> =
+            server.requests().iter().map(|r| (r.url.clone(), r.token.is_some())).collect();
+        let wanted = [
+            ("http://x/f", true),
+            ("http://cdn/f?signature=0", false),
+            ("http://cdn/f?signature=0", false),
+            ("http://x/f", true),
+        ];
+        assert_eq!(asked, wanted.map(|(url, token)| (url.to_owned(), token)));
+    }
+
+    #[test]
+    fn errors_do_not_show_signed_addresses() {
+        let mut server = server(100);
+        server.cdn = true;
+        let file = file();
+        let read = |range| block_on(file.range(&server, range, 100, &Pace::default(), &|_| ()));
+        read(0..10).expect("readable");
+        server.fail([Fault::CutAfter(0); 20]);
+        assert!(!read(10..20).expect_err("broken").to_string().contains("signature"));
+    }
+
+    #[test]
+    fn failures_slow_down_and_successes_speed_up() {
+        let pace = Pace::default();
+        assert_eq!(pace.limit(), 6);
+        pace.failed();
+        assert_eq!(pace.limit(), 3);
+        (0..9).for_each(|_| pace.failed());
+        assert_eq!(pace.limit(), 1);
+        (0..99).for_each(|_| pace.succeeded());
+        assert_eq!(pace.limit(), 6);
+    }
+
+    #[test]
+    fn sizes_are_found_with_one_byte() {
+        for (ranges, tells) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut server = server(1234);
+            (server.ranges, server.tells_total) = (ranges, tells);
+            let probe = block_on(file().probe(&server)).expect("there");
+            assert_eq!(probe, Probe { size: 1234, etag: Some("\"f-1234\"".into()) });
+        }
+    }
+
+    #[test]
+    fn origins_end_before_the_path() {
+        assert_eq!(origin("https://a.b:1/c/d"), "https://a.b:1");
+        assert_eq!(origin("https://a.b?c"), "https://a.b");
+    }
+}
