@@ -101,7 +101,8 @@ impl Pipeline {
         signal: Option<AbortSignal>,
         on_lost: Option<Function>,
     ) -> JsResult<Pipeline> {
-        Ok(Self::load_inner(options, on_progress, signal, on_lost).await?)
+        // What is awaited is moved on its way into the promise, and the stack has a megabyte.
+        Ok(Box::pin(Self::load_inner(options, on_progress, signal, on_lost)).await?)
     }
 
     /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
@@ -271,8 +272,11 @@ impl Pipeline {
             dtype,
             safety_checker: options.safety_checker.unwrap_or(false),
         };
-        let load =
-            StableDiffusionInstructPix2PixPipeline::load(&files, load_options, &mut on_event);
+        let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load(
+            &files,
+            load_options,
+            &mut on_event,
+        ));
         let inner = on_device(&health, load, asked).await?;
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
