@@ -48,6 +48,7 @@ fn start() {
 pub struct Pipeline {
     inner: StableDiffusionInstructPix2PixPipeline,
     model: String,
+    /// Last, so that it is dropped after what is on it.
     gpu: Gpu,
 }
 
@@ -104,7 +105,8 @@ impl Pipeline {
         on_lost: Option<Function>,
         parts: Parts,
     ) -> JsResult<Pipeline> {
-        Ok(Self::load_inner(options, on_progress, signal, on_lost, parts).await?)
+        // What is awaited is moved on its way into the promise, and the stack has a megabyte.
+        Ok(Box::pin(Self::load_inner(options, on_progress, signal, on_lost, parts)).await?)
     }
 
     /// Reads all that [`load`](Self::load) would read into the cache, without a GPU.
@@ -128,8 +130,13 @@ impl Pipeline {
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
-        StableDiffusionInstructPix2PixPipeline::download(&files, weights, checker, &mut on_event)
-            .await?;
+        let download = StableDiffusionInstructPix2PixPipeline::download(
+            &files,
+            weights,
+            checker,
+            &mut on_event,
+        );
+        Box::pin(download).await?;
         tell(&on_progress, object(&[("type", "ready".into())]));
         Ok(())
     }
@@ -149,9 +156,8 @@ impl Pipeline {
         let local_only = options.local_files_only.unwrap_or(false);
         let model = options.source()?;
         let files = Repository::open(&*fetch, model, cache.as_ref(), local_only, notify).await?;
-        let save = async {
-            self.inner.save_pretrained(&files, &mut save::Writer(sink)).await
-        };
+        let mut writer = save::Writer(sink);
+        let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
         Ok(on_device(&self.gpu.health, save, "a copy of the model").await?)
     }
 
@@ -173,7 +179,7 @@ impl Pipeline {
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
         let asked = asked_of(&request);
-        let edit = self.inner.edit(&request, &mut *noise, &mut observer);
+        let edit = Box::pin(self.inner.edit(&request, &mut *noise, &mut observer));
         match on_device(&self.gpu.health, edit, &asked).await {
             Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
             Err(error) => Err(observer.error.unwrap_or(error).into()),
@@ -306,19 +312,18 @@ impl Pipeline {
         let config_signal = signal.clone();
         let cache = source_options.cache(signal, &notify).await?;
         let local_only = source_options.local_files_only.unwrap_or(false);
-        let files =
-            Repository::open(&*fetch, source, cache.as_ref(), local_only, &notify).await?;
+        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, &notify).await?;
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
         let safety_checker = options.safety_checker.unwrap_or(false);
         let load_options = LoadOptions { placement, dtype, safety_checker };
         let inner = match options.single_file {
             None => {
-                let load = StableDiffusionInstructPix2PixPipeline::load_with(
+                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_with(
                     &files,
                     load_options,
                     parts.components,
                     &mut on_event,
-                );
+                ));
                 on_device(&gpu.health, load, asked).await?
             }
             Some(path) => {
@@ -329,13 +334,13 @@ impl Pipeline {
                 let cache = cache.as_ref();
                 let source = config.source()?;
                 let config = Repository::open(&*fetch, source, cache, local_only, &notify).await?;
-                let load = StableDiffusionInstructPix2PixPipeline::load_single_file(
+                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
                     &files,
                     &path,
                     &config,
                     load_options,
                     &mut on_event,
-                );
+                ));
                 on_device(&gpu.health, load, asked).await?
             }
         };
@@ -359,7 +364,9 @@ fn notifier(callback: &Option<Function>) -> impl Fn(Notice) + '_ {
 fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
     let Some(on_lost) = on_lost else { return };
     wasm_bindgen_futures::spawn_local(async move {
-        let error: JsValue = JsError::from(ended(health.ended().await, asked)).into();
+        // Nothing when the device was given back.
+        let Some(failure) = health.ended().await else { return };
+        let error: JsValue = JsError::from(ended(failure, asked)).into();
         // The package's own function, which does not throw.
         let _ = on_lost.call1(&JsValue::UNDEFINED, &error);
     });

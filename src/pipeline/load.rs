@@ -9,7 +9,8 @@ use crate::image::ClipImageProcessor;
 use crate::models::module::{Visitor, join};
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module, PerBlock, Placement,
-    SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
+    SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel,
+    WeightDtype,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
