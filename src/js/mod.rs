@@ -8,7 +8,7 @@ mod observer;
 mod save;
 mod source;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use futures_util::future::{Either, select};
 use js_sys::{Function, Object};
@@ -376,10 +376,11 @@ fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
 /// smaller choice there is.
 async fn on_device<T>(
     health: &Health,
-    work: impl Future<Output = Result<T>>,
+    work: Pin<Box<impl Future<Output = Result<T>>>>,
     asked: &str,
 ) -> Result<T> {
-    let result = match select(pin!(work), pin!(health.ended())).await {
+    // Boxed, because the futures are large and the stack of wasm is small.
+    let result = match select(work, pin!(health.ended())).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,
     };
