@@ -149,17 +149,20 @@ pub struct TransformerConfig {
     pub context: usize,
     /// Groups of the norm.
     pub groups: usize,
+    /// Whether the projections are stored as dense layers, not as convolutions.
+    pub use_linear_projection: bool,
 }
 
 impl Transformer2DModel {
     /// Keeps the channels.
     pub fn new(channels: usize, config: TransformerConfig) -> Self {
+        let projection = if config.use_linear_projection { Linear::new } else { Linear::pointwise };
         let block = |_| BasicTransformerBlock::new(channels, config.context, config.heads);
         Self {
             norm: GroupNorm::new(config.groups, channels, 1e-6),
-            proj_in: Linear::new(channels, channels),
+            proj_in: projection(channels, channels),
             transformer_blocks: (0..config.layers).map(block).collect(),
-            proj_out: Linear::new(channels, channels),
+            proj_out: projection(channels, channels),
         }
     }
 

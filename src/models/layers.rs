@@ -9,7 +9,7 @@ use crate::weights::HostTensor;
 /// `torch.nn.Linear`; also a 1x1 convolution, which is the same on channels-last activations.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[O, I]`
+    /// `[O, I]`, or `[O, I, 1, 1]`.
     pub weight: Weight,
     /// `[O]`
     pub bias: Option<Vector>,
@@ -20,6 +20,11 @@ impl Linear {
     /// With bias.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         Self { weight: Weight::new([outputs, inputs]), bias: Some(Vector::new(outputs)) }
+    }
+
+    /// A convolution of 1x1 with bias: the same product, which checkpoints store as `[O, I, 1, 1]`.
+    pub fn pointwise(inputs: usize, outputs: usize) -> Self {
+        Self { weight: Weight::new([outputs, inputs, 1, 1]), ..Self::new(inputs, outputs) }
     }
 
     /// Without bias.

@@ -41,7 +41,7 @@ impl ResnetBlock2D {
             time_emb_proj: config.time_channels.map(|channels| Linear::new(channels, outputs)),
             norm2: GroupNorm::new(config.groups, outputs, config.eps),
             conv2: Conv2d::new(outputs, outputs, 3),
-            conv_shortcut: (inputs != outputs).then(|| Linear::new(inputs, outputs)),
+            conv_shortcut: (inputs != outputs).then(|| Linear::pointwise(inputs, outputs)),
         }
     }
 

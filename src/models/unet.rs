@@ -264,6 +264,7 @@ impl UNet2DConditionConfig {
             heads: stage.heads,
             context: stage.context,
             groups: self.norm_num_groups,
+            use_linear_projection: self.use_linear_projection,
         };
         let block = |stage: &Stage, kind: &str, extra: usize, resample: bool| BlockConfig {
             layers: stage.layers + extra,

@@ -129,8 +129,8 @@ impl AutoencoderKLConfig {
         AutoencoderKL {
             encoder: Encoder::new(self),
             decoder: Decoder::new(self),
-            quant_conv: self.use_quant_conv.then(|| Linear::new(2 * latent, 2 * latent)),
-            post_quant_conv: self.use_post_quant_conv.then(|| Linear::new(latent, latent)),
+            quant_conv: self.use_quant_conv.then(|| Linear::pointwise(2 * latent, 2 * latent)),
+            post_quant_conv: self.use_post_quant_conv.then(|| Linear::pointwise(latent, latent)),
             config: self.clone(),
         }
     }
