@@ -1,6 +1,6 @@
 import { readAdapter } from './adapters.js';
 import { InstructPix2PixError } from './errors.js';
-import { isFiles, readFiles } from './files.js';
+import { FolderWriter, isFiles, readFiles } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
 import { checkStore } from './proxy.js';
@@ -230,7 +230,12 @@ export class Client {
     const { weightName = 'pytorch_lora_weights.safetensors', saveDirectory, saveFunction } = options;
     const blob = new Blob([bytes], { type: 'application/octet-stream' });
     if (saveFunction) await saveFunction(bytes, weightName);
-    else if (saveDirectory) await writeFile(saveDirectory, weightName, blob);
+    else if (saveDirectory) {
+      const writer = new FolderWriter(saveDirectory);
+      await writer.create(weightName);
+      await writer.write(blob);
+      await writer.close();
+    }
     return blob;
   }
 
@@ -256,6 +261,26 @@ export class Client {
   async unloadTextualInversion(tokens) {
     known.check({ token: tokens }, known.TEXTUAL_INVERSION);
     await this.#invoke('unloadTextualInversion', [tokens === undefined ? undefined : listOf(tokens)]);
+  }
+
+  async savePretrained(directory, { signal } = {}) {
+    known.check({ directory }, { directory: ['object'] });
+    if (!this.#request || this.#request.files) {
+      throw new InstructPix2PixError(
+        'unsupported',
+        'savePretrained: only pipelines from `fromPretrained` with a name or an address can be saved',
+      );
+    }
+    const source = sendable(this.#request);
+    return this.#enqueue(
+      [signal],
+      undefined,
+      async () => ({ source, directory }),
+      async (ready, notify, stop) => {
+        await this.#revive(stop);
+        return this.#engine.save({ ...ready, pipeline: await this.#pipeline }, notify, stop);
+      },
+    );
   }
 
   async memory() {
@@ -419,9 +444,14 @@ export class Component {
 }
 
 async function assemble(engine, parts) {
-  const entries = Object.entries(parts).map(async ([name, pipeline]) => [name, await pipeline]);
-  const { pipeline } = await engine.assemble(Object.fromEntries(await Promise.all(entries)));
+  const { pipeline } = await engine.assemble(await numbersOf(parts));
   return pipeline;
+}
+
+/** The numbers of pipelines that may still be on their way. */
+async function numbersOf(parts) {
+  const entries = Object.entries(parts).map(async ([name, pipeline]) => [name, await pipeline]);
+  return Object.fromEntries(await Promise.all(entries));
 }
 
 /** The engine that another pipeline lives in. */
@@ -456,14 +486,9 @@ function assembly(components) {
     const component = components?.[name];
     const isOptional = CHECKER.includes(name) || (name === 'scheduler' && component != null);
     if (component instanceof Component) {
-      if (component.name !== name) refuse(name, `this is a component \`${component.name}\``);
-      const from = component[LOADED];
-      host ??= from.host;
-      if (from.host !== host) {
-        refuse(name, 'it lives in another worker; load both models with `shareWith`');
-      }
+      host = sameHost(host, component, name);
       // The feature extractor comes with the checker.
-      if (name !== 'featureExtractor') parts[FILES[name]] = from.pipeline;
+      if (name !== 'featureExtractor') parts[FILES[name]] = component[LOADED].pipeline;
     } else if (!isOptional) {
       refuse(name, 'a component of a loaded pipeline is needed');
     }
@@ -497,33 +522,125 @@ export async function load(Class, createEngine, model, { onProgress, signal, ...
   signal?.throwIfAborted();
   known.check(options, known.LOAD);
   checkStore(options.cache);
-  const { safetyChecker, shareWith, ...rest } = options;
+  const { shareWith, rest, given, host: home } = givenComponents(options);
+  const { safetyChecker, ...others } = rest;
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
-  const files = isFiles(model) ? await readFiles(model) : undefined;
-  const place = files ? { ...rest, files } : locate({ ...rest, model });
+  const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
+  const place = files ? { ...others, files } : locate({ ...others, model });
   const request = { ...place, safetyChecker: judge ? false : safetyChecker };
-  if (options.cache !== false && !files) {
-    // Asks the browser not to throw the cache away; in some it asks the user. Only pages may.
-    globalThis.navigator?.storage?.persist?.().catch(() => {});
-  }
-  const shared = shareWith && hostOf(shareWith, Class);
+  if (options.cache !== false && !files) askToPersist();
+  const shared = home ?? (shareWith && hostOf(shareWith, Class));
   shared?.retain();
   const host = shared ?? new Host(createEngine);
+  try {
+    const components = await numbersOf(given);
+    const { result } = task(
+      [signal],
+      (event) => {
+        onProgress?.(event);
+      },
+      (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
+    );
+    const { pipeline, info } = await result;
+    const hasChecker = request.safetyChecker === true || given.safety_checker !== undefined;
+    // What was given cannot be loaded again.
+    const again = Object.keys(given).length > 0 ? undefined : request;
+    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
+  } catch (error) {
+    host.release(undefined);
+    throw error;
+  }
+}
+
+/** The files of a model that the user gave, or the one of a checkpoint. */
+function filesOf(files, singleFile) {
+  return singleFile ? new Map([[singleFile, files[0]]]) : readFiles(files);
+}
+
+/**
+ * Loads a checkpoint in one file.
+ *
+ * @template {Client} T
+ * @returns {Promise<T>}
+ */
+export async function loadSingleFile(Class, createEngine, source, { config, ...options }) {
+  known.check({ config }, { config: ['string', 'object'] });
+  const request = { ...options, config: resolveModel(config ?? DEFAULT_CONFIG) };
+  if (source instanceof Blob) {
+    const file = source.name === undefined ? new File([source], 'model.safetensors') : source;
+    return load(Class, createEngine, [file], { ...request, singleFile: file.name });
+  }
+  const url = absoluteUrl(source);
+  const slash = url.split(/[?#]/, 1)[0].lastIndexOf('/');
+  const singleFile = decodeURIComponent(url.slice(slash + 1).split(/[?#]/, 1)[0]);
+  return load(Class, createEngine, url.slice(0, slash), { ...request, singleFile });
+}
+
+/** What a checkpoint in one file takes its configurations from. */
+const DEFAULT_CONFIG = 'timbrooks/instruct-pix2pix';
+
+/**
+ * Fills the cache.
+ *
+ * @param {() => any} createEngine
+ */
+export async function download(createEngine, model, { onProgress, signal, ...options }) {
+  signal?.throwIfAborted();
+  known.check(options, known.DOWNLOAD);
+  checkStore(options.cache);
+  askToPersist();
+  const engine = createEngine();
   try {
     const { result } = task(
       [signal],
       (event) => {
         onProgress?.(event);
       },
-      (notify, stop) => host.engine.load(request, notify, stop),
+      (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
     );
-    const { pipeline, info } = await result;
-    const hasChecker = request.safetyChecker === true;
-    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request });
-  } catch (error) {
-    host.release(undefined);
-    throw error;
+    await result;
+  } finally {
+    await engine.dispose();
   }
+}
+
+/** Asks the browser not to throw the cache away; in some it asks the user. Only pages may. */
+function askToPersist() {
+  globalThis.navigator?.storage?.persist?.().catch(() => {});
+}
+
+/** Tells the components among a load's options from the rest. */
+function givenComponents({ shareWith, ...options }) {
+  const rest = { ...options };
+  const given = {};
+  let host;
+  for (const name of COMPONENTS) {
+    const component = options[name];
+    if (!(component instanceof Component)) continue;
+    delete rest[name];
+    host = sameHost(host, component, name);
+    // The feature extractor comes with the checker.
+    if (name !== 'featureExtractor') given[FILES[name]] = component[LOADED].pipeline;
+  }
+  return { shareWith, rest, given, host };
+}
+
+/** The host of a component, which must be that of the others. */
+function sameHost(host, component, name) {
+  if (component.name !== name) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `${name}: this is a component \`${component.name}\``,
+    );
+  }
+  const from = component[LOADED].host;
+  if (host && from !== host) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `${name}: it lives in another worker; load both models with \`shareWith\``,
+    );
+  }
+  return from;
 }
 
 /** Options that say where something is, with absolute addresses. */
@@ -586,11 +703,4 @@ function toPng(picture) {
   const canvas = new OffscreenCanvas(picture.width, picture.height);
   canvas.getContext('2d').putImageData(picture, 0, 0);
   return canvas.convertToBlob({ type: 'image/png' });
-}
-
-async function writeFile(directory, name, blob) {
-  const file = await directory.getFileHandle(name, { create: true });
-  const writable = await file.createWritable();
-  await writable.write(blob);
-  await writable.close();
 }

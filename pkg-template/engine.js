@@ -1,4 +1,5 @@
 import { InstructPix2PixError, fromEngine } from './errors.js';
+import { FolderWriter } from './files.js';
 import { abortable } from './task.js';
 
 /** Starts the wasm instance of this thread once; all engines of the thread share it. */
@@ -52,12 +53,36 @@ export class Engine {
   }
 
   /** @returns {Promise<{ pipeline: number, info: import('./index.js').PipelineInfo }>} */
-  async load(options, notify, signal) {
+  async load({ components = {}, ...options }, notify, signal) {
     this.#glue = await start(this.#importGlue);
     signal.throwIfAborted();
-    return this.#call(async () =>
-      this.#keep(await this.#glue.Pipeline.load(options, notify, signal, (e) => this.#lose(e))),
-    );
+    return this.#call(async () => {
+      const parts = this.#parts(components);
+      // All pipelines of an engine share one device.
+      const [other] = this.#pipelines.values();
+      if (other) parts.share(other);
+      const onLost = (error) => this.#lose(error);
+      return this.#keep(await this.#glue.Pipeline.load(options, notify, signal, onLost, parts));
+    });
+  }
+
+  /** Fills the cache. */
+  async download(options, notify, signal) {
+    this.#glue = await start(this.#importGlue);
+    signal.throwIfAborted();
+    return this.#call(() => this.#glue.Pipeline.download(options, notify, signal));
+  }
+
+  /** Writes a pipeline below a folder. */
+  save({ pipeline, source, directory }, _, signal) {
+    const writer = new FolderWriter(directory);
+    return this.#call(async () => {
+      try {
+        await this.#get(pipeline).savePretrained(source, writer, signal);
+      } finally {
+        await writer.abort();
+      }
+    });
   }
 
   /**
@@ -67,13 +92,15 @@ export class Engine {
    *   them from
    */
   assemble(components) {
-    return this.#call(() => {
-      const parts = new this.#glue.Parts();
-      for (const [name, pipeline] of Object.entries(components)) {
-        parts.take(name, this.#get(pipeline));
-      }
-      return this.#keep(parts.build());
-    });
+    return this.#call(() => this.#keep(this.#parts(components).build()));
+  }
+
+  #parts(components) {
+    const parts = new this.#glue.Parts();
+    for (const [name, pipeline] of Object.entries(components)) {
+      parts.take(name, this.#get(pipeline));
+    }
+    return parts;
   }
 
   /** `ask` gives the answer to a step (`type: 'step'`) and the verdict on pictures (`'judge'`). */

@@ -56,3 +56,40 @@ function isDirectory(value) {
 function tag(value) {
   return Object.prototype.toString.call(value).slice(8, -1);
 }
+
+/** Writes files below a folder, one after the other. A file that is not closed is not changed. */
+export class FolderWriter {
+  #directory;
+  #open;
+
+  /** @param {FileSystemDirectoryHandle} directory */
+  constructor(directory) {
+    this.#directory = directory;
+  }
+
+  /** @param {string} path with `/` between folders, which are made */
+  async create(path) {
+    const folders = path.split('/');
+    const name = folders.pop();
+    let folder = this.#directory;
+    for (const each of folders) folder = await folder.getDirectoryHandle(each, { create: true });
+    const file = await folder.getFileHandle(name, { create: true });
+    this.#open = await file.createWritable();
+  }
+
+  /** @param {BufferSource | Blob} bytes */
+  async write(bytes) {
+    await this.#open.write(bytes);
+  }
+
+  async close() {
+    const open = this.#open;
+    this.#open = undefined;
+    await open.close();
+  }
+
+  /** Lets go of the file that is open, if any. */
+  async abort() {
+    await this.#open?.abort();
+  }
+}

@@ -131,6 +131,17 @@ declare abstract class Pipeline implements AsyncDisposable {
   /** Forgets words, or every word. */
   unloadTextualInversion(tokens?: string | readonly string[]): Promise<void>;
 
+  /**
+   * Writes the model in diffusers' layout (`save_pretrained`), with what is fused and the scheduler that is set, and
+   * without adapters and learnt words. Only for pipelines that were loaded from a name or an address.
+   *
+   * @param directory From `showDirectoryPicker()`, or the origin's private file system.
+   */
+  savePretrained(
+    directory: FileSystemDirectoryHandle,
+    options?: { signal?: AbortSignal },
+  ): Promise<void>;
+
   /** How much memory the pipeline takes. */
   memory(): Promise<MemoryInfo>;
 
@@ -162,6 +173,20 @@ export class InstructPix2Pix extends Pipeline {
    * @throws {InstructPix2PixError} See {@link InstructPix2PixErrorCode}.
    */
   static fromPretrained(model: ModelLocation, options?: LoadOptions): Promise<InstructPix2Pix>;
+
+  /**
+   * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
+   * it: safetensors, a URL or a file.
+   *
+   * @param options.config A model with the configurations and the tokenizer for it.
+   */
+  static fromSingleFile(
+    source: string | URL | Blob,
+    options?: SingleFileOptions,
+  ): Promise<InstructPix2Pix>;
+
+  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 }
 
 /**
@@ -176,6 +201,20 @@ export class DirectInstructPix2Pix extends Pipeline {
     model: ModelLocation,
     options?: LoadOptions,
   ): Promise<DirectInstructPix2Pix>;
+
+  /**
+   * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
+   * it: safetensors, a URL or a file.
+   *
+   * @param options.config A model with the configurations and the tokenizer for it.
+   */
+  static fromSingleFile(
+    source: string | URL | Blob,
+    options?: SingleFileOptions,
+  ): Promise<DirectInstructPix2Pix>;
+
+  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 }
 
 /** A part of a loaded pipeline, which lives where its pipeline does. */
@@ -313,7 +352,19 @@ export interface LoadOptions extends HubOptions {
    * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}.
    * @default false
    */
-  safetyChecker?: boolean | SafetyChecker;
+  safetyChecker?: boolean | SafetyChecker | Component<'safetyChecker'>;
+  /** Components of a loaded pipeline, to share instead of loading the model's own. */
+  vae?: Component<'vae'>;
+  /** See `vae`. */
+  textEncoder?: Component<'textEncoder'>;
+  /** See `vae`. */
+  tokenizer?: Component<'tokenizer'>;
+  /** See `vae`. */
+  unet?: Component<'unet'>;
+  /** See `vae`. */
+  scheduler?: Component<'scheduler'>;
+  /** Comes with `safetyChecker`. */
+  featureExtractor?: Component<'featureExtractor'>;
   /**
    * Another pipeline of the same class whose worker and GPU device to use, so that components can
    * be shared. It ends with the last of them.
@@ -352,6 +403,31 @@ export interface LoadOptions extends HubOptions {
   onProgress?: (event: LoadProgress) => void;
   /** Stops loading: the promise rejects at once with the signal's reason. */
   signal?: AbortSignal;
+}
+
+/** How a checkpoint in one file is found and kept. */
+export interface SingleFileOptions
+  extends Omit<LoadOptions, keyof Components | 'safetyChecker' | 'revision'> {
+  /**
+   * A model of the same shape, with the configurations and the tokenizer for the file: a repository
+   * or the URL of a folder. The weights are not read from there, except a safety checker's.
+   * @default 'timbrooks/instruct-pix2pix'
+   */
+  config?: string | URL;
+  /** See {@link LoadOptions.safetyChecker}. */
+  safetyChecker?: boolean | SafetyChecker;
+}
+
+/** What to fill the cache with. */
+export interface DownloadOptions
+  extends Omit<LoadOptions, keyof Components | 'safetyChecker' | 'shareWith' | 'dtype' | 'cache'> {
+  /**
+   * Download the safety checker too.
+   * @default false
+   */
+  safetyChecker?: boolean;
+  /** A store of yours in place of the browser's database. */
+  cache?: CacheStore;
 }
 
 /** What `onProgress` is told. */

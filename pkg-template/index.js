@@ -1,4 +1,4 @@
-import { Client, load } from './client.js';
+import { Client, download, load, loadSingleFile } from './client.js';
 import { Engine } from './engine.js';
 import { RemoteEngine } from './remote.js';
 
@@ -6,17 +6,37 @@ export { cache } from './cache.js';
 export { Component } from './client.js';
 export { InstructPix2PixError } from './errors.js';
 
+const remote = () => new RemoteEngine();
+
+// Imported on demand, so that pages with the worker never fetch the engine a second time.
+const direct = () => new Engine(() => import('./instruct_pix2pix.js'));
+
 /** The pipeline in a worker of its own: the page stays responsive. */
 export class InstructPix2Pix extends Client {
   static fromPretrained(model, options = {}) {
-    return load(this, () => new RemoteEngine(), model, options);
+    return load(this, remote, model, options);
+  }
+
+  static fromSingleFile(source, options = {}) {
+    return loadSingleFile(this, remote, source, options);
+  }
+
+  static download(model, options = {}) {
+    return download(remote, model, options);
   }
 }
 
 /** The same on the calling thread: for code that already runs in a worker, and for tests. */
 export class DirectInstructPix2Pix extends Client {
   static fromPretrained(model, options = {}) {
-    // Imported on demand, so that pages with the worker never fetch the engine a second time.
-    return load(this, () => new Engine(() => import('./instruct_pix2pix.js')), model, options);
+    return load(this, direct, model, options);
+  }
+
+  static fromSingleFile(source, options = {}) {
+    return loadSingleFile(this, direct, source, options);
+  }
+
+  static download(model, options = {}) {
+    return download(direct, model, options);
   }
 }

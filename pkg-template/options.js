@@ -24,20 +24,35 @@ export const SOURCE = {
 };
 
 /** @type {Options} */
-export const LOAD = {
+export const DOWNLOAD = {
   revision: STRING,
   endpoint: STRING,
   token: STRING,
-  dtype: STRING,
   weightDtype: STRING,
-  safetyChecker: ['boolean', 'function'],
-  shareWith: ['object'],
+  safetyChecker: ['boolean'],
   localFilesOnly: ['boolean'],
-  cache: ['boolean', 'object'],
+  cache: ['object'],
   cacheLimit: NUMBER,
   fetch: ['function'],
   stallTimeout: NUMBER,
   rangeBytes: NUMBER,
+};
+
+/** @type {Options} */
+export const LOAD = {
+  ...DOWNLOAD,
+  dtype: STRING,
+  cache: ['boolean', 'object'],
+  safetyChecker: ['boolean', 'function', 'object'],
+  shareWith: ['object'],
+  vae: ['object'],
+  textEncoder: ['object'],
+  tokenizer: ['object'],
+  unet: ['object'],
+  scheduler: ['object'],
+  featureExtractor: ['object'],
+  singleFile: STRING,
+  config: STRING,
 };
 
 /** @type {Options} */

@@ -23,9 +23,22 @@ export class RemoteEngine {
   }
 
   load(options, notify, signal) {
+    return this.#read('load', options, notify, signal);
+  }
+
+  download(options, notify, signal) {
+    return this.#read('download', options, notify, signal);
+  }
+
+  save(request, notify, signal) {
+    return this.#call('save', request, { notify, signal });
+  }
+
+  /** A call that reads with the user's own `fetch` and store, where they gave one. */
+  #read(method, options, notify, signal) {
     const { sent, isQuestion, answer } = withoutFunctions(options);
     const hear = (event) => (isQuestion(event) ? answer(event) : notify(event));
-    return this.#call('load', sent, { notify: hear, signal });
+    return this.#call(method, sent, { notify: hear, signal });
   }
 
   edit(request, notify, signal) {

@@ -15,6 +15,9 @@ let nextQuestion = 0;
 /** The calls whose callbacks' answers count. */
 const ASKS = ['edit'];
 
+/** The calls that may read with the page's own functions. */
+const READS = ['load', 'download', 'cache'];
+
 addEventListener('message', async ({ data: { kind, id, method, payload, ask, answer } }) => {
   if (kind === 'abort') {
     calls.get(id)?.abort();
@@ -36,7 +39,7 @@ addEventListener('message', async ({ data: { kind, id, method, payload, ask, ans
     });
   const notify = ASKS.includes(method) ? question : tell;
   try {
-    const request = method === 'load' || method === 'cache' ? withFunctions(payload, question) : payload;
+    const request = READS.includes(method) ? withFunctions(payload, question) : payload;
     const value = await engine[method](request, notify, controller.signal);
     postMessage({ kind: 'result', id, value }, buffersIn(value));
   } catch (error) {

@@ -20,6 +20,29 @@ pub struct Gpu {
     pub f16: bool,
     /// Whether the device still works.
     pub health: Health,
+    /// To be kept for as long as the device is used.
+    pub lease: Lease,
+}
+
+/// A share in a device. With the last one, the device is destroyed and all that is on it: Burn keeps
+/// devices for ever, and a browser frees the buffers of a device only when it collects garbage.
+#[derive(Debug, Clone)]
+pub struct Lease(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    burn: Device,
+    device: wgpu::Device,
+    health: Health,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.health.release();
+        // What Burn has written down about the buffers goes too.
+        self.burn.memory_cleanup();
+        self.device.destroy();
+    }
 }
 
 /// What ends a device: told by the platform at any time.
@@ -38,6 +61,8 @@ pub struct Health(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     failure: Option<Failure>,
+    /// Nobody uses the device any more, and what becomes of it is no failure.
+    released: bool,
     waiting: Vec<Waker>,
 }
 
@@ -45,7 +70,16 @@ impl Health {
     /// Reports the device's end. Only the first report counts.
     pub fn fail(&self, failure: Failure) {
         let Ok(mut state) = self.0.lock() else { return };
-        state.failure.get_or_insert(failure);
+        if !state.released {
+            state.failure.get_or_insert(failure);
+        }
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Nobody uses the device any more: it is about to be destroyed.
+    fn release(&self) {
+        let Ok(mut state) = self.0.lock() else { return };
+        state.released = true;
         state.waiting.drain(..).for_each(Waker::wake);
     }
 
@@ -69,15 +103,14 @@ impl Health {
         }));
     }
 
-    /// Waits until the device ends.
-    pub async fn ended(&self) -> Failure {
+    /// Waits until the device ends, by a failure or because nobody uses it any more.
+    pub async fn ended(&self) -> Option<Failure> {
         poll_fn(|context| {
-            if let Some(failure) = self.failure() {
-                return Poll::Ready(failure);
+            let Ok(mut state) = self.0.lock() else { return Poll::Pending };
+            if state.failure.is_some() || state.released {
+                return Poll::Ready(state.failure.clone());
             }
-            if let Ok(mut state) = self.0.lock() {
-                state.waiting.push(context.waker().clone());
-            }
+            state.waiting.push(context.waker().clone());
             Poll::Pending
         })
         .await
@@ -128,7 +161,7 @@ impl Gpu {
             .map_err(|e| unavailable(e.to_string()))?;
         let info = adapter.get_info();
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_default();
-        let watched = device.clone();
+        let raw = device.clone();
         let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
         let device = Device::wgpu_options()
             .tasks_max(TASKS_MAX)
@@ -138,9 +171,12 @@ impl Gpu {
         let health = Health::default();
         // In a browser every callback is called. Elsewhere this one would take the place of Burn's.
         if cfg!(target_family = "wasm") {
-            health.watch(&watched);
+            health.watch(&raw);
         }
-        Ok(Self { device, name, f16: features.contains(wgpu::Features::SHADER_F16), health })
+        let lease =
+            Lease(Arc::new(Owned { burn: device.clone(), device: raw, health: health.clone() }));
+        let f16 = features.contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, name, f16, health, lease })
     }
 
     /// The type of activations that suits the adapter.

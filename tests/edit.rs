@@ -16,11 +16,24 @@ use instruct_pix2pix::pipeline::{
     OutputImages, OutputType, Prompts, SchedulerChoice, StableDiffusionInstructPix2PixPipeline,
     Step, StepTensorNames, StepTensors, TorchGenerator, TorchGenerators, Unobserved,
 };
+use instruct_pix2pix::schedulers::SchedulerConfig;
 use safetensors::SafeTensors;
 
 fn load(on_event: &mut dyn FnMut(LoadEvent<'_>)) -> StableDiffusionInstructPix2PixPipeline {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random");
-    let placement = Placement { device: Device::flex(), weights: WeightDtype::F16 };
+    load_from("www/models/tiny-random".as_ref(), WeightDtype::F16, on_event)
+}
+
+fn load_with(weights: WeightDtype) -> StableDiffusionInstructPix2PixPipeline {
+    load_from("www/models/tiny-random".as_ref(), weights, &mut |_| {})
+}
+
+fn load_from(
+    folder: &Path,
+    weights: WeightDtype,
+    on_event: &mut dyn FnMut(LoadEvent<'_>),
+) -> StableDiffusionInstructPix2PixPipeline {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let placement = Placement { device: Device::flex(), weights };
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let fetch = Directory(folder);
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
@@ -437,4 +450,86 @@ fn what_may_be_a_mistake_is_warned_of() {
     let long =
         warnings(|request| request.text = Prompts::new("snow ".repeat(75) + "winter caf\u{e9}"));
     assert!(long.len() == 1 && long[0].ends_with("winter caf\u{e9}"), "{long:?}");
+}
+
+/// Takes the hand in an edit that `gen_callbacks.py` takes.
+struct Replacer;
+
+impl Observer for Replacer {
+    fn tensor_inputs(&self) -> StepTensorNames {
+        StepTensorNames::parse(StepTensorNames::ALL).expect("all are known")
+    }
+
+    fn step(
+        &mut self,
+        step: Step,
+        seen: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
+        let mut changed = StepTensors::default();
+        match step.index {
+            0 => changed.latents = halve(&seen.latents),
+            1 => changed.prompt_embeds = halve(&seen.prompt_embeds),
+            2 => changed.image_latents = halve(&seen.image_latents),
+            _ => {}
+        }
+        Box::pin(ready(ControlFlow::Continue(changed)))
+    }
+}
+
+/// diffusers' `callback_on_step_end` with replacements (`tests/fixtures/gen_callbacks.py`).
+#[test]
+fn replaced_tensors_go_on_as_in_diffusers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let read = |path: &str| std::fs::read(root.join(path)).expect("readable");
+    let f32s = |bytes: &[u8]| -> Vec<f32> {
+        bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    };
+    let (case, golden) = (read("oracle/cases/sd_ddim.safetensors"), read("callbacks.safetensors"));
+    let case = SafeTensors::deserialize(&case).expect("valid");
+    let golden = SafeTensors::deserialize(&golden).expect("valid");
+    let tensor = |file: &SafeTensors<'_>, name| f32s(file.tensor(name).expect("there").data());
+    let cases: serde_json::Value = {
+        let json = String::from_utf8(read("oracle/cases.json")).expect("a text");
+        serde_json::from_str(&json.replace("-Infinity", "null").replace("Infinity", "null"))
+            .expect("valid")
+    };
+    let info = cases["cases"].as_array().expect("a list").iter();
+    let info = info.into_iter().find(|info| info["name"] == "sd_ddim").expect("there");
+    let config = SchedulerConfig::from_json("cases", &info["scheduler_config"].to_string());
+    let picture = case.tensor("image_u8").expect("there");
+    let (height, width) = (picture.shape()[1], picture.shape()[2]);
+    let latents = case.tensor("latents_in").expect("there");
+    let request = EditRequest {
+        images: Images::Pictures(vec![
+            RgbImage::new(width, height, picture.data().to_vec()).expect("valid"),
+        ]),
+        text: Prompts::new(info["call"]["prompt"].as_str().expect("a text")),
+        latents: Some(
+            Floats::new("latents", latents.shape(), f32s(latents.data())).expect("valid"),
+        ),
+        num_inference_steps: 5,
+        scheduler: Some(SchedulerChoice {
+            class_name: "DDIMScheduler".into(),
+            config: Some(config.expect("valid")),
+        }),
+        output: OutputType::Nhwc,
+        ..request()
+    };
+    let pipeline = load_with(WeightDtype::F32);
+    let output = run(&pipeline, &request, &mut TorchGenerator::new(0), &mut Replacer);
+    let output = output.expect("edits");
+    let OutputImages::Samples(samples) = output.images else { panic!("samples were asked for") };
+    let peak = |ours: &[f32], golden: &[f32]| {
+        assert_eq!(ours.len(), golden.len());
+        ours.iter().zip(golden).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let steps = tensor(&golden, "latents_steps");
+    let last = &steps[steps.len() - output.latents.data.len()..];
+    let greatest = last.iter().fold(0f32, |max, x| max.max(x.abs()));
+    let (latents, image) = (
+        peak(&output.latents.data, last) / greatest,
+        peak(&samples.data, &tensor(&golden, "image_out")),
+    );
+    println!("latents {latents:e}, image {image:e}");
+    assert!(latents <= 1e-4 && image <= 1e-4, "{latents:e} {image:e}");
 }

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device};
+use futures_util::future::{LocalBoxFuture, ready};
 use half::bf16;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
-use instruct_pix2pix::pipeline::{LoadOptions, StableDiffusionInstructPix2PixPipeline};
+use instruct_pix2pix::pipeline::{
+    Components, EditRequest, Images, LoadEvent, LoadOptions, Prompts, Sink,
+    StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
+};
 use instruct_pix2pix::weights::{self, WeightFiles};
 use instruct_pix2pix::{Error, Result};
 use safetensors::tensor::TensorView;
@@ -227,7 +232,277 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let fetch = Directory(folder.0.clone());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
-    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut |_| {});
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event);
     let result = pollster::block_on(load);
     assert_eq!(result.expect_err("another class").code(), "unsupported");
+}
+
+fn tiny(weights: WeightDtype) -> StableDiffusionInstructPix2PixPipeline {
+    from_folder(Path::new(TINY), weights, true)
+}
+
+fn from_folder(
+    folder: &Path,
+    weights: WeightDtype,
+    safety_checker: bool,
+) -> StableDiffusionInstructPix2PixPipeline {
+    let options = LoadOptions { placement: placement(weights), dtype: DType::F32, safety_checker };
+    let fetch = Directory(folder.to_owned());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event);
+    pollster::block_on(load).expect("loads")
+}
+
+/// The samples of a short edit, which every component has a hand in.
+fn edit(pipeline: &StableDiffusionInstructPix2PixPipeline) -> (Vec<f32>, Option<Vec<bool>>) {
+    let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let request = EditRequest {
+        images: Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]),
+        text: Prompts::new("make it snowy"),
+        num_inference_steps: 2,
+        ..EditRequest::default()
+    };
+    let mut noise = TorchGenerator::new(7);
+    let mut observer = Unobserved;
+    let output = pollster::block_on(pipeline.edit(&request, &mut noise, &mut observer));
+    let output = output.expect("edits");
+    (output.latents.data, output.nsfw_content_detected)
+}
+
+/// What the original implementation calls a tensor of the tiny model, the other way round than the
+/// crate: blocks of the UNet have two layers, the VAE has two blocks, the first of the UNet's way up
+/// has no attention.
+fn original_key(component: &str, key: &str) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    let number = |i: usize| parts[i].parse::<usize>().expect("a number");
+    let rest = |from: usize| parts[from..].join(".");
+    let resnet = |from: usize| {
+        let names = [
+            ("norm1", "in_layers.0"),
+            ("conv1", "in_layers.2"),
+            ("time_emb_proj", "emb_layers.1"),
+            ("norm2", "out_layers.0"),
+            ("conv2", "out_layers.3"),
+            ("conv_shortcut", "skip_connection"),
+        ];
+        let (_, name) = names.iter().find(|(name, _)| *name == parts[from]).expect("a layer");
+        format!("{name}.{}", parts[from + 1])
+    };
+    let unet = || match (parts[0], parts.get(2).copied()) {
+        ("conv_in", _) => format!("input_blocks.0.0.{}", parts[1]),
+        ("conv_norm_out", _) => format!("out.0.{}", parts[1]),
+        ("conv_out", _) => format!("out.2.{}", parts[1]),
+        ("time_embedding", _) => {
+            format!("time_embed.{}.{}", if parts[1] == "linear_1" { 0 } else { 2 }, parts[2])
+        }
+        ("mid_block", _) if parts[1] == "attentions" => format!("middle_block.1.{}", rest(3)),
+        ("mid_block", _) => format!("middle_block.{}.{}", 2 * number(2), resnet(3)),
+        ("down_blocks", Some("resnets")) => {
+            format!("input_blocks.{}.0.{}", 1 + 3 * number(1) + number(3), resnet(4))
+        }
+        ("down_blocks", Some("attentions")) => {
+            format!("input_blocks.{}.1.{}", 1 + 3 * number(1) + number(3), rest(4))
+        }
+        ("down_blocks", _) => format!("input_blocks.{}.0.op.{}", 3 * (number(1) + 1), parts[5]),
+        ("up_blocks", Some("resnets")) => {
+            format!("output_blocks.{}.0.{}", 3 * number(1) + number(3), resnet(4))
+        }
+        ("up_blocks", Some("attentions")) => {
+            format!("output_blocks.{}.1.{}", 3 * number(1) + number(3), rest(4))
+        }
+        ("up_blocks", _) => {
+            let place = if number(1) == 0 { 1 } else { 2 };
+            format!("output_blocks.{}.{place}.conv.{}", 3 * number(1) + 2, parts[5])
+        }
+        _ => panic!("{key}"),
+    };
+    let vae = || {
+        let layer = |from: usize| {
+            let name = parts[from..parts.len() - 1].join(".");
+            let name = match name.as_str() {
+                "conv_shortcut" => "nin_shortcut",
+                "group_norm" => "norm",
+                "to_q" => "q",
+                "to_k" => "k",
+                "to_v" => "v",
+                "to_out.0" => "proj_out",
+                name => name,
+            };
+            format!("{name}.{}", parts[parts.len() - 1])
+        };
+        let side = parts[0];
+        match (parts[1], parts.get(3).copied()) {
+            ("conv_norm_out", _) => format!("{side}.norm_out.{}", parts[2]),
+            ("mid_block", _) if parts[2] == "attentions" => {
+                format!("{side}.mid.attn_1.{}", layer(4))
+            }
+            ("mid_block", _) => format!("{side}.mid.block_{}.{}", number(3) + 1, layer(4)),
+            ("down_blocks", Some("resnets")) => {
+                format!("{side}.down.{}.block.{}.{}", number(2), number(4), layer(5))
+            }
+            ("up_blocks", Some("resnets")) => {
+                format!("{side}.up.{}.block.{}.{}", 1 - number(2), number(4), layer(5))
+            }
+            ("down_blocks", _) => format!("{side}.down.{}.downsample.conv.{}", number(2), parts[6]),
+            ("up_blocks", _) => format!("{side}.up.{}.upsample.conv.{}", 1 - number(2), parts[6]),
+            _ => key.to_owned(),
+        }
+    };
+    match component {
+        "unet" => format!("model.diffusion_model.{}", unet()),
+        "vae" => format!("first_stage_model.{}", vae()),
+        _ => format!("cond_stage_model.transformer.{key}"),
+    }
+}
+
+#[test]
+fn a_checkpoint_in_one_file_is_the_same_model() {
+    let mut tensors = BTreeMap::new();
+    let files = [
+        ("unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("vae", "vae/diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "text_encoder/model.safetensors"),
+    ];
+    for (component, path) in files {
+        let bytes = fs::read(Path::new(TINY).join(path)).expect("there");
+        for (name, tensor) in SafeTensors::deserialize(&bytes).expect("valid").tensors() {
+            let stored = (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec());
+            let original = original_key(component, &name);
+            assert!(tensors.insert(original, stored).is_none(), "{component} {name}");
+        }
+    }
+    // What trainers leave in their files.
+    tensors.insert("model_ema.decay".into(), (Dtype::I64, vec![1], vec![0; 8]));
+    let folder = Folder::new("whole");
+    fs::write(folder.0.join("whole.safetensors"), serialize(&tensors)).expect("writable");
+    let (checkpoint, config) = (Directory(folder.0.clone()), Directory(TINY.into()));
+    let load = |name: &'static str| {
+        let base = || ModelSource::Base(String::new());
+        let checkpoint = Repository::uncached(&checkpoint, base());
+        let config = Repository::uncached(&config, base());
+        let placement = placement(WeightDtype::F32);
+        let options = LoadOptions { placement, dtype: DType::F32, safety_checker: true };
+        pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_single_file(
+            &checkpoint,
+            name,
+            &config,
+            options,
+            &mut |_| {},
+        ))
+    };
+    let whole = load("whole.safetensors").expect("loads");
+    assert_eq!(edit(&whole), edit(&tiny(WeightDtype::F32)));
+    assert_eq!(load("whole.ckpt").expect_err("a pickle").code(), "unsupported");
+}
+
+/// Writes below a folder.
+struct FolderSink {
+    folder: PathBuf,
+    file: Option<fs::File>,
+    paths: Vec<String>,
+}
+
+impl Sink for FolderSink {
+    fn create<'a>(&'a mut self, path: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        assert!(self.file.is_none(), "one file at a time");
+        let full = self.folder.join(path);
+        fs::create_dir_all(full.parent().expect("below the folder")).expect("writable");
+        self.file = Some(fs::File::create(full).expect("writable"));
+        self.paths.push(path.to_owned());
+        Box::pin(ready(Ok(())))
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> LocalBoxFuture<'_, Result<()>> {
+        use std::io::Write as _;
+        self.file.as_mut().expect("begun").write_all(&bytes).expect("writable");
+        Box::pin(ready(Ok(())))
+    }
+
+    fn close(&mut self) -> LocalBoxFuture<'_, Result<()>> {
+        assert!(self.file.take().is_some(), "begun");
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// `IP2P_SAVE=folder` keeps what is written, for `check_with_diffusers.py`.
+#[test]
+fn what_is_saved_is_loaded_again_as_the_same_model() {
+    for weights in [WeightDtype::F32, WeightDtype::F16] {
+        let pipeline = tiny(weights);
+        let temporary = Folder::new("saved");
+        let kept = std::env::var_os("IP2P_SAVE").map(PathBuf::from);
+        let folder = kept.unwrap_or_else(|| temporary.0.clone());
+        let fetch = Directory(TINY.into());
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        let mut sink = FolderSink { folder: folder.clone(), file: None, paths: Vec::new() };
+        pollster::block_on(pipeline.save_pretrained(&files, &mut sink)).expect("saves");
+        assert_eq!(edit(&from_folder(&folder, weights, true)), edit(&pipeline));
+        for path in ["model_index.json", "tokenizer/vocab.json", "unet/config.json"] {
+            assert!(sink.paths.iter().any(|written| written == path), "{path}");
+        }
+        assert!(sink.file.is_none());
+    }
+}
+
+#[test]
+fn a_model_without_its_checker_is_saved_as_one() {
+    let mut pipeline = tiny(WeightDtype::F32);
+    pipeline.set_safety_checker(None);
+    let folder = Folder::new("unchecked");
+    let fetch = Directory(TINY.into());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let mut sink = FolderSink { folder: folder.0.clone(), file: None, paths: Vec::new() };
+    pollster::block_on(pipeline.save_pretrained(&files, &mut sink)).expect("saves");
+    assert!(!folder.0.join("safety_checker").exists());
+    let (_, flags) = edit(&from_folder(&folder.0, WeightDtype::F32, true));
+    assert_eq!(flags, None, "and loads without it");
+}
+
+#[test]
+fn components_are_taken_over_and_not_read_again() {
+    let pipeline = tiny(WeightDtype::F32);
+    let mut given = Components::default();
+    for name in ["unet", "vae", "text_encoder", "safety_checker"] {
+        given.take(name, &pipeline).expect("there");
+    }
+    // A folder without weights is enough.
+    let folder = Folder::new("given");
+    for path in [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+    ] {
+        let to = folder.0.join(path);
+        fs::create_dir_all(to.parent().expect("below the folder")).expect("writable");
+        fs::copy(Path::new(TINY).join(path), to).expect("there");
+    }
+    let load = |given| {
+        let fetch = Directory(folder.0.clone());
+        let placement = placement(WeightDtype::F32);
+        let options = LoadOptions { placement, dtype: DType::F32, safety_checker: true };
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_with(
+            &files,
+            options,
+            given,
+            &mut |_| {},
+        ))
+    };
+    assert_eq!(edit(&load(given.clone()).expect("loads")), edit(&pipeline));
+    given.vae = None;
+    assert_eq!(load(given.clone()).expect_err("no VAE").code(), "not-found");
+    let options = LoadOptions {
+        placement: placement(WeightDtype::F32),
+        dtype: DType::F32,
+        safety_checker: false,
+    };
+    match given.build(options).expect_err("no VAE") {
+        Error::InvalidArgument { argument, .. } => assert_eq!(argument, "tokenizer"),
+        other => panic!("{other}"),
+    }
+    let error = Components::default().take("colour", &pipeline).expect_err("no such part");
+    assert_eq!(error.code(), "invalid-argument");
 }

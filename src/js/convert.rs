@@ -24,6 +24,10 @@ pub struct PipelineOptions {
     dtype: Option<Dtype>,
     weight_dtype: Option<Dtype>,
     pub safety_checker: Option<bool>,
+    /// A checkpoint in one file: its path in the model.
+    pub single_file: Option<String>,
+    /// The model that has the configurations of that.
+    pub config: Option<String>,
 }
 
 /// A type of numbers by its name in torch.

@@ -5,6 +5,7 @@ mod adapters;
 mod convert;
 mod error;
 mod observer;
+mod save;
 mod source;
 
 use std::pin::{Pin, pin};
@@ -27,6 +28,7 @@ use crate::pipeline::{
 use convert::{Edit, PipelineOptions, object};
 use error::{JsError, JsResult};
 use observer::JsObserver;
+use save::JsSink;
 use source::{SourceOptions, notice_event};
 
 /// How often an adapter is asked for before the browser is believed that it has none.
@@ -46,8 +48,8 @@ fn start() {
 pub struct Pipeline {
     inner: StableDiffusionInstructPix2PixPipeline,
     model: String,
-    adapter: String,
-    health: Health,
+    /// Last, so that it is dropped after what is on it.
+    gpu: Gpu,
 }
 
 /// Components of loaded pipelines, on their way into another.
@@ -55,8 +57,10 @@ pub struct Pipeline {
 #[derive(Debug, Default)]
 pub struct Parts {
     components: Components,
-    /// How the pipeline computes that the UNet came from, and what it was loaded from.
-    base: Option<(LoadOptions, String, String, Health)>,
+    /// How the pipeline computes that the UNet, or else any component, came from, and its name.
+    base: Option<(LoadOptions, String)>,
+    /// Where all of them are.
+    gpu: Option<Gpu>,
 }
 
 #[wasm_bindgen]
@@ -67,12 +71,16 @@ impl Parts {
         Self::default()
     }
 
+    /// Has the pipeline compute where `pipeline` does.
+    pub fn share(&mut self, pipeline: &Pipeline) {
+        self.gpu = Some(pipeline.gpu.clone());
+    }
+
     /// Takes the component `name`, as `model_index.json` calls it, over from `pipeline`, which keeps it too.
     pub fn take(&mut self, name: &str, pipeline: &Pipeline) -> JsResult<()> {
+        self.share(pipeline);
         if name == "unet" {
-            let Pipeline { inner, model, adapter, health } = pipeline;
-            let options = inner.options().clone();
-            self.base = Some((options, model.clone(), adapter.clone(), health.clone()));
+            self.base = Some((pipeline.inner.options().clone(), pipeline.model.clone()));
         }
         Ok(self.components.take(name, &pipeline.inner)?)
     }
@@ -80,22 +88,77 @@ impl Parts {
     /// A pipeline of these components.
     pub fn build(self) -> JsResult<Pipeline> {
         let missing = || Error::argument("unet", "this component is needed");
-        let (options, model, adapter, health) = self.base.ok_or_else(missing)?;
-        Ok(Pipeline { inner: self.components.build(options)?, model, adapter, health })
+        let (options, model) = self.base.ok_or_else(missing)?;
+        let gpu = self.gpu.ok_or_else(missing)?;
+        Ok(Pipeline { inner: self.components.build(options)?, model, gpu })
     }
 }
 
 #[wasm_bindgen]
 impl Pipeline {
     /// Loads a model, calling `on_progress` with events, until `signal` aborts. `on_lost` is called with an error when
-    /// the GPU device ends, then or later.
+    /// the GPU device ends, then or later. What `parts` has is not read.
     pub async fn load(
         options: JsValue,
         on_progress: Option<Function>,
         signal: Option<AbortSignal>,
         on_lost: Option<Function>,
+        parts: Parts,
     ) -> JsResult<Pipeline> {
-        Ok(Self::load_inner(options, on_progress, signal, on_lost).await?)
+        // What is awaited is moved on its way into the promise, and the stack has a megabyte.
+        Ok(Box::pin(Self::load_inner(options, on_progress, signal, on_lost, parts)).await?)
+    }
+
+    /// Reads all that [`load`](Self::load) would read into the cache, without a GPU.
+    pub async fn download(
+        options: JsValue,
+        on_progress: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<()> {
+        let source_options = SourceOptions::parse(&options)?;
+        let options: PipelineOptions = convert::parse(options, "options")?;
+        let source = source_options.source()?;
+        let fetch = source_options.fetch(signal.clone())?;
+        let notify = notifier(&on_progress);
+        let cache = source_options.cache(signal, &notify).await?;
+        if cache.is_none() {
+            let message = "there is none to download into: it is turned off, or cannot be opened";
+            return Err(Error::argument("cache", message).into());
+        }
+        let local_only = source_options.local_files_only.unwrap_or(false);
+        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, notify).await?;
+        let weights = options.weight_dtype();
+        let checker = options.safety_checker.unwrap_or(false);
+        let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
+        let download = StableDiffusionInstructPix2PixPipeline::download(
+            &files,
+            weights,
+            checker,
+            &mut on_event,
+        );
+        Box::pin(download).await?;
+        tell(&on_progress, object(&[("type", "ready".into())]));
+        Ok(())
+    }
+
+    /// Writes the model in diffusers' layout. `source` says where it was loaded from, for its configurations.
+    #[wasm_bindgen(js_name = savePretrained)]
+    pub async fn save_pretrained(
+        &self,
+        source: JsValue,
+        sink: JsSink,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<()> {
+        let options = SourceOptions::parse(&source)?;
+        let fetch = options.fetch(signal.clone())?;
+        let notify = |_: Notice| ();
+        let cache = options.cache(signal, &notify).await?;
+        let local_only = options.local_files_only.unwrap_or(false);
+        let model = options.source()?;
+        let files = Repository::open(&*fetch, model, cache.as_ref(), local_only, notify).await?;
+        let mut writer = save::Writer(sink);
+        let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
+        Ok(on_device(&self.gpu.health, save, "a copy of the model").await?)
     }
 
     /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
@@ -117,7 +180,7 @@ impl Pipeline {
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
         let asked = asked_of(&request);
         let edit = Box::pin(self.inner.edit(&request, &mut *noise, &mut observer));
-        match on_device(&self.health, edit, &asked).await {
+        match on_device(&self.gpu.health, edit, &asked).await {
             Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
             Err(error) => Err(observer.error.unwrap_or(error).into()),
         }
@@ -207,7 +270,7 @@ impl Pipeline {
         let scheduler = self.inner.scheduler().class_name.as_deref();
         object(&[
             ("model", self.model.as_str().into()),
-            ("adapter", self.adapter.as_str().into()),
+            ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
             ("weightDtype", weights.into()),
             ("scheduler", scheduler.into()),
@@ -221,16 +284,13 @@ impl Pipeline {
         on_progress: Option<Function>,
         signal: Option<AbortSignal>,
         on_lost: Option<Function>,
+        parts: Parts,
     ) -> Result<Self> {
         let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
         let source = source_options.source()?;
         let fetch = source_options.fetch(signal.clone())?;
-        let gpu = request_gpu().await?;
         let weights = options.weight_dtype();
-        let dtype = options.dtype(&gpu)?;
-        let placement = Placement { device: gpu.device, weights };
-        let health = gpu.health.clone();
         let asked = match weights {
             WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
             WeightDtype::F16 => {
@@ -238,40 +298,78 @@ impl Pipeline {
                                  or closing other pages that use the GPU, may help"
             }
         };
-        if let Some(on_lost) = on_lost {
-            let health = health.clone();
-            wasm_bindgen_futures::spawn_local(async move {
-                let error: JsValue = JsError::from(ended(health.ended().await, asked)).into();
-                // The package's own function, which does not throw.
-                let _ = on_lost.call1(&JsValue::UNDEFINED, &error);
-            });
-        }
-        let notify = |notice: Notice| {
-            if let Some(callback) = &on_progress {
-                convert::call(callback, notice_event(notice));
+        let gpu = match parts.gpu {
+            Some(gpu) => gpu,
+            None => {
+                let gpu = request_gpu().await?;
+                watch(gpu.health.clone(), on_lost, asked);
+                gpu
             }
         };
+        let dtype = options.dtype(&gpu)?;
+        let placement = Placement { device: gpu.device.clone(), weights };
+        let notify = notifier(&on_progress);
+        let config_signal = signal.clone();
         let cache = source_options.cache(signal, &notify).await?;
         let local_only = source_options.local_files_only.unwrap_or(false);
-        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, notify).await?;
-        let mut on_event = |event: LoadEvent<'_>| {
-            if let Some(callback) = &on_progress {
-                convert::call(callback, convert::load_event(event));
+        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, &notify).await?;
+        let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
+        let safety_checker = options.safety_checker.unwrap_or(false);
+        let load_options = LoadOptions { placement, dtype, safety_checker };
+        let inner = match options.single_file {
+            None => {
+                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_with(
+                    &files,
+                    load_options,
+                    parts.components,
+                    &mut on_event,
+                ));
+                on_device(&gpu.health, load, asked).await?
+            }
+            Some(path) => {
+                let config = source_options.of(options.config.as_deref().unwrap_or_default());
+                let fetch = config.fetch(config_signal.clone())?;
+                // A file that the user gave is not kept, but its configurations are.
+                let cache = config.cache(config_signal, &notify).await?;
+                let cache = cache.as_ref();
+                let source = config.source()?;
+                let config = Repository::open(&*fetch, source, cache, local_only, &notify).await?;
+                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
+                    &files,
+                    &path,
+                    &config,
+                    load_options,
+                    &mut on_event,
+                ));
+                on_device(&gpu.health, load, asked).await?
             }
         };
-        let load_options = LoadOptions {
-            placement,
-            dtype,
-            safety_checker: options.safety_checker.unwrap_or(false),
-        };
-        let load =
-            StableDiffusionInstructPix2PixPipeline::load(&files, load_options, &mut on_event);
-        let inner = on_device(&health, Box::pin(load), asked).await?;
-        if let Some(callback) = &on_progress {
-            convert::call(callback, object(&[("type", "ready".into())]));
-        }
-        Ok(Self { inner, model: source_options.name(), adapter: gpu.name, health })
+        tell(&on_progress, object(&[("type", "ready".into())]));
+        Ok(Self { inner, model: source_options.name(), gpu })
     }
+}
+
+/// Calls `callback` with an event, if there is one.
+fn tell(callback: &Option<Function>, event: Object) {
+    if let Some(callback) = callback {
+        convert::call(callback, event);
+    }
+}
+
+fn notifier(callback: &Option<Function>) -> impl Fn(Notice) + '_ {
+    |notice| tell(callback, notice_event(notice))
+}
+
+/// Calls `on_lost` with an error when the device ends.
+fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
+    let Some(on_lost) = on_lost else { return };
+    wasm_bindgen_futures::spawn_local(async move {
+        // Nothing when the device was given back.
+        let Some(failure) = health.ended().await else { return };
+        let error: JsValue = JsError::from(ended(failure, asked)).into();
+        // The package's own function, which does not throw.
+        let _ = on_lost.call1(&JsValue::UNDEFINED, &error);
+    });
 }
 
 /// Does something that needs the device, and ends with it. `asked` says what was asked for and what

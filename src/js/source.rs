@@ -32,7 +32,7 @@ extern "C" {
 }
 
 /// Options that say where a model is and how it is kept.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceOptions {
     model: Option<String>,
@@ -57,6 +57,12 @@ impl SourceOptions {
     /// Reads an options object, of which the other properties are somebody else's.
     pub fn parse(options: &JsValue) -> Result<Self> {
         convert::parse(options.clone(), "options")
+    }
+
+    /// The same for another model, which is read in the same way.
+    pub fn of(&self, model: &str) -> Self {
+        let (revision, files) = (None, JsValue::UNDEFINED);
+        Self { model: Some(model.to_owned()), revision, files, ..self.clone() }
     }
 
     /// What messages call the model.

@@ -17,10 +17,11 @@ mod vae;
 
 pub use attention::Transformer2DModel;
 pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
+pub use config::PerBlock;
 pub use freeu::FreeU;
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
 pub use lora::LoraBranch;
-pub use module::{Module, Placement, Weight, WeightDtype};
+pub use module::{Module, Placement, Values, Weight, WeightDtype};
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
 };

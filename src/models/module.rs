@@ -24,6 +24,22 @@ pub struct Placement {
     pub weights: WeightDtype,
 }
 
+/// What a parameter holds on the device.
+#[derive(Debug, Clone)]
+pub enum Values {
+    /// Of a [`Vector`].
+    Vector(Tensor<1>),
+    /// Of a [`Weight`], channels last.
+    Weight(Matrix),
+}
+
+impl Values {
+    /// Whether they are kept in half precision.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Self::Weight(matrix) if matrix.is_packed())
+    }
+}
+
 /// One tensor of a checkpoint.
 pub trait Parameter {
     /// The shape that the configuration implies, as checkpoints store it.
@@ -31,6 +47,9 @@ pub trait Parameter {
 
     /// Whether it has its values.
     fn is_loaded(&self) -> bool;
+
+    /// The values, if they are loaded.
+    fn values(&self) -> Option<Values>;
 
     /// Converts and uploads the values. `tensor` has as many elements as [`shape`](Self::shape).
     fn load(&mut self, tensor: &HostTensor, placement: &Placement);
@@ -67,6 +86,10 @@ impl Parameter for Vector {
 
     fn is_loaded(&self) -> bool {
         self.value.is_some()
+    }
+
+    fn values(&self) -> Option<Values> {
+        self.value.clone().map(Values::Vector)
     }
 
     fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
@@ -128,6 +151,10 @@ impl Parameter for Weight {
 
     fn is_loaded(&self) -> bool {
         self.value.is_some()
+    }
+
+    fn values(&self) -> Option<Values> {
+        self.value.clone().map(Values::Weight)
     }
 
     fn load(&mut self, tensor: &HostTensor, placement: &Placement) {

@@ -5,18 +5,22 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::hub::{ModelFiles, Traffic};
 use crate::image::ClipImageProcessor;
+
+use crate::models::module::{Visitor, join};
 use crate::models::{
-    AutoencoderKLConfig, ClipTextConfig, Module, Placement, SafetyCheckerConfig,
-    StableDiffusionSafetyChecker, UNet2DConditionConfig,
+    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module, PerBlock, Placement,
+    SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel,
+    WeightDtype,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
+use crate::weights::original::{Layout, diffusers_key};
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
 use web_time::Instant;
 
 use super::speed::Speed;
-use super::{SafetyCheck, StableDiffusionInstructPix2PixPipeline};
+use super::{Components, SafetyCheck, StableDiffusionInstructPix2PixPipeline};
 
 /// Where and how a pipeline computes.
 #[derive(Debug, Clone)]
@@ -60,9 +64,9 @@ pub enum LoadEvent<'a> {
 /// The least time between two reports of one file.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 
-const TRANSFORMERS_STEM: &str = "model";
-const SAFETY_CHECKER: &str = "safety_checker";
-const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
+pub(super) const TRANSFORMERS_STEM: &str = "model";
+pub(super) const SAFETY_CHECKER: &str = "safety_checker";
+pub(super) const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 
 impl StableDiffusionInstructPix2PixPipeline {
     /// Loads a model: configurations first, then one component after the other, each tensor by
@@ -76,43 +80,31 @@ impl StableDiffusionInstructPix2PixPipeline {
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        let text = async |path: &str| read_text(files, path).await;
-        let index = parse_index(&text("model_index.json").await?)?;
-        let config = async |component: &str| {
-            let path = format!("{component}/config.json");
-            let json = text(&path).await?;
-            Ok::<_, Error>((path, json))
-        };
-        let (path, json) = config("text_encoder").await?;
-        let mut text_encoder = ClipTextConfig::parse(&path, &json)?.init();
-        let (path, json) = config("vae").await?;
-        let mut vae = AutoencoderKLConfig::parse(&path, &json)?.init();
-        let (path, json) = config("unet").await?;
-        let mut unet = UNet2DConditionConfig::parse(&path, &json)?.init();
-        let scheduler = SchedulerConfig::from_json(
-            "scheduler/scheduler_config.json",
-            &text("scheduler/scheduler_config.json").await?,
-        )?;
-        let settings = match text("tokenizer/tokenizer_config.json").await {
-            Ok(settings) => Some(settings),
-            Err(Error::NotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let mut safety = match options.safety_checker && index[SAFETY_CHECKER][0].is_string() {
-            true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
-            false => None,
-        };
-        let vocab = text("tokenizer/vocab.json").await?;
-        let merges = text("tokenizer/merges.txt").await?;
-        let tokenizer = ClipTokenizer::new(&vocab, &merges, settings.as_deref())?;
-        drop((vocab, merges));
+        Self::load_with(files, options, Components::default(), on_event).await
+    }
 
-        let mut components: Vec<(&str, &str, &mut dyn Module)> = vec![
-            ("text_encoder", TRANSFORMERS_STEM, &mut text_encoder),
-            ("vae", DIFFUSERS_STEM, &mut vae),
-            ("unet", DIFFUSERS_STEM, &mut unet),
-        ];
-        if let Some((checker, _)) = &mut safety {
+    /// The same with some components given, of which nothing is read then.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_with(
+        files: &dyn ModelFiles,
+        options: LoadOptions,
+        given: Components,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        let mut blank = Blank::read(files, &given, options.safety_checker).await?;
+        let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
+        if given.text_encoder.is_none() {
+            components.push(("text_encoder", TRANSFORMERS_STEM, &mut blank.text_encoder));
+        }
+        if given.vae.is_none() {
+            components.push(("vae", DIFFUSERS_STEM, &mut blank.vae));
+        }
+        if given.unet.is_none() {
+            components.push(("unet", DIFFUSERS_STEM, &mut blank.unet));
+        }
+        if let Some((checker, _)) = &mut blank.safety {
             components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, checker));
         }
         // All are opened before the first is read, so that the total is known from the start.
@@ -121,52 +113,80 @@ impl StableDiffusionInstructPix2PixPipeline {
             let dtype = options.placement.weights;
             opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
         }
-        let weights: u64 = opened.iter().map(|(_, files, _)| files.size()).sum();
-        let total = files.traffic().total() + weights;
-        files.prepare().await?;
-        let mut speed = Speed::new(Instant::now(), files.traffic().fetched);
-        let mut reported: Option<(Instant, Traffic)> = None;
-        for (component, opened, model) in opened {
-            let mut last_file = None;
-            let mut on_progress = |progress: weights::Progress<'_>| {
-                let (now, traffic) = (Instant::now(), files.traffic());
-                let is_new = last_file.as_deref() != Some(progress.file);
-                if is_new {
-                    last_file = Some(progress.file.to_owned());
-                }
-                let due = reported.is_none_or(|(at, before)| {
-                    let complete = traffic.total() == total && traffic != before;
-                    is_new || complete || now - at >= REPORT_EVERY
-                });
-                if !due {
-                    return;
-                }
-                reported = Some((now, traffic));
-                let loaded = traffic.total();
-                let bytes_per_second = speed.update(now, traffic.fetched);
-                on_event(LoadEvent::Download {
-                    component: progress.component,
-                    file: progress.file,
-                    loaded,
-                    total,
-                    cached: traffic.cached,
-                    speed: bytes_per_second,
-                    remaining: (bytes_per_second > 0.0)
-                        .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
-                });
-            };
-            let unused = weights::load(model, opened, &options.placement, &mut on_progress).await?;
-            if !unused.is_empty() {
-                log::debug!("{component}: unused keys {unused:?}");
-            }
-            on_event(LoadEvent::Component { component });
+        fill(files, opened, Some(&options.placement), on_event).await?;
+        blank.finish(given, options).await
+    }
+
+    /// Loads a model from one file with the keys of the original implementation, as trainers write
+    /// it (`from_single_file`), and with the configurations, the tokenizer and, where it is asked for,
+    /// the safety checker of `config`, a model of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a file that is not safetensors; as [`load`](Self::load).
+    pub async fn load_single_file(
+        checkpoint: &dyn ModelFiles,
+        path: &str,
+        config: &dyn ModelFiles,
+        options: LoadOptions,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        if !path.ends_with(".safetensors") {
+            return Err(Error::unsupported(format!(
+                "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
+            )));
         }
-        files.finish().await?;
-        let mut pipeline = Self::new(tokenizer, text_encoder, vae, unet, scheduler, options);
-        if let Some((checker, extractor)) = safety {
-            pipeline.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
+        let given = Components::default();
+        let mut blank = Blank::read(config, &given, options.safety_checker).await?;
+        let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
+            let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
+            return Err(Error::unsupported(what));
+        };
+        let layout =
+            Layout { unet_layers, vae_blocks: blank.vae.config().block_out_channels.len() };
+        let opened = WeightFiles::open_whole(checkpoint, path, |key| {
+            diffusers_key(key, layout).map(|(component, key)| join(component, &key))
+        });
+        let opened = opened.await?;
+        let Blank { text_encoder, vae, unet, .. } = &mut blank;
+        let mut whole = Whole([("text_encoder", text_encoder), ("vae", vae), ("unet", unet)]);
+        let placement = Some(&options.placement);
+        fill(checkpoint, vec![("checkpoint", opened, &mut whole)], placement, on_event).await?;
+        if let Some((checker, _)) = &mut blank.safety {
+            let dtype = options.placement.weights;
+            let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
+            let opened = opened.await?;
+            fill(config, vec![(SAFETY_CHECKER, opened, checker)], placement, on_event).await?;
         }
-        Ok(pipeline)
+        blank.finish(given, options).await
+    }
+
+    /// Reads everything that [`load`](Self::load) would read, and keeps nothing but what `files` keeps: fills a cache
+    /// without a device. `weights` and `safety_checker` decide on the files, as there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), except those of tensors.
+    pub async fn download(
+        files: &dyn ModelFiles,
+        weights: WeightDtype,
+        safety_checker: bool,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<()> {
+        let blank = Blank::read(files, &Components::default(), safety_checker).await?;
+        let mut components = vec![
+            ("text_encoder", TRANSFORMERS_STEM),
+            ("vae", DIFFUSERS_STEM),
+            ("unet", DIFFUSERS_STEM),
+        ];
+        if blank.safety.is_some() {
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM));
+        }
+        let mut nothing = components.iter().map(|_| Nothing).collect::<Vec<_>>();
+        let mut opened = Vec::new();
+        for ((name, stem), model) in components.into_iter().zip(&mut nothing) {
+            let model: &mut dyn Module = model;
+            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, model));
+        }
+        fill(files, opened, None, on_event).await
     }
 
     /// Loads a safety checker from the folder `folder` of a model, with the model's feature
@@ -190,7 +210,176 @@ impl StableDiffusionInstructPix2PixPipeline {
     }
 }
 
-async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<String> {
+/// Empty models by the configurations of a model, and what else its small files say.
+struct Blank {
+    text_encoder: ClipTextModel,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerConfig,
+    tokenizer: ClipTokenizer,
+    safety: Option<(StableDiffusionSafetyChecker, ClipImageProcessor)>,
+}
+
+impl Blank {
+    /// Reads what is not given.
+    async fn read(
+        files: &dyn ModelFiles,
+        given: &Components,
+        safety_checker: bool,
+    ) -> Result<Self> {
+        let text = async |path: &str| read_text(files, path).await;
+        let index = parse_index(&text("model_index.json").await?)?;
+        let config = async |component: &str| {
+            let path = format!("{component}/config.json");
+            let json = text(&path).await?;
+            Ok::<_, Error>((path, json))
+        };
+        let text_encoder = match &given.text_encoder {
+            Some(model) => model.clone(),
+            None => {
+                let (path, json) = config("text_encoder").await?;
+                ClipTextConfig::parse(&path, &json)?.init()
+            }
+        };
+        let vae = match &given.vae {
+            Some(model) => model.clone(),
+            None => {
+                let (path, json) = config("vae").await?;
+                AutoencoderKLConfig::parse(&path, &json)?.init()
+            }
+        };
+        let unet = match &given.unet {
+            Some(model) => model.clone(),
+            None => {
+                let (path, json) = config("unet").await?;
+                UNet2DConditionConfig::parse(&path, &json)?.init()
+            }
+        };
+        let scheduler = match &given.scheduler {
+            Some(scheduler) => scheduler.clone(),
+            None => {
+                let path = "scheduler/scheduler_config.json";
+                SchedulerConfig::from_json(path, &text(path).await?)?
+            }
+        };
+        let is_wanted = safety_checker && given.safety_checker.is_none();
+        let safety = match is_wanted && index[SAFETY_CHECKER][0].is_string() {
+            true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
+            false => None,
+        };
+        let tokenizer = match &given.tokenizer {
+            Some(tokenizer) => tokenizer.clone(),
+            None => {
+                let settings = match text("tokenizer/tokenizer_config.json").await {
+                    Ok(settings) => Some(settings),
+                    Err(Error::NotFound { .. }) => None,
+                    Err(error) => return Err(error),
+                };
+                let vocab = text("tokenizer/vocab.json").await?;
+                let merges = text("tokenizer/merges.txt").await?;
+                ClipTokenizer::new(&vocab, &merges, settings.as_deref())?
+            }
+        };
+        Ok(Self { text_encoder, vae, unet, scheduler, tokenizer, safety })
+    }
+
+    /// The pipeline, once the models are filled.
+    async fn finish(
+        self,
+        given: Components,
+        options: LoadOptions,
+    ) -> Result<StableDiffusionInstructPix2PixPipeline> {
+        let Self { text_encoder, vae, unet, scheduler, tokenizer, safety } = self;
+        let mut pipeline = StableDiffusionInstructPix2PixPipeline::new(
+            tokenizer,
+            text_encoder,
+            vae,
+            unet,
+            scheduler,
+            options,
+        );
+        pipeline.set_safety_checker(match safety {
+            Some((checker, extractor)) => Some(SafetyCheck::new(checker, extractor).await?),
+            None => given.safety_checker,
+        });
+        Ok(pipeline)
+    }
+}
+
+/// Several components as one model: their names begin the keys.
+struct Whole<'a>([(&'static str, &'a mut dyn Module); 3]);
+
+impl Module for Whole<'_> {
+    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
+        for (name, model) in &mut self.0 {
+            model.visit(&join(path, name), visitor);
+        }
+    }
+}
+
+/// A model without parameters.
+struct Nothing;
+
+impl Module for Nothing {
+    fn visit(&mut self, _: &str, _: &mut Visitor<'_>) {}
+}
+
+/// Fills models from their opened files, or passes over those without a placement, and tells how far it is.
+async fn fill(
+    files: &dyn ModelFiles,
+    opened: Vec<(&str, WeightFiles<'_>, &mut dyn Module)>,
+    placement: Option<&Placement>,
+    on_event: &mut dyn FnMut(LoadEvent<'_>),
+) -> Result<()> {
+    let weights: u64 = opened.iter().map(|(_, files, _)| files.size()).sum();
+    let total = files.traffic().total() + weights;
+    files.prepare().await?;
+    let mut speed = Speed::new(Instant::now(), files.traffic().fetched);
+    let mut reported: Option<(Instant, Traffic)> = None;
+    for (component, opened, model) in opened {
+        let mut last_file = None;
+        let mut on_progress = |progress: weights::Progress<'_>| {
+            let (now, traffic) = (Instant::now(), files.traffic());
+            let is_new = last_file.as_deref() != Some(progress.file);
+            if is_new {
+                last_file = Some(progress.file.to_owned());
+            }
+            let due = reported.is_none_or(|(at, before)| {
+                let complete = traffic.total() == total && traffic != before;
+                is_new || complete || now - at >= REPORT_EVERY
+            });
+            if !due {
+                return;
+            }
+            reported = Some((now, traffic));
+            let loaded = traffic.total();
+            let bytes_per_second = speed.update(now, traffic.fetched);
+            on_event(LoadEvent::Download {
+                component: progress.component,
+                file: progress.file,
+                loaded,
+                total,
+                cached: traffic.cached,
+                speed: bytes_per_second,
+                remaining: (bytes_per_second > 0.0)
+                    .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
+            });
+        };
+        match placement {
+            Some(placement) => {
+                let unused = weights::load(model, opened, placement, &mut on_progress).await?;
+                if !unused.is_empty() {
+                    log::debug!("{component}: unused keys {unused:?}");
+                }
+            }
+            None => weights::pass_over(opened, &mut on_progress).await?,
+        }
+        on_event(LoadEvent::Component { component });
+    }
+    files.finish().await
+}
+
+pub(super) async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<String> {
     let bytes = files.read(path).await?;
     String::from_utf8(bytes).map_err(|e| Error::config(path, e))
 }

@@ -10,6 +10,7 @@ mod noise;
 mod observer;
 mod request;
 mod safety;
+mod save;
 mod sd;
 mod speed;
 
@@ -22,6 +23,7 @@ pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
 pub use safety::SafetyCheck;
+pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
 
 use crate::image::RgbImage;

@@ -42,6 +42,11 @@ impl SafetyCheck {
         })
     }
 
+    /// The checker itself.
+    pub(super) fn checker(&mut self) -> &mut StableDiffusionSafetyChecker {
+        &mut self.checker
+    }
+
     /// Tells which pictures are not safe for work.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use crate::models::module::{Module, Placement, WeightDtype};
 pub struct WeightFiles<'a> {
     component: String,
     files: Vec<(String, Box<dyn FileReader + 'a>)>,
+    /// The model's key for a key of the files; nothing for what the model has no use for.
+    key: Box<dyn Fn(&str) -> Option<String> + 'a>,
 }
 
 /// What is being read. How much of it has arrived, [`ModelFiles::traffic`] tells.
@@ -51,9 +53,24 @@ impl<'a> WeightFiles<'a> {
                 Err(Error::NotFound { .. }) => continue,
                 other => other?,
             };
-            return Ok(Self { component: component.to_owned(), files });
+            let key = Box::new(|name: &str| Some(current_key(name)));
+            return Ok(Self { component: component.to_owned(), files, key });
         }
         Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
+    }
+
+    /// Opens a file that holds several components under other names: `key` gives those of the model
+    /// that it is loaded into.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_whole(
+        model: &'a dyn ModelFiles,
+        path: &str,
+        key: impl Fn(&str) -> Option<String> + 'a,
+    ) -> Result<Self> {
+        let files = vec![(path.to_owned(), model.open(path).await?)];
+        Ok(Self { component: "checkpoint".into(), files, key: Box::new(key) })
     }
 
     async fn open_one(
@@ -94,8 +111,8 @@ pub async fn load(
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
-    let WeightFiles { component, mut files } = files;
-    let result = fill(model, &component, &mut files, placement, on_progress).await;
+    let WeightFiles { component, mut files, key } = files;
+    let result = fill(model, &component, &mut files, &*key, placement, on_progress).await;
     let content = matches!(
         result,
         Err(Error::InvalidSafetensors { .. }
@@ -111,10 +128,34 @@ pub async fn load(
     result
 }
 
+/// Passes over all of the files, which are hashed and kept as if they had been read.
+///
+/// # Errors
+/// [`Error::InvalidSafetensors`] for a file that is none; network errors; [`Error::HashMismatch`].
+pub async fn pass_over(
+    files: WeightFiles<'_>,
+    on_progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<()> {
+    let WeightFiles { component, files, .. } = files;
+    for (file, mut reader) in files {
+        let mut report = || on_progress(Progress { component: &component, file: &file });
+        let header = read_header(&file, &mut *reader, &mut report).await;
+        if header.is_err() {
+            reader.reject().await;
+        }
+        for tensor in header?.tensors {
+            reader.skip(tensor.end - tensor.start, &mut report).await?;
+        }
+        reader.finish(&mut report).await?;
+    }
+    Ok(())
+}
+
 async fn fill(
     model: &mut dyn Module,
     component: &str,
     files: &mut [(String, Box<dyn FileReader + '_>)],
+    key_of: &dyn Fn(&str) -> Option<String>,
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
@@ -126,9 +167,9 @@ async fn fill(
         let header = read_header(file, &mut **reader, &mut report).await?;
         let mut plan = Vec::new();
         for tensor in header.tensors {
-            let key = current_key(&tensor.name);
-            let target = match missing.remove(&key) {
-                Some(shape) => Some((key, check(file, &tensor, &shape)?)),
+            let found = key_of(&tensor.name).and_then(|key| missing.remove_entry(&key));
+            let target = match found {
+                Some((key, shape)) => Some((key, check(file, &tensor, &shape)?)),
                 None => {
                     unused.push(tensor.name.clone());
                     None

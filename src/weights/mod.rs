@@ -13,6 +13,6 @@ pub mod textual_inversion;
 
 pub use dtype::{Dtype, HostTensor};
 pub use index::shards;
-pub use load::{Progress, WeightFiles, load};
-pub use safetensors::{Header, TensorInfo};
+pub use load::{Progress, WeightFiles, load, pass_over};
+pub use safetensors::{Header, TensorInfo, header};
 pub use state_dict::{Entry, StateDict};

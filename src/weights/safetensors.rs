@@ -1,6 +1,6 @@
 //! The header of a safetensors file, which may come from anyone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::Metadata;
@@ -143,6 +143,35 @@ fn invalid(file: &str, message: String) -> Error {
     Error::InvalidSafetensors { file: file.into(), message }
 }
 
+/// The beginning of a file with these tensors, one behind the other: key, type and shape.
+pub fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize])>) -> Vec<u8> {
+    let mut end = 0;
+    let infos = tensors.map(|(key, dtype, shape)| {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.size();
+        let dtype = match dtype {
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::Bf16 => safetensors::Dtype::BF16,
+            Dtype::F32 => safetensors::Dtype::F32,
+        };
+        let info = safetensors::tensor::TensorInfo {
+            dtype,
+            shape: shape.to_vec(),
+            data_offsets: (start, end),
+        };
+        (key.to_owned(), info)
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata =
+        Metadata::new(Some(format), infos.collect()).expect("offsets follow one another");
+    let mut json = serde_json::to_vec(&metadata).expect("a header is JSON");
+    // The data begin at a multiple of eight.
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(json);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +244,16 @@ mod tests {
             let error = parse(&bytes).expect_err("hostile");
             assert_eq!(error.code(), "invalid-safetensors", "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let tensors = [("b", Dtype::F16, &[2, 3][..]), ("a", Dtype::F32, &[4][..])];
+        let bytes = header(tensors.into_iter());
+        assert!(bytes.len().is_multiple_of(8));
+        let parsed = Header::parse("x", &bytes, bytes.len() as u64 + 28).expect("valid");
+        let found: Vec<_> = parsed.tensors.iter().map(|t| (t.name.as_str(), t.start)).collect();
+        assert_eq!(found, [("b", bytes.len() as u64), ("a", bytes.len() as u64 + 12)]);
+        assert_eq!(parsed.metadata["format"], "pt");
     }
 }

@@ -258,6 +258,76 @@ describe('components', () => {
   });
 });
 
+describe('whole models', () => {
+  test('are saved, and loaded again from what was written', async () => {
+    const found = await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      const directory = await root.getDirectoryHandle('saved', { create: true });
+      await pipe.savePretrained(directory);
+      const paths = [];
+      const walk = async (folder, prefix) => {
+        for await (const [name, handle] of folder.entries()) {
+          if (handle.kind === 'directory') await walk(handle, `${prefix}${name}/`);
+          else paths.push(prefix + name);
+        }
+      };
+      await walk(directory, '');
+      const again = await InstructPix2Pix.fromPretrained(directory);
+      const { images } = await again.edit({ ...quick, image: picture(16, 16) });
+      await again.dispose();
+      return { paths, same: difference(await bytes(), images[0].data) };
+    });
+    assert.ok(found.paths.includes('unet/diffusion_pytorch_model.safetensors'), `${found.paths}`);
+    assert.equal(found.same, 'none');
+  });
+
+  test('take given components in place of their own', async () => {
+    const found = await page.evaluate(async () => {
+      const { vae, textEncoder, tokenizer, unet } = pipe.components;
+      const downloads = [];
+      const onProgress = ({ type, component }) => type === 'download' && downloads.push(component);
+      const given = { vae, textEncoder, tokenizer, unet };
+      const other = await InstructPix2Pix.fromPretrained(tiny, { ...given, onProgress });
+      const { images } = await other.edit({ ...quick, image: picture(16, 16) });
+      await other.dispose();
+      return {
+        downloads,
+        same: difference(await bytes(), images[0].data),
+        misplaced: await attempt(InstructPix2Pix.fromPretrained(tiny, { vae: unet })),
+      };
+    });
+    assert.deepEqual(found.downloads, []);
+    assert.equal(found.same, 'none');
+    assert.equal(found.misplaced.code, 'invalid-argument');
+  });
+
+  test('are downloaded without a GPU', async () => {
+    const found = await page.evaluate(async () => {
+      const events = [];
+      await InstructPix2Pix.download(tiny, { onProgress: (event) => events.push(event) });
+      const kept = await cache.list();
+      const denied = await attempt(InstructPix2Pix.download('/no/such/model'));
+      return { last: events.at(-1).type, kept: kept.map(({ complete }) => complete), denied };
+    });
+    assert.equal(found.last, 'ready');
+    assert.ok(found.kept.includes(true));
+    assert.equal(found.denied.code, 'not-found');
+  });
+
+  test('in one file need safetensors', async () => {
+    await assertRefused(
+      'unsupported',
+      /safetensors/,
+      'InstructPix2Pix.fromSingleFile(new File(["x"], "model.ckpt"), { config: tiny })',
+    );
+    await assertRefused(
+      'invalid-safetensors',
+      /model\.safetensors/,
+      'InstructPix2Pix.fromSingleFile(new Blob(["no safetensors at all"]), { config: tiny })',
+    );
+  });
+});
+
 describe('LoRA', () => {
   test('is loaded from addresses, files and bytes, weighted, switched off and taken away', async () => {
     const found = await page.evaluate(async () => {

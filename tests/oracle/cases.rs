@@ -40,6 +40,9 @@ pub struct Precision {
     image_latents: f64,
     /// Everything that has been through the UNet.
     latents: f64,
+    /// The guided prediction, of which the oracle's README has no figure in half precision: guidance multiplies the
+    /// UNet's difference several times, and the sampler divides it again.
+    guided: Option<f64>,
     /// Samples in 0 to 1.
     image: f64,
     /// Levels of 0 to 255.
@@ -54,6 +57,7 @@ impl Precision {
         text: 1e-5,
         image_latents: 2e-5,
         latents: 1e-4,
+        guided: Some(1e-4),
         image: 1e-4,
         bytes: 1.0,
     };
@@ -65,6 +69,7 @@ impl Precision {
         text: 5e-2,
         image_latents: 5e-2,
         latents: 5e-2,
+        guided: None,
         image: 4e-2,
         bytes: 4e-2 * 255.0,
     };
@@ -424,15 +429,17 @@ fn compare(
         &[info.init_noise_sigma as f32],
         Tolerance::Relative(1e-6),
     );
-    let mut each = |name: &'static str, golden: &Golden<f32>| {
+    let mut each = |name: &'static str, golden: &Golden<f32>, tolerance: f64| {
         for step in 0..golden.shape[0] {
             let label = format!("{name}.{step}");
             let ours = &recorder.latents[name][step];
-            comparison.picture(&label, ours, &golden.at(step), precision.latents);
+            comparison.picture(&label, ours, &golden.at(step), tolerance);
         }
     };
-    each("noise_pred", &file.f32("noise_pred_first3"));
-    each("latents_steps", &file.f32("latents_steps"));
+    if let Some(tolerance) = precision.guided {
+        each("noise_pred", &file.f32("noise_pred_first3"), tolerance);
+    }
+    each("latents_steps", &file.f32("latents_steps"), precision.latents);
     if let Some(calls) = &info.callback_on_step_end_calls {
         let indices = |steps: &[(usize, f64)]| steps.iter().map(|step| step.0).collect::<Vec<_>>();
         let timesteps =

@@ -294,7 +294,10 @@ fn each_weight(models: &mut Models<'_>, mut visit: impl FnMut(&str, &mut Weight)
 }
 
 /// A matrix as checkpoints store it, in `shape`, of the type in which it is kept.
-async fn read_back(matrix: &Matrix, shape: Vec<usize>) -> Result<HostTensor> {
+pub(in crate::pipeline) async fn read_back(
+    matrix: &Matrix,
+    shape: Vec<usize>,
+) -> Result<HostTensor> {
     let values = to_host(matrix.to_float(DType::F32)).await?;
     let values = channels_first(values, &shape);
     Ok(if matrix.is_packed() {

@@ -1,0 +1,137 @@
+//! Writes a pipeline as diffusers' `save_pretrained(safe_serialization=True)` does.
+//!
+//! Source: diffusers `pipelines/pipeline_utils.py` and `models/modeling_utils.py`.
+
+use futures_util::future::LocalBoxFuture;
+use serde_json::{Map, Value, json};
+
+use super::StableDiffusionInstructPix2PixPipeline;
+use super::adapters::read_back;
+use super::load::{DIFFUSERS_STEM, SAFETY_CHECKER, TRANSFORMERS_STEM, read_text};
+use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
+use crate::models::{Module, Values};
+use crate::weights::{Dtype, HostTensor, header};
+
+/// Where a model's files are written.
+pub trait Sink {
+    /// Begins a file.
+    fn create<'a>(&'a mut self, path: &'a str) -> LocalBoxFuture<'a, Result<()>>;
+
+    /// Appends to the file that was begun last.
+    fn write(&mut self, bytes: Vec<u8>) -> LocalBoxFuture<'_, Result<()>>;
+
+    /// Ends it.
+    fn close(&mut self) -> LocalBoxFuture<'_, Result<()>>;
+}
+
+/// What is copied as it is from where the model was loaded, for each component.
+const COPIED: [(&str, &[&str]); 5] = [
+    ("text_encoder", &["config.json"]),
+    ("vae", &["config.json"]),
+    ("unet", &["config.json"]),
+    (
+        "tokenizer",
+        &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"],
+    ),
+    (SAFETY_CHECKER, &["config.json"]),
+];
+
+const EXTRACTOR: [&str; 2] = ["feature_extractor", "preprocessor_config.json"];
+
+impl StableDiffusionInstructPix2PixPipeline {
+    /// Writes the model in diffusers' layout: configurations from `files`, which are those that it was loaded from,
+    /// weights as they are kept on the device, with what is fused, and without adapters and learnt words.
+    ///
+    /// # Errors
+    /// What `files` and `sink` say; [`Error::Gpu`].
+    pub async fn save_pretrained(&self, files: &dyn ModelFiles, sink: &mut dyn Sink) -> Result<()> {
+        let mut copy = self.clone();
+        copy.unload_lora();
+        copy.unload_textual_inversion(None)?;
+        let has_checker = copy.safety_checker.is_some();
+        write(sink, "model_index.json", self.index(files).await?.into_bytes()).await?;
+        let scheduler = serde_json::to_value(&self.scheduler)
+            .map_err(|e| Error::config("scheduler/scheduler_config.json", e))?;
+        write(sink, "scheduler/scheduler_config.json", pretty(&scheduler)).await?;
+        for (component, names) in COPIED {
+            if component == SAFETY_CHECKER && !has_checker {
+                continue;
+            }
+            for name in names {
+                let path = format!("{component}/{name}");
+                match files.read(&path).await {
+                    Ok(bytes) => write(sink, &path, bytes).await?,
+                    // What a tokenizer may do without.
+                    Err(Error::NotFound { .. }) if name.contains("token") => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let mut models: Vec<(&str, &str, &mut dyn Module)> = vec![
+            ("text_encoder", TRANSFORMERS_STEM, &mut copy.text_encoder),
+            ("vae", DIFFUSERS_STEM, &mut copy.vae),
+            ("unet", DIFFUSERS_STEM, &mut copy.unet),
+        ];
+        if let Some(check) = &mut copy.safety_checker {
+            let path = EXTRACTOR.join("/");
+            write(sink, &path, read_text(files, &path).await?.into_bytes()).await?;
+            models.push((SAFETY_CHECKER, TRANSFORMERS_STEM, check.checker()));
+        }
+        for (component, stem, model) in models {
+            save(model, &format!("{component}/{stem}.safetensors"), sink).await?;
+        }
+        Ok(())
+    }
+
+    /// `model_index.json`, with what has changed since the model was loaded.
+    async fn index(&self, files: &dyn ModelFiles) -> Result<String> {
+        let path = "model_index.json";
+        let mut index: Map<String, Value> = serde_json::from_str(&read_text(files, path).await?)
+            .map_err(|e| Error::config(path, e))?;
+        if let Some(class) = &self.scheduler.class_name {
+            index.insert("scheduler".into(), json!(["diffusers", class]));
+        }
+        if self.safety_checker.is_none() {
+            for component in [SAFETY_CHECKER, EXTRACTOR[0]] {
+                index.insert(component.into(), json!([null, null]));
+            }
+            index.insert("requires_safety_checker".into(), json!(false));
+        }
+        Ok(String::from_utf8_lossy(&pretty(&Value::Object(index))).into_owned())
+    }
+}
+
+fn pretty(json: &Value) -> Vec<u8> {
+    format!("{json:#}\n").into_bytes()
+}
+
+async fn write(sink: &mut dyn Sink, path: &str, bytes: Vec<u8>) -> Result<()> {
+    sink.create(path).await?;
+    sink.write(bytes).await?;
+    sink.close().await
+}
+
+/// Writes a model's weights, one tensor after the other, so that no more than one is on the host.
+async fn save(model: &mut dyn Module, path: &str, sink: &mut dyn Sink) -> Result<()> {
+    let mut tensors = Vec::new();
+    model.visit("", &mut |key, parameter| {
+        if let Some(values) = parameter.values() {
+            tensors.push((key.to_owned(), parameter.shape().to_vec(), values));
+        }
+    });
+    let entries = tensors.iter().map(|(key, shape, values)| {
+        let dtype = if values.is_packed() { Dtype::F16 } else { Dtype::F32 };
+        (key.as_str(), dtype, shape.as_slice())
+    });
+    sink.create(path).await?;
+    sink.write(header(entries)).await?;
+    for (_, shape, values) in tensors {
+        let tensor = match values {
+            Values::Vector(vector) => HostTensor::from_f32(shape, &super::to_host(vector).await?),
+            Values::Weight(matrix) => read_back(&matrix, shape).await?,
+        };
+        sink.write(tensor.bytes().to_vec()).await?;
+    }
+    sink.close().await
+}
