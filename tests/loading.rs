@@ -10,7 +10,7 @@ use half::bf16;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
-use instruct_pix2pix::pipeline::{LoadOptions, StableDiffusionInstructPix2PixPipeline};
+use instruct_pix2pix::pipeline::{LoadEvent, LoadOptions, StableDiffusionInstructPix2PixPipeline};
 use instruct_pix2pix::weights::{self, WeightFiles};
 use instruct_pix2pix::{Error, Result};
 use safetensors::tensor::TensorView;
@@ -227,7 +227,8 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
     let fetch = Directory(folder.0.clone());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
-    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut |_| {});
+    let mut ignore = |_: LoadEvent<'_>| {};
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut ignore);
     let result = pollster::block_on(load);
     assert_eq!(result.expect_err("another class").code(), "unsupported");
 }
