@@ -157,10 +157,11 @@ export class InstructPix2Pix extends Pipeline {
    *
    * @param model A repository on the Hugging Face Hub (`'timbrooks/instruct-pix2pix'`), or the URL
    *   of a folder with the diffusers layout. A string that begins with `.` or `/`, or that holds
-   *   `://`, is a URL; relative ones are resolved against the page.
+   *   `://`, is a URL; relative ones are resolved against the page. Or the files themselves, as a
+   *   user picks or drops them: a `FileList`, files or handles in an array, a directory's handle.
    * @throws {InstructPix2PixError} See {@link InstructPix2PixErrorCode}.
    */
-  static fromPretrained(model: string | URL, options?: LoadOptions): Promise<InstructPix2Pix>;
+  static fromPretrained(model: ModelLocation, options?: LoadOptions): Promise<InstructPix2Pix>;
 }
 
 /**
@@ -171,7 +172,10 @@ export class DirectInstructPix2Pix extends Pipeline {
   /** See the constructor of {@link InstructPix2Pix}. */
   constructor(components: ComponentOptions);
   /** See {@link InstructPix2Pix.fromPretrained}. */
-  static fromPretrained(model: string | URL, options?: LoadOptions): Promise<DirectInstructPix2Pix>;
+  static fromPretrained(
+    model: ModelLocation,
+    options?: LoadOptions,
+  ): Promise<DirectInstructPix2Pix>;
 }
 
 /** A part of a loaded pipeline, which lives where its pipeline does. */
@@ -222,9 +226,74 @@ export interface HubOptions {
    * @default 'https://huggingface.co'
    */
   endpoint?: string;
-  /** Hub access token (`hf_…`), for private and gated repositories. */
+  /**
+   * Hub access token (`hf_…`), for private and gated repositories. It is sent to the Hub's own
+   * origin only, and neither stored nor logged.
+   */
   token?: string;
 }
+
+/** Where a model is: see {@link InstructPix2Pix.fromPretrained}. */
+export type ModelLocation =
+  | string
+  | URL
+  | FileList
+  | FileSystemDirectoryHandle
+  | readonly (File | FileSystemHandle)[];
+
+/**
+ * A place to keep models, in place of the browser's database. Every value is an `ArrayBuffer` of at
+ * most 64 MiB and a few bytes. A `put` must be there wholly or not at all. Methods may return promises.
+ */
+export interface CacheStore {
+  get(key: string): CacheBytes | undefined | null | Promise<CacheBytes | undefined | null>;
+  /** Throw an error named `QuotaExceededError` where there is no room. */
+  put(key: string, value: ArrayBuffer): unknown;
+  delete(key: string): unknown;
+  keys(): Iterable<string> | Promise<Iterable<string>>;
+}
+
+/** What a {@link CacheStore} gives back. */
+export type CacheBytes = ArrayBuffer | Uint8Array;
+
+/** A model that is kept on this machine. */
+export interface CachedModel {
+  /** The Hub id or the address, with the endpoint before an id where that is not the Hub's. */
+  model: string;
+  /** The commit, for models from the Hub. */
+  revision: string | undefined;
+  /** Bytes in the cache. Files that several models share count for each. */
+  bytes: number;
+  /** Whether it loads with `localFilesOnly`. */
+  complete: boolean;
+  /** When it was loaded last, milliseconds since 1970. */
+  lastUsed: number;
+}
+
+/** Whose cache; the browser's where there is none. */
+export interface CacheOptions {
+  cache?: CacheStore;
+}
+
+/** The models that are kept on this machine. */
+export declare const cache: {
+  /** What is there, the model used last first. */
+  list(options?: CacheOptions): Promise<CachedModel[]>;
+  /** Removes all versions of a model, except what others share with it. Tells whether it was there. */
+  delete(model: string | URL, options?: CacheOptions): Promise<boolean>;
+  /** Removes everything. */
+  clear(options?: CacheOptions): Promise<void>;
+  /**
+   * A complete model as a file: a tar archive, which can be unpacked to diffusers' folder layout.
+   * @throws {InstructPix2PixError} `not-cached` when it is not there, or not complete.
+   */
+  export(model: string | URL, options?: CacheOptions): Promise<Blob>;
+  /**
+   * Adds a model from such a file, comparing the hashes of its files. Resolves to its name.
+   * @throws {InstructPix2PixError} `hash-mismatch` or `invalid-argument`, and nothing of that file is kept.
+   */
+  import(file: Blob, options?: CacheOptions): Promise<string>;
+};
 
 /** How a model is found and kept. */
 export interface LoadOptions extends HubOptions {
@@ -250,6 +319,35 @@ export interface LoadOptions extends HubOptions {
    * be shared. It ends with the last of them.
    */
   shareWith?: InstructPix2Pix | DirectInstructPix2Pix;
+  /**
+   * Load from the cache alone, and send no request. What is missing rejects with `not-cached`.
+   * @default false
+   */
+  localFilesOnly?: boolean;
+  /**
+   * Whether to keep the model in the browser's database (IndexedDB), or a store of yours. Where
+   * nothing can be stored, the model still loads, and `onProgress` gets a warning.
+   * @default true
+   */
+  cache?: boolean | CacheStore;
+  /**
+   * How much the cache may hold, bytes: models used least recently make room. No limit of its own
+   * when left out.
+   */
+  cacheLimit?: number;
+  /** Called in place of the browser's `fetch`, on the page. */
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  /**
+   * How long a connection may send nothing before it is made anew, milliseconds.
+   * @default 20000
+   */
+  stallTimeout?: number;
+  /**
+   * Bytes of one range request and of one entry of the cache: 4096 to 67108864, and a multiple of
+   * 64. Six are under way at once, fewer after failures.
+   * @default 8388608
+   */
+  rangeBytes?: number;
   /** Called often while the model is downloaded. */
   onProgress?: (event: LoadProgress) => void;
   /** Stops loading: the promise rejects at once with the signal's reason. */
@@ -257,7 +355,13 @@ export interface LoadOptions extends HubOptions {
 }
 
 /** What `onProgress` is told. */
-export type LoadProgress = DownloadProgress | ComponentProgress | ReadyProgress;
+export type LoadProgress =
+  | DownloadProgress
+  | ComponentProgress
+  | StorageProgress
+  | WaitingProgress
+  | WarningProgress
+  | ReadyProgress;
 
 /** More bytes have arrived. */
 export interface DownloadProgress {
@@ -266,10 +370,42 @@ export interface DownloadProgress {
   component: string;
   /** The file being read, relative to the model. */
   file: string;
-  /** Bytes read so far, over all files. */
+  /** Bytes that have arrived, over all files. */
   loaded: number;
   /** Bytes of all files; known from the first event on. */
   total: number;
+  /** How many of the bytes loaded came from the cache. */
+  cached: number;
+  /** Bytes from the network in a second, over the last five; 0 while that cannot be told. */
+  bytesPerSecond: number;
+  /** Seconds left at that speed, once there is one. */
+  secondsLeft: number | undefined;
+}
+
+/** Before a download: the room that it takes. */
+export interface StorageProgress {
+  type: 'storage';
+  /** Bytes still to be downloaded and stored. */
+  needed: number;
+  /** Bytes that can be stored, where the browser tells. */
+  free: number | undefined;
+}
+
+/** Another tab downloads the same model; this one waits, and then reads what it stored. */
+export interface WaitingProgress {
+  type: 'waiting';
+}
+
+/** Something is not as it should be, and loading goes on. */
+export interface WarningProgress {
+  type: 'warning';
+  /**
+   * `'storage'`: the model is not kept (the message says why, e.g. `needs 2.1 GB, 1.4 GB free`).
+   * `'offline'`: the server was not reached, and the version in the cache is used.
+   * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
+   */
+  code: 'storage' | 'offline' | 'corrupt';
+  message: string;
 }
 
 /** A sub-model is complete, and on the GPU. */
@@ -659,7 +795,23 @@ export type InstructPix2PixErrorCode =
   | 'no-webgpu'
   /** There is WebGPU, but no adapter for it. */
   | 'no-adapter'
-  /** The GPU failed: lost, or out of memory. */
+  /** The server sent something else than the file: a captive portal's page, another length. */
+  | 'invalid-response'
+  /** A file's content is not what the Hub says. Nothing of it was kept. */
+  | 'hash-mismatch'
+  /** `localFilesOnly`, and a file is not in the cache; or there is no such model to export. */
+  | 'not-cached'
+  /** The cache itself failed, in a call that is about it. */
+  | 'storage'
+  /**
+   * The GPU device is gone: the driver crashed, or the GPU was taken away. The next call starts a
+   * new worker and loads the model again by itself; {@link DirectInstructPix2Pix} has to be loaded
+   * again on a fresh page or worker.
+   */
+  | 'device-lost'
+  /** The GPU has no memory left; the message says what was asked for, and what needs less. */
+  | 'out-of-memory'
+  /** The GPU failed in another way. */
   | 'gpu'
   /** The engine could not be started, or it stopped after an internal error. */
   | 'engine'

@@ -1,7 +1,5 @@
 //! The browser's `fetch`, or the user's own in its place.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -40,19 +38,22 @@ extern "C" {
     fn any_signal(signals: &Array) -> AbortSignal;
 }
 
+/// Ends a timer that nobody waits for any more.
+struct Timer(JsValue);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(&self.0);
+    }
+}
+
 /// Waits without blocking the thread.
 pub async fn sleep(duration: Duration) {
-    /// Ends the timer when nobody waits for it any more.
-    struct Timer(Rc<RefCell<JsValue>>);
-    impl Drop for Timer {
-        fn drop(&mut self) {
-            clear_timeout(&self.0.borrow());
-        }
-    }
-    let timer = Timer(Rc::default());
+    let mut timer = JsValue::UNDEFINED;
     let promise = Promise::new(&mut |resolve, _| {
-        timer.0.replace(set_timeout(&resolve, duration.as_millis() as f64));
+        timer = set_timeout(&resolve, duration.as_millis() as f64);
     });
+    let _timer = Timer(timer);
     // A promise that only resolves.
     let _ = JsFuture::from(promise).await;
 }

@@ -7,7 +7,7 @@ mod error;
 mod observer;
 mod source;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use futures_util::future::{Either, select};
 use js_sys::{Function, Object};
@@ -123,7 +123,7 @@ impl Pipeline {
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
         let asked = asked_of(&request);
-        let edit = self.inner.edit(&request, &mut *noise, &mut observer);
+        let edit = Box::pin(self.inner.edit(&request, &mut *noise, &mut observer));
         match on_device(&self.health, edit, &asked).await {
             Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
             Err(error) => Err(observer.error.unwrap_or(error).into()),
@@ -272,12 +272,9 @@ impl Pipeline {
             dtype,
             safety_checker: options.safety_checker.unwrap_or(false),
         };
-        let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load(
-            &files,
-            load_options,
-            &mut on_event,
-        ));
-        let inner = on_device(&health, load, asked).await?;
+        let load =
+            StableDiffusionInstructPix2PixPipeline::load(&files, load_options, &mut on_event);
+        let inner = on_device(&health, Box::pin(load), asked).await?;
         if let Some(callback) = &on_progress {
             convert::call(callback, object(&[("type", "ready".into())]));
         }
@@ -290,10 +287,11 @@ impl Pipeline {
 /// smaller choice there is.
 async fn on_device<T>(
     health: &Health,
-    work: impl Future<Output = Result<T>>,
+    work: Pin<Box<impl Future<Output = Result<T>>>>,
     asked: &str,
 ) -> Result<T> {
-    let result = match select(pin!(work), pin!(health.ended())).await {
+    // Boxed, because the futures are large and the stack of wasm is small.
+    let result = match select(work, pin!(health.ended())).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,
     };

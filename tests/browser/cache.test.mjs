@@ -1,0 +1,551 @@
+/**
+ * Downloads, the cache and what goes wrong with them, on the tiny model from a stand-in for the Hub.
+ * `FULL=1` adds what takes long.
+ */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { serveHub } from './hub.mjs';
+
+const full = process.env.FULL === '1';
+const tiny = `${repository}www/models/tiny-random`;
+const WEIGHTS = ['text_encoder/model', 'vae/diffusion_pytorch_model', 'unet/diffusion_pytorch_model'];
+const weightFile = (stem) => `${stem}.safetensors`;
+const UNET = weightFile(WEIGHTS[2]);
+/** Small, so that the tiny model has many pieces. */
+const RANGE = 64 << 10;
+endAfterMinutes(30);
+
+let browser, hub, server, context, page, problems;
+
+before(async () => {
+  hub = await serveHub({ 'tests/tiny': tiny });
+  server = await serve(`${folder}site`, { '/pkg': pkg, '/models': `${repository}www/models` });
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+  hub?.close();
+});
+
+beforeEach(async () => {
+  await hub.reset();
+  await context?.close();
+  context = await browser.newContext();
+  ({ page, problems } = await newPage());
+});
+
+async function newPage() {
+  const opened = await openPage({ newPage: () => context.newPage() }, server.url);
+  await useHelpers(opened.page);
+  return opened;
+}
+
+async function useHelpers(page) {
+  await page.evaluate(
+    async ([endpoint, rangeBytes]) => {
+      Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
+      /** Loads the model from the hub, lets go of it, and tells what happened. */
+      window.load = async (options = {}, model = 'tests/tiny') => {
+        const events = [];
+        const outcome = await attempt(
+          (async () => {
+            const pipe = await InstructPix2Pix.fromPretrained(model, {
+              endpoint,
+              rangeBytes,
+              ...options,
+              onProgress(event) {
+                events.push(event);
+                options.onProgress?.(event);
+              },
+            });
+            await pipe.dispose();
+          })(),
+        );
+        const downloads = events.filter(({ type }) => type === 'download');
+        return {
+          ...outcome,
+          events,
+          warnings: events.filter(({ type }) => type === 'warning'),
+          last: downloads.at(-1),
+        };
+      };
+    },
+    [hub.url, RANGE],
+  );
+}
+
+const load = (options, model) =>
+  page.evaluate(([options, model]) => window.load(options, model), [options, model]);
+
+/** What was asked of the CDN and of the Hub's files, whole or in part. */
+async function requests() {
+  return (await hub.log()).filter(({ method, status }) => method === 'GET' && status < 300);
+}
+
+const sizes = Object.fromEntries(
+  WEIGHTS.map((stem) => [weightFile(stem), statSync(join(tiny, weightFile(stem))).size]),
+);
+const pieces = Object.values(sizes).reduce((sum, size) => sum + Math.ceil(size / RANGE), 0);
+
+function assertLoaded(outcome) {
+  assert.equal(outcome.resolved, true, outcome.message);
+  assert.equal(outcome.last.loaded, outcome.last.total);
+}
+
+function assertRefused(outcome, code) {
+  assert.equal(outcome.code, code, outcome.message ?? 'it loaded');
+  assert.ok(outcome.isPackageError);
+}
+
+/** The database's entries by their keys, as sizes. */
+const entries = () => page.evaluate(() => window.entries());
+
+const databaseHelpers = () => {
+  const open = () =>
+    new Promise((resolve, reject) => {
+      const request = indexedDB.open('instruct-pix2pix-web', 1);
+      request.onupgradeneeded = () => request.result.createObjectStore('entries');
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  const settle = (request) =>
+    new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  window.entries = async () => {
+    const database = await open();
+    const store = database.transaction('entries').objectStore('entries');
+    const [keys, values] = await Promise.all([settle(store.getAllKeys()), settle(store.getAll())]);
+    database.close();
+    return Object.fromEntries(keys.map((key, i) => [key, values[i].byteLength]));
+  };
+  window.damage = async (pattern) => {
+    const database = await open();
+    const store = database.transaction('entries', 'readwrite').objectStore('entries');
+    const key = (await settle(store.getAllKeys())).find((key) => new RegExp(pattern).test(key));
+    const bytes = new Uint8Array(await settle(store.get(key)));
+    bytes[11] ^= 1;
+    await settle(store.put(bytes.buffer, key));
+    database.close();
+    return key;
+  };
+};
+
+describe('the cache', () => {
+  beforeEach(() => page.evaluate(databaseHelpers));
+
+  test('a model is downloaded once, and loads with the network off', async () => {
+    const first = await load();
+    assertLoaded(first);
+    assert.equal(first.last.cached, 0);
+    assert.ok(first.events.some(({ type, needed }) => type === 'storage' && needed > 1e6));
+    const asked = await requests();
+    for (const file of Object.keys(sizes)) {
+      const sent = asked.filter((r) => r.origin === 'cdn' && r.file.endsWith(file));
+      assert.equal(sent.reduce((sum, r) => sum + r.sent, 0), sizes[file], `${file}, each byte once`);
+    }
+
+    await hub.reset();
+    const second = await load();
+    assertLoaded(second);
+    assert.equal(second.last.cached, second.last.total);
+    assert.deepEqual(
+      (await hub.log()).map(({ path }) => path),
+      ['/api/models/tests/tiny/revision/main'],
+    );
+
+    await hub.reset();
+    const offline = [];
+    page.on('request', (request) => offline.push(request.url()));
+    const local = await load({ localFilesOnly: true });
+    assertLoaded(local);
+    assert.deepEqual(await hub.log(), [], 'no request at all');
+    await context.setOffline(true);
+    const fallback = await load({}, 'tests/tiny').finally(() => context.setOffline(false));
+    // The worker's own scripts come from the network too; where they cannot, nothing can start.
+    if (fallback.code !== 'engine') {
+      assertLoaded(fallback);
+      assert.equal(fallback.warnings[0].code, 'offline');
+    }
+  });
+
+  test('a page that ends during the download goes on from there', async (t) => {
+    const points = full ? 10 : 2;
+    for (let point = 0; point < points; point++) {
+      await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 400_000 } });
+      await page.evaluate(() => cache.clear());
+      const stopAt = 0.1 + Math.random() * 0.8;
+      t.diagnostic(`ends at ${(100 * stopAt).toFixed(0)} %`);
+      const running = page.evaluate(
+        (stopAt) =>
+          new Promise((resolve) => {
+            const onProgress = ({ type, loaded, total }) =>
+              type === 'download' && loaded > stopAt * total && resolve();
+            window.load({ onProgress }).then(resolve);
+          }),
+        stopAt,
+      );
+      await running;
+      await page.close();
+      const before = await requests();
+      await hub.reset();
+      ({ page, problems } = await newPage());
+      await page.evaluate(databaseHelpers);
+      const outcome = await load();
+      assertLoaded(outcome);
+      const after = (await requests()).filter(({ origin }) => origin === 'cdn');
+      const seen = new Set(
+        before.filter((r) => r.origin === 'cdn' && r.done).map((r) => `${r.file} ${r.range}`),
+      );
+      const twice = after.filter((r) => seen.has(`${r.file} ${r.range}`));
+      // What was sent may have been on its way into the database: six at most.
+      assert.ok(twice.length <= 6, `${twice.length} of ${pieces} pieces were fetched twice`);
+      assert.ok(outcome.last.cached > 0);
+    }
+  });
+
+  test('a damaged piece is found and fetched again', async () => {
+    assertLoaded(await load());
+    const key = await page.evaluate(() => damage('^chunk/sha256.*/00002$'));
+    await hub.reset();
+    const outcome = await load();
+    assertLoaded(outcome);
+    assert.equal(outcome.warnings[0].code, 'corrupt');
+    const fetched = (await requests()).filter(({ origin }) => origin === 'cdn');
+    assert.equal(fetched.length, 1, key);
+    assert.match(fetched[0].range, new RegExp(`^bytes=${2 * RANGE}-`));
+  });
+
+  test('wrong bytes from the network are refused, and nothing of that file is kept', async () => {
+    await hub.reset({ path: '*' + UNET, fault: { kind: 'bytes', at: sizes[UNET] - 5 } });
+    const outcome = await load();
+    assertRefused(outcome, 'hash-mismatch');
+    assert.match(outcome.message, /unet/);
+    const hash = createHash('sha256').update(readFileSync(join(tiny, UNET))).digest('hex');
+    const kept = Object.keys(await entries());
+    assert.ok(kept.length > 10, 'the other files stay');
+    assert.deepEqual(kept.filter((key) => key.includes(hash)), []);
+    assertLoaded(await load());
+  });
+
+  test('two tabs: one downloads, the other waits and reads', async () => {
+    await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 2_000_000 } });
+    const { page: other } = await newPage();
+    const outcomes = await Promise.all([load(), other.evaluate(() => window.load())]);
+    outcomes.forEach(assertLoaded);
+    const waited = outcomes.filter(({ events }) => events.some(({ type }) => type === 'waiting'));
+    assert.equal(waited.length, 1);
+    assert.equal(waited[0].last.cached, waited[0].last.total);
+    const fetched = (await requests()).filter(({ origin }) => origin === 'cdn');
+    assert.equal(fetched.length, pieces);
+  });
+
+  test('a quota that is too small ends keeping, and not loading', async () => {
+    const session = await context.newCDPSession(page);
+    const origin = new URL(server.url).origin;
+    await session.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: 1_000_000 });
+    const outcome = await load();
+    assertLoaded(outcome);
+    assert.equal(outcome.warnings[0].code, 'storage');
+    assert.match(outcome.warnings[0].message, /needs [\d.]+ MB, [\d.]+ [kM]B free|no room/);
+    assertRefused(await load({ localFilesOnly: true }), 'not-cached');
+  });
+
+  test('a database that cannot be had is done without', async () => {
+    await page.route('**/pkg/worker.js', async (route) => {
+      const response = await route.fetch();
+      const body = `delete globalThis.indexedDB; delete WorkerGlobalScope.prototype.indexedDB;
+        Object.defineProperty(globalThis, 'indexedDB', { value: undefined });
+        ${await response.text()}`;
+      await route.fulfill({ response, body });
+    });
+    const outcome = await load();
+    assertLoaded(outcome);
+    assert.equal(outcome.warnings[0].code, 'storage');
+  });
+
+  test('a database that is deleted underneath is made anew', async () => {
+    await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 3_000_000 } });
+    const outcome = await page.evaluate(async () => {
+      let deleted;
+      const onProgress = ({ type, loaded, total }) => {
+        if (type !== 'download' || deleted || loaded < total / 2) return;
+        deleted = new Promise((resolve, reject) => {
+          const request = indexedDB.deleteDatabase('instruct-pix2pix-web');
+          request.onsuccess = resolve;
+          request.onerror = () => reject(request.error);
+        });
+      };
+      const outcome = await window.load({ onProgress });
+      await deleted;
+      return { ...outcome, deleted: deleted !== undefined };
+    });
+    assert.equal(outcome.resolved, true, outcome.message);
+    assert.ok(outcome.deleted);
+    assertLoaded(await load());
+  });
+
+  test('a newer revision does not break the cached one', async () => {
+    const { models } = await hub.control({});
+    assertLoaded(await load());
+    const newer = mkdtempSync(join(tmpdir(), 'newer-'));
+    try {
+      cpSync(tiny, newer, { recursive: true });
+      writeFileSync(join(newer, 'README.md'), 'newer');
+      await hub.control({ publish: [{ repo: 'tests/tiny', revision: 'main', folder: newer }] });
+      // It is found, and its listing never comes.
+      await hub.control({ rules: [{ path: '*/tree/*', times: 0, fault: { kind: 'status', status: 404 } }] });
+      assertLoaded(await load({ localFilesOnly: true }));
+      assertLoaded(await load({ revision: models['tests/tiny'].main }));
+      await hub.reset();
+      const outcome = await load();
+      assertLoaded(outcome);
+      // The same contents under another commit.
+      assert.equal(outcome.last.cached, outcome.last.total);
+    } finally {
+      await hub.control({ publish: [{ repo: 'tests/tiny', revision: 'main', folder: tiny }] });
+      rmSync(newer, { recursive: true });
+    }
+  });
+
+  test('models are listed, exported, deleted and imported', async () => {
+    assertLoaded(await load());
+    const found = await page.evaluate(async (endpoint) => {
+      const name = `${endpoint}/tests/tiny`;
+      const before = await cache.list();
+      const file = await cache.export(name);
+      const deleted = [await cache.delete(name), await cache.delete(name)];
+      const between = await cache.list();
+      const left = Object.keys(await entries());
+      const imported = await cache.import(file);
+      const refused = await attempt(cache.import(new Blob(['no archive'])));
+      const missing = await attempt(cache.export('no/such'));
+      const bytes = new Uint8Array(await file.arrayBuffer());
+      const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join('');
+      return { before, deleted, between, left, imported, refused, missing, archive: btoa(text) };
+    }, hub.url);
+    const [model] = found.before;
+    assert.equal(found.before.length, 1);
+    assert.equal(model.model, `${hub.url}/tests/tiny`);
+    assert.match(model.revision, /^[0-9a-f]{40}$/);
+    assert.ok(model.complete && model.bytes > 1e6 && Date.now() - model.lastUsed < 1e6);
+    assert.deepEqual([found.deleted, found.between, found.left], [[true, false], [], ['version']]);
+    assert.equal(found.imported, model.model);
+    assertRefused(found.refused, 'invalid-argument');
+    assertRefused(found.missing, 'not-cached');
+    await hub.reset();
+    assertLoaded(await load({ localFilesOnly: true }));
+    assert.deepEqual(await hub.log(), []);
+
+    const unpacked = mkdtempSync(join(tmpdir(), 'archive-'));
+    try {
+      const archive = Buffer.from(found.archive, 'base64');
+      execFileSync('tar', ['-x', '-C', unpacked], { input: archive });
+      for (const file of Object.keys(sizes)) {
+        assert.ok(readFileSync(join(unpacked, file)).equals(readFileSync(join(tiny, file))), file);
+      }
+    } finally {
+      rmSync(unpacked, { recursive: true });
+    }
+  });
+
+  test('a store and a fetch of the user’s own', async () => {
+    const found = await page.evaluate(async () => {
+      const entries = new Map();
+      const urls = [];
+      const options = {
+        cache: {
+          get: async (key) => entries.get(key),
+          put: (key, value) => void entries.set(key, value),
+          delete: (key) => void entries.delete(key),
+          keys: () => entries.keys(),
+        },
+        fetch: (url, init) => {
+          urls.push(url);
+          return fetch(url, init);
+        },
+      };
+      const first = await load(options);
+      const asked = urls.length;
+      const second = await load({ ...options, localFilesOnly: true });
+      const listed = await cache.list({ cache: options.cache });
+      const failing = { ...options.cache, put: () => { throw new Error('mine'); }, get: () => undefined, keys: () => [] };
+      const third = await load({ ...options, cache: failing });
+      const wrong = await load({ cache: { get() {} } });
+      return { first, second, third, wrong, asked, after: urls.length, listed, entries: entries.size };
+    });
+    [found.first, found.second, found.third].forEach(assertLoaded);
+    assert.ok(found.asked > pieces && found.entries > pieces, `${found.asked} requests`);
+    assert.equal(found.listed.length, 1);
+    assert.deepEqual(found.second.warnings, []);
+    assert.match(found.third.warnings[0].message, /mine/);
+    assertRefused(found.wrong, 'invalid-argument');
+    assert.deepEqual(Object.keys(await entries()), [], 'the browser’s own was not used');
+  });
+
+  test('the limit makes the model used least recently give way', async () => {
+    assertLoaded(await load({}, '/models/tiny-random'));
+    const total = Object.values(sizes).reduce((sum, size) => sum + size);
+    const outcome = await load({ cacheLimit: Math.round(total * 1.5 + 2e6) });
+    assertLoaded(outcome);
+    const names = await page.evaluate(async () => (await cache.list()).map(({ model }) => model));
+    assert.deepEqual(names, [`${hub.url}/tests/tiny`]);
+  });
+});
+
+describe('the network', () => {
+  const faults = {
+    'a connection that breaks': { kind: 'cut', after: 1000 },
+    'status 429': { kind: 'status', status: 429, retryAfter: 1, expose: true },
+    'status 500': { kind: 'status', status: 500 },
+    'status 503': { kind: 'status', status: 503 },
+    'a page in place of the file': { kind: 'html' },
+    'a connection that stalls': { kind: 'stall', after: 1000 },
+    'no answer': { kind: 'hang' },
+    'a server that ignores ranges': { kind: 'ignore-range' },
+    'an expired signature': { kind: 'expired' },
+    'a server that restarts': { kind: 'restart', ms: 700 },
+    'another length, once': { kind: 'length', delta: 10 },
+  };
+  for (const [name, fault] of Object.entries(faults)) {
+    test(`${name} is survived`, async () => {
+      await hub.reset({ origin: 'cdn', path: `*${UNET}`, nth: 3, fault });
+      const outcome = await load({ stallTimeout: 1500 });
+      assertLoaded(outcome);
+      assert.ok((await hub.log()).some((entry) => entry.fault === fault.kind), 'the fault was met');
+    });
+  }
+
+  test('signatures that expire all the time', async () => {
+    await hub.control({ signatureMs: 150, rules: [] });
+    assertLoaded(await load());
+  });
+
+  const final = {
+    'a file of another length': [{ kind: 'length', delta: -3 }, 'invalid-response'],
+    'a page in place of every answer': [{ kind: 'html' }, 'invalid-response'],
+    'a redirect that never ends': [{ kind: 'redirect-loop' }, 'network'],
+    'status 403': [{ kind: 'status', status: 403 }, 'http-status'],
+  };
+  for (const [name, [fault, code]] of Object.entries(final)) {
+    test(`${name} is an error of its own`, async () => {
+      await hub.reset({ path: `*${UNET}`, times: 0, fault });
+      assertRefused(await load(), code);
+    });
+  }
+
+  test('the token goes to the Hub and to nobody else', async () => {
+    await hub.control({ reset: true, gate: { 'tests/tiny': 'hf_secret' } });
+    const refused = await load();
+    assertRefused(refused, 'http-status');
+    assert.match(refused.message, /token/);
+    await hub.control({ reset: true, gate: { 'tests/tiny': 'hf_secret' } });
+    const outcome = await load({ token: 'hf_secret' });
+    assertLoaded(outcome);
+    const log = await hub.log();
+    assert.ok(log.some(({ origin, authorization }) => origin === 'hub' && authorization));
+    const leaks = log.filter(({ origin, authorization, asks }) =>
+      origin === 'cdn' && (authorization || /authorization/i.test(asks ?? '')));
+    assert.deepEqual(leaks, []);
+    assert.ok(!JSON.stringify(outcome).includes('hf_secret'));
+    const stored = await page.evaluate(async () => {
+      const database = await new Promise((resolve) => {
+        const request = indexedDB.open('instruct-pix2pix-web', 1);
+        request.onsuccess = () => resolve(request.result);
+      });
+      const values = await new Promise((resolve) => {
+        const request = database.transaction('entries').objectStore('entries').getAll();
+        request.onsuccess = () => resolve(request.result);
+      });
+      return values.some((value) => new TextDecoder('latin1').decode(value).includes('hf_secret'));
+    });
+    assert.equal(stored, false);
+  });
+
+  test('an abort stops within 200 ms and keeps what has arrived', async () => {
+    await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 400_000 } });
+    const found = await page.evaluate(async () => {
+      const controller = new AbortController();
+      let abortedAt;
+      const onProgress = ({ type, loaded, total }) => {
+        if (type !== 'download' || loaded < total / 3 || abortedAt) return;
+        abortedAt = performance.now();
+        controller.abort();
+      };
+      const outcome = await load({ signal: controller.signal, onProgress });
+      return { name: outcome.name, delay: performance.now() - abortedAt };
+    });
+    assert.equal(found.name, 'AbortError');
+    assert.ok(found.delay < 200, `${found.delay} ms`);
+    const sent = async () => (await hub.log()).reduce((sum, entry) => sum + entry.sent, 0);
+    const before = await sent();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    // What the sockets had taken already may still be counted.
+    assert.ok((await sent()) - before < 100_000, 'nothing more is sent');
+    await hub.reset();
+    const outcome = await load();
+    assertLoaded(outcome);
+    assert.ok(outcome.last.cached > outcome.last.total / 5);
+  });
+});
+
+describe('files', () => {
+  /** The model's files by their paths. */
+  function listFiles(folder, prefix = '') {
+    return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+      entry.isDirectory()
+        ? listFiles(join(folder, entry.name), `${prefix}${entry.name}/`)
+        : [`${prefix}${entry.name}`],
+    );
+  }
+
+  test('a picked folder is a model', async () => {
+    await page.evaluate(() => {
+      document.body.innerHTML = '<input type="file" webkitdirectory multiple>';
+    });
+    await page.setInputFiles('input', tiny);
+    const outcome = await page.evaluate(() => load({}, document.querySelector('input').files));
+    assertLoaded(outcome);
+    assert.deepEqual(await hub.log(), []);
+  });
+
+  test('a directory’s handle is a model', async () => {
+    const files = listFiles(tiny);
+    const outcome = await page.evaluate(async (files) => {
+      const root = await navigator.storage.getDirectory();
+      for (const path of files) {
+        const names = path.split('/');
+        let directory = root;
+        for (const name of names.slice(0, -1)) {
+          directory = await directory.getDirectoryHandle(name, { create: true });
+        }
+        const handle = await directory.getFileHandle(names.at(-1), { create: true });
+        const writable = await handle.createWritable();
+        await writable.write(await (await fetch(`/models/tiny-random/${path}`)).blob());
+        await writable.close();
+      }
+      return load({}, root);
+    }, files);
+    assertLoaded(outcome);
+  });
+
+  test('files that are no model are refused', async () => {
+    const outcome = await page.evaluate(() => load({}, [new File(['x'], 'x.txt')]));
+    assertRefused(outcome, 'invalid-argument');
+    assert.match(outcome.message, /model_index.json/);
+  });
+});
+
+test('nothing was left uncaught', () => {
+  assert.deepEqual(problems.filter((problem) => problem.startsWith('uncaught')), []);
+});
