@@ -299,6 +299,8 @@ export class Client {
   }
 
   #images(image, stop) {
+    // The decoder lives in the worker, too.
+    this.#host.renew();
     return readImages(image, (bytes) => this.#engine.decode(bytes), stop);
   }
 
@@ -333,7 +335,14 @@ export class Client {
   async #revive(stop) {
     this.#host.renew();
     const { engine } = this.#host;
-    if (this.#home === engine || !this.#request) return;
+    if (this.#home === engine) return;
+    if (!this.#request) {
+      throw new InstructPix2PixError(
+        'device-lost',
+        'the GPU device was lost, and with it the components that this pipeline was put together ' +
+          'of; load their pipelines and put it together again',
+      );
+    }
     // From the cache, and without a request where that is possible.
     const { pipeline } = await engine.load(this.#request, () => {}, stop);
     for (const call of this.#changes.list()) {

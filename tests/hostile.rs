@@ -10,8 +10,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
 
+use futures_util::future::{LocalBoxFuture, ready};
+use instruct_pix2pix::cache::{Alone, Archive, Cache, MANIFEST, Member, MemoryStore, git_blob};
 use instruct_pix2pix::error::Result;
+use instruct_pix2pix::hub::{Body, Fetch, Hub, Request, Response, fetch_tree};
 use instruct_pix2pix::image::ClipImageProcessor;
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, SafetyCheckerConfig, UNet2DConditionConfig,
@@ -566,6 +571,118 @@ const CLASSES: &[&str] = &[
     "TCDScheduler",
     "UniPCMultistepScheduler",
 ];
+
+/// A server that answers everything with the same bytes.
+struct Same(Vec<u8>);
+
+impl Fetch for Same {
+    fn get(&self, _: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        Box::pin(ready(Ok(Response {
+            total: Some(self.0.len() as u64),
+            partial: false,
+            start: None,
+            url: String::new(),
+            content_type: None,
+            etag: None,
+            next: None,
+            body: Box::new(Once(Some(self.0.clone()))),
+        })))
+    }
+
+    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        // What stalls is given up at once, unless there is something to read.
+        Box::pin(ready(Ok(())))
+    }
+}
+
+struct Once(Option<Vec<u8>>);
+
+impl Body for Once {
+    fn next_chunk(&mut self) -> LocalBoxFuture<'_, Result<Option<Vec<u8>>>> {
+        Box::pin(ready(Ok(self.0.take())))
+    }
+}
+
+#[test]
+fn listings_of_the_hub() {
+    let (blob, sha256) = ("0123456789abcdef0123456789abcdef01234567", "ab".repeat(32));
+    let listing = format!(
+        r#"[{{"type":"directory","path":"unet","oid":"{blob}","size":0}},
+            {{"type":"file","path":"model_index.json","oid":"{blob}","size":12}},
+            {{"type":"file","path":"unet/x.safetensors","oid":"{blob}","size":90,
+              "lfs":{{"oid":"{sha256}","size":90,"pointerSize":134}}}}]"#
+    );
+    let hub =
+        Hub { repo: "a/b".into(), revision: blob.into(), endpoint: "http://x".into(), token: None };
+    let limits = Limits { largest: 16 * KIB, most: 16 * KIB };
+    feed(inputs(), &[listing.into_bytes(), b"[]".to_vec()], limits, |bytes| {
+        let fetch = Same(bytes.to_vec());
+        let Ok(entries) = pollster::block_on(fetch_tree(&fetch, &hub)) else { return Ok(false) };
+        match entries.iter().find(|entry| entry.path.len() > bytes.len()) {
+            Some(entry) => Err(format!("{entry:?} is not in the listing")),
+            None => Ok(true),
+        }
+    });
+}
+
+/// An archive in memory.
+struct Bytes(Vec<u8>);
+
+impl Archive for Bytes {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&self, start: u64, length: u64) -> LocalBoxFuture<'_, Result<Vec<u8>>> {
+        let all = self.0.len() as u64;
+        let (start, end) = (start.min(all), start.saturating_add(length).min(all));
+        Box::pin(ready(Ok(self.0[start as usize..end as usize].to_vec())))
+    }
+}
+
+/// An archive with a manifest and the files that it should speak of.
+fn archive(manifest: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (path, content) in [(MANIFEST, manifest), ("a.json", b"{}"), ("b.txt", b"hello\n")] {
+        let member = Member { path: path.into(), size: content.len() as u64 };
+        bytes.extend(member.header().expect("a short path"));
+        bytes.extend(content);
+        bytes.resize(bytes.len() + member.padding(), 0);
+    }
+    bytes
+}
+
+/// Whether an archive can be imported; what it leaves in the cache must be whole then.
+fn import(bytes: Vec<u8>) -> std::result::Result<bool, String> {
+    let imported = async {
+        let cache = Cache::open(Rc::new(MemoryStore::default()), Rc::new(Alone), None).await;
+        let cache = cache.map_err(|e| format!("an empty store: {e}"))?;
+        let size = bytes.len() as u64;
+        let Ok(name) = cache.import(&Bytes(bytes)).await else { return Ok(false) };
+        let models = cache.list().await.map_err(|e| e.to_string())?;
+        match models.iter().find(|model| model.model == name) {
+            Some(model) if model.bytes <= size => Ok(true),
+            Some(model) => Err(format!("{} bytes from {size}", model.bytes)),
+            None => Err("it is not listed".into()),
+        }
+    };
+    pollster::block_on(imported)
+}
+
+#[test]
+fn archives() {
+    let (a, b) = (git_blob(b"{}"), git_blob(b"hello\n"));
+    let manifest = format!(
+        r#"{{"model":"a/b","commit":"{a}","revisions":["main"],"listed":true,"absent":[],
+            "complete":true,"used":1.0,"files":{{"a.json":{{"size":2,"content":"git-{a}"}},
+            "b.txt":{{"size":6,"content":"git-{b}"}}}}}}"#
+    );
+    let limits = Limits { largest: 64 * KIB, most: 128 * KIB };
+    feed(inputs(), &[manifest.clone().into_bytes()], limits, |bytes| import(archive(bytes)));
+    // Few of these get past the checksums.
+    let whole = archive(manifest.as_bytes());
+    feed(inputs() / 4, &[whole], limits, |bytes| import(bytes.to_vec()));
+}
 
 /// A tokenizer compiles expressions each time: a hundredth of the inputs.
 #[test]

@@ -1,0 +1,121 @@
+/** A GPU device that goes away, or runs out of memory, in the middle of an edit and between edits. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+
+endAfterMinutes(20);
+
+let browser, server, page;
+
+/** Keeps the thread's devices, and does with the last one what a channel says. */
+const ACCIDENTS = `
+  const request = GPUAdapter.prototype.requestDevice;
+  let last;
+  GPUAdapter.prototype.requestDevice = async function (...args) {
+    return (last = await request.apply(this, args));
+  };
+  new BroadcastChannel('accident').onmessage = ({ data }) => {
+    if (data === 'lost') last.destroy();
+    else {
+      const error = new GPUOutOfMemoryError('no memory');
+      last.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error }));
+    }
+  };
+`;
+
+before(async () => {
+  server = await serve(`${folder}site`, { '/pkg': pkg, '/models': `${repository}www/models` });
+  browser = await launch();
+  const context = await browser.newContext();
+  await context.addInitScript(ACCIDENTS);
+  ({ page } = await openPage({ newPage: () => context.newPage() }, 'about:blank'));
+  await page.route('**/pkg/worker.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${ACCIDENTS}\n${await response.text()}` });
+  });
+  await page.goto(server.url);
+  await page.evaluate(async () => {
+    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
+    window.accident = (kind) => new BroadcastChannel('accident').postMessage(kind);
+    /** An edit in whose course something happens. */
+    window.interrupted = (pipe, kind) => {
+      let done = false;
+      const onStep = () => {
+        if (!done) accident(kind);
+        done = true;
+      };
+      return attempt(pipe.edit({ ...quick, numInferenceSteps: 50, image: picture(), onStep }));
+    };
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+});
+
+function assertError(error, code, message = /./) {
+  assert.equal(error.code, code, error.message ?? JSON.stringify(error));
+  assert.ok(error.isPackageError);
+  assert.match(error.message, message);
+}
+
+test('in a worker, the next call starts a new one and loads from the cache by itself', async () => {
+  const found = await page.evaluate(async () => {
+    const pipe = await InstructPix2Pix.fromPretrained(tiny);
+    await pipe.setScheduler('DDIMScheduler');
+    const edit = async () =>
+      (await pipe.edit({ ...quick, image: picture() })).images[0].data;
+    const before = await edit();
+    const lost = await interrupted(pipe, 'lost');
+    // Changes made before the loss are still there.
+    const after = difference(before, await edit());
+    // Lost while nothing runs: nobody is told, and the next call helps itself.
+    accident('lost');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const idle = difference(before, await edit());
+    const memory = await interrupted(pipe, 'memory');
+    const recovered = difference(before, await edit());
+    await pipe.dispose();
+    return { lost, after, idle, memory, recovered };
+  });
+  assertError(found.lost, 'device-lost');
+  assert.equal(found.lost.retryable, true);
+  assert.deepEqual([found.after, found.idle, found.recovered], ['none', 'none', 'none']);
+  assertError(found.memory, 'out-of-memory', /24 x 16.*need less/s);
+});
+
+test('the GPU process crashes', { skip: process.env.FULL !== '1' && 'without FULL=1' }, async () => {
+  const session = await browser.newBrowserCDPSession();
+  await page.evaluate(async () => {
+    window.pipe = await InstructPix2Pix.fromPretrained(tiny);
+    window.running = attempt(pipe.edit({ ...quick, numInferenceSteps: 100, image: picture() }));
+  });
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  // The browser need not answer before the process is gone.
+  session.send('Browser.crashGpuProcess').catch(() => {});
+  assertError(await page.evaluate(() => running), 'device-lost');
+  const next = await page.evaluate(async () => {
+    const outcome = await attempt(pipe.edit({ ...quick, image: picture() }));
+    await pipe.dispose();
+    return outcome;
+  });
+  assert.equal(next.resolved, true, next.message);
+});
+
+test('on the calling thread, the pipeline stays rejected and says so', async () => {
+  const found = await page.evaluate(async () => {
+    const pipe = await DirectInstructPix2Pix.fromPretrained(tiny);
+    const lost = await interrupted(pipe, 'lost');
+    const later = await attempt(pipe.edit({ ...quick, image: picture() }));
+    await pipe.dispose();
+    const again = await DirectInstructPix2Pix.fromPretrained(tiny);
+    const anew = await attempt(again.edit({ ...quick, image: picture() }));
+    await again.dispose();
+    return { lost, later, anew };
+  });
+  assertError(found.lost, 'device-lost', /load the model again/);
+  assertError(found.later, 'device-lost', /load the model again/);
+  assert.equal(found.anew.resolved, true, found.anew.message);
+});
