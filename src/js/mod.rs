@@ -5,6 +5,7 @@ mod adapters;
 mod convert;
 mod error;
 mod observer;
+mod start;
 
 use js_sys::{Function, Object};
 use wasm_bindgen::prelude::*;
@@ -29,10 +30,6 @@ const ADAPTER_ATTEMPTS: u32 = 10;
 /// Between those, milliseconds.
 const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
-#[wasm_bindgen(start)]
-fn start() {
-    console_error_panic_hook::set_once();
-}
 
 /// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
 #[wasm_bindgen]
