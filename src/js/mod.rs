@@ -7,6 +7,7 @@ mod error;
 mod observer;
 mod save;
 mod source;
+mod start;
 
 use std::pin::{Pin, pin};
 
@@ -37,10 +38,6 @@ const ADAPTER_ATTEMPTS: u32 = 10;
 /// Between those, milliseconds.
 const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
-#[wasm_bindgen(start)]
-fn start() {
-    console_error_panic_hook::set_once();
-}
 
 /// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
 #[wasm_bindgen]
