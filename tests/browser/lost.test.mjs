@@ -15,9 +15,13 @@ const ACCIDENTS = `
   GPUAdapter.prototype.requestDevice = async function (...args) {
     return (last = await request.apply(this, args));
   };
-  new BroadcastChannel('accident').onmessage = ({ data }) => {
-    if (data === 'lost') last.destroy();
-    else {
+  const channel = new BroadcastChannel('accident');
+  channel.onmessage = ({ data }) => {
+    if (data === 'lost') {
+      // The engine hears of it first.
+      last?.lost.then(() => setTimeout(() => channel.postMessage('done'), 200));
+      last?.destroy();
+    } else if (data === 'memory' && last) {
       const error = new GPUOutOfMemoryError('no memory');
       last.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error }));
     }
@@ -37,7 +41,12 @@ before(async () => {
   await page.goto(server.url);
   await page.evaluate(async () => {
     Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
-    window.accident = (kind) => new BroadcastChannel('accident').postMessage(kind);
+    window.accident = (kind) =>
+      new Promise((resolve) => {
+        const channel = new BroadcastChannel('accident');
+        channel.onmessage = () => resolve(channel.close());
+        channel.postMessage(kind);
+      });
     /** An edit in whose course something happens. */
     window.interrupted = (pipe, kind) => {
       let done = false;
@@ -72,8 +81,7 @@ test('in a worker, the next call starts a new one and loads from the cache by it
     // Changes made before the loss are still there.
     const after = difference(before, await edit());
     // Lost while nothing runs: nobody is told, and the next call helps itself.
-    accident('lost');
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await accident('lost');
     const idle = difference(before, await edit());
     const memory = await interrupted(pipe, 'memory');
     const recovered = difference(before, await edit());
