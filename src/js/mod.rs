@@ -38,7 +38,6 @@ const ADAPTER_ATTEMPTS: u32 = 10;
 /// Between those, milliseconds.
 const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
-
 /// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
 #[wasm_bindgen]
 #[derive(Debug)]
