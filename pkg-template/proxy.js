@@ -56,7 +56,11 @@ export function withoutFunctions(options) {
       requests.get(key)?.abort();
       requests.delete(key);
     },
-    store: async ({ method, args }) => ({ value: await cache[method](...args) }),
+    store: async ({ method, args }) => {
+      const value = await cache[method](...args);
+      // An iterator cannot be sent.
+      return { value: method === 'keys' ? [...value] : value };
+    },
   };
   /** Answers an event that is a question; `undefined` for all others. */
   async function answer({ type, ...question }) {

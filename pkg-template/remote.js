@@ -1,5 +1,5 @@
 import { InstructPix2PixError } from './errors.js';
-import { buffersIn, deserializeError } from './protocol.js';
+import { buffersIn, deserializeError, serializeError } from './protocol.js';
 import { TRANSFER, withoutFunctions } from './proxy.js';
 
 /** `Engine`'s twin: the same methods, carried out by an engine in a module worker. */
@@ -106,7 +106,14 @@ export class RemoteEngine {
     if (kind === 'event') call?.notify(event);
     else if (kind === 'ask') {
       const answer = (await call?.notify(event)) ?? undefined;
-      this.#worker.postMessage({ kind: 'answer', ask, answer }, answer?.[TRANSFER] ?? []);
+      try {
+        this.#worker.postMessage({ kind: 'answer', ask, answer }, answer?.[TRANSFER] ?? []);
+      } catch (cause) {
+        const message = `an answer cannot be sent to the worker: ${cause.message}`;
+        const error = new InstructPix2PixError('invalid-argument', message, { cause });
+        // The worker waits for one.
+        this.#worker.postMessage({ kind: 'answer', ask, answer: { error: serializeError(error) } });
+      }
     } else if (kind === 'lost') this.lost = true;
     else if (kind === 'result') call?.resolve(value);
     else call?.reject(deserializeError(error));

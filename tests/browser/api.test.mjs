@@ -77,6 +77,7 @@ test('the package can be imported where there is no window', async () => {
     'DirectInstructPix2Pix',
     'InstructPix2Pix',
     'InstructPix2PixError',
+    'cache',
   ]);
 });
 
