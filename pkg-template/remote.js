@@ -116,7 +116,11 @@ export class RemoteEngine {
       }
     } else if (kind === 'lost') this.lost = true;
     else if (kind === 'result') call?.resolve(value);
-    else call?.reject(deserializeError(error));
+    else {
+      // The call that ends with the device may be heard of first.
+      if (error.code === 'device-lost') this.lost = true;
+      call?.reject(deserializeError(error));
+    }
   }
 
   #die(why) {

@@ -38,6 +38,9 @@ const ADAPTER_ATTEMPTS: u32 = 10;
 /// Between those, milliseconds.
 const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// How long a browser may take to tell that a device is lost whose work has failed.
+const NEWS_OF_LOSS: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
 #[wasm_bindgen]
 #[derive(Debug)]
@@ -380,6 +383,10 @@ async fn on_device<T>(
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,
     };
+    // An error may come before the news of the loss that it is owed to.
+    if matches!(result, Some(Err(Error::Gpu { .. }))) {
+        let _ = select(pin!(health.ended()), pin!(sleep(NEWS_OF_LOSS))).await;
+    }
     match (health.failure(), result) {
         // What was computed since is worth nothing.
         (Some(failure), _) => Err(ended(failure, asked)),
