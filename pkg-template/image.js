@@ -54,7 +54,7 @@ function concatenate(tensors) {
  * @param {AbortSignal} signal
  * @returns {Promise<Pixels>}
  */
-async function readImage(source, decode, signal) {
+export async function readImage(source, decode, signal) {
   // The tag, and not `instanceof`, because a picture may come from another frame.
   switch (Object.prototype.toString.call(source).slice(8, -1)) {
     case 'ImageData':
