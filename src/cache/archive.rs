@@ -218,6 +218,10 @@ impl Cache {
         if id.is_empty() || !id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
             return Err(Error::argument("file", format!("`{id}` is no name of a content")));
         }
+        // A manifest may say anything; what follows counts the pieces in 32 bits.
+        if start.checked_add(entry.size).is_none_or(|end| end > archive.size()) {
+            return Err(Error::argument("file", format!("it ends within {path}")));
+        }
         let hash = file_hash(id);
         let mut hasher = hash.as_ref().map(|hash| FileHasher::new(hash, entry.size));
         // Small files are read whole, as one chunk.
