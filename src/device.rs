@@ -1,5 +1,7 @@
 //! The GPU: asking for an adapter, and giving Burn its device.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 use burn::tensor::{DType, Device};
 
@@ -14,13 +16,36 @@ pub struct Gpu {
     pub name: String,
     /// Whether shaders compute in half precision (`shader-f16`).
     pub f16: bool,
+    /// Whether the CPU plays the GPU.
+    pub software: bool,
+}
+
+/// The first error that a device reported since the last was taken: a shader that does not compile,
+/// a binding that is too large, memory that is not there. What was computed meanwhile may be stale.
+static FAULT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Takes the first error that a device reported by itself, if there was any. A read of the device's
+/// memory completes after the errors of everything before it.
+pub fn take_fault() -> Option<String> {
+    FAULT.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn on_fault(error: &wgpu::Error) {
+    log::error!("the GPU device: {error}");
+    let mut fault = FAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    fault.get_or_insert_with(|| error.to_string());
 }
 
 /// Tasks that go into one submission.
 const TASKS_MAX: usize = 64;
 
-/// Features that are used where the adapter has them.
-const WANTED: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
+/// Features that are used where the adapter has them; the last three are native only, and Burn's own
+/// kernels take them for granted on an adapter that has them.
+const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SHADER_INT64)
+    .union(wgpu::Features::SHADER_F64)
+    .union(wgpu::Features::SHADER_FLOAT32_ATOMIC);
 
 impl Gpu {
     /// Asks for a high-performance adapter and makes a device with the adapter's own limits.
@@ -59,18 +84,31 @@ impl Gpu {
             .await
             .map_err(|e| unavailable(e.to_string()))?;
         let info = adapter.get_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu
+            || is_software(&info.name)
+            || is_software(&info.driver);
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_default();
+        let handle = device.clone();
         let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
         let device = Device::wgpu_options()
             .tasks_max(TASKS_MAX)
             .setup(setup)
             .init()
             .map_err(|e| unavailable(e.to_string()))?;
-        Ok(Self { device, name, f16: features.contains(wgpu::Features::SHADER_F16) })
+        // After Burn, whose own handler panics: in a browser, that leaves an edit with stale data.
+        handle.on_uncaptured_error(Arc::new(|error| on_fault(&error)));
+        let f16 = features.contains(wgpu::Features::SHADER_F16);
+        Ok(Self { device, name, f16, software })
     }
 
     /// The type of activations that suits the adapter.
     pub fn preferred_dtype(&self) -> DType {
         if self.f16 { DType::F16 } else { DType::F32 }
     }
+}
+
+/// Whether an adapter's name is one of those that the CPU plays.
+pub fn is_software(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["swiftshader", "llvmpipe", "lavapipe", "basic render"].iter().any(|cpu| name.contains(cpu))
 }

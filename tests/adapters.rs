@@ -24,7 +24,8 @@ fn adapter(file: &str) -> Vec<u8> {
 
 fn pipeline(weights: WeightDtype) -> Pipeline {
     let placement = Placement { device: Device::flex(), weights };
-    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
+    let options =
+        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
     let fetch = Directory(fixture("models/tiny-sd-ip2p"));
     let source = ModelSource::Base(String::new());
     pollster::block_on(Pipeline::load(&fetch, &source, options, &mut |_| {})).expect("loads")

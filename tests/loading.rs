@@ -223,7 +223,8 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let index = r#"{"_class_name": "StableDiffusionPipeline"}"#;
     fs::write(folder.0.join("model_index.json"), index).expect("writable");
     let placement = placement(WeightDtype::F32);
-    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
+    let options =
+        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
     let result = pollster::block_on(StableDiffusionInstructPix2PixPipeline::load(
         &Directory(folder.0.clone()),
         &ModelSource::Base(String::new()),

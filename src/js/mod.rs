@@ -2,15 +2,18 @@
 //! stand on this.
 
 mod adapters;
+#[cfg(feature = "tuning")]
+mod bench;
 mod convert;
 mod error;
 mod observer;
+mod start;
 
 use js_sys::{Function, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::device::Gpu;
+use crate::device::{Gpu, is_software};
 use crate::error::{Error, Result};
 use crate::hub::{BrowserFetch, ModelSource, sleep};
 use crate::image::decode;
@@ -28,11 +31,6 @@ const ADAPTER_ATTEMPTS: u32 = 10;
 
 /// Between those, milliseconds.
 const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
-
-#[wasm_bindgen(start)]
-fn start() {
-    console_error_panic_hook::set_once();
-}
 
 /// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
 #[wasm_bindgen]
@@ -215,7 +213,7 @@ impl Pipeline {
         let gpu = request_gpu().await?;
         let weights = options.weight_dtype();
         let dtype = options.dtype(&gpu)?;
-        let placement = Placement { device: gpu.device, weights };
+        let placement = Placement { device: gpu.device.clone(), weights };
         let fetch = BrowserFetch { signal };
         let mut on_event = |event: LoadEvent<'_>| {
             if let Some(callback) = &on_progress {
@@ -226,6 +224,8 @@ impl Pipeline {
             placement,
             dtype,
             safety_checker: options.safety_checker.unwrap_or(false),
+            // An emulated GPU takes longer for a kernel than a small edit for everything else.
+            warm_up: !gpu.software,
         };
         let inner = StableDiffusionInstructPix2PixPipeline::load(
             &fetch,
@@ -279,6 +279,7 @@ async fn request_gpu() -> Result<Gpu> {
             Ok(mut gpu) => {
                 if gpu.name.is_empty() {
                     gpu.name = adapter_name(&webgpu).await.unwrap_or_default();
+                    gpu.software |= is_software(&gpu.name);
                 }
                 return Ok(gpu);
             }

@@ -23,6 +23,9 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Whether to load the model's safety checker, where it has one.
     pub safety_checker: bool,
+    /// Whether to compile a GPU's kernels while the weights are on their way, for pictures of the
+    /// size that the model was made for. Otherwise the first edit waits for them.
+    pub warm_up: bool,
 }
 
 /// How far loading is.
@@ -94,6 +97,11 @@ impl StableDiffusionInstructPix2PixPipeline {
         let merges = text("tokenizer/merges.txt").await?;
         let tokenizer = ClipTokenizer::new(&vocab, &merges, settings.as_deref())?;
         drop((vocab, merges));
+
+        #[cfg(feature = "wgpu")]
+        if options.warm_up {
+            super::warm_up(unet.config(), vae.config(), &options);
+        }
 
         let mut components: Vec<(&str, &str, &mut dyn Module)> = vec![
             ("text_encoder", TRANSFORMERS_STEM, &mut text_encoder),

@@ -11,6 +11,8 @@ mod observer;
 mod request;
 mod safety;
 mod sd;
+#[cfg(feature = "wgpu")]
+mod warm_up;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 pub use components::Components;
@@ -22,6 +24,8 @@ pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, 
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
 pub use safety::SafetyCheck;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
+#[cfg(feature = "wgpu")]
+pub use warm_up::warm_up;
 
 use crate::image::RgbImage;
 
