@@ -251,7 +251,7 @@ impl CubeKernel for Named {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
