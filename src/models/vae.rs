@@ -189,7 +189,7 @@ impl VaeAttention {
         let [b, h, w, c] = x.dims();
         let tokens = [b, h * w, c];
         let normal = self.group_norm.forward(x.clone()).reshape(tokens);
-        let x = self.attention.forward(normal.clone(), normal, x.reshape(tokens));
+        let x = self.attention.forward(normal, x.reshape(tokens));
         x.reshape([b, h, w, c])
     }
 }
