@@ -1,7 +1,7 @@
 //! The GPU: asking for an adapter, and giving Burn its device.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
@@ -20,6 +20,8 @@ pub struct Gpu {
     pub f16: bool,
     /// Whether the device still works.
     pub health: Health,
+    /// Whether the CPU plays the GPU.
+    pub software: bool,
     /// To be kept for as long as the device is used.
     pub lease: Lease,
 }
@@ -99,7 +101,8 @@ impl Health {
             wgpu::Error::OutOfMemory { .. } => health.fail(Failure::OutOfMemory),
             // What comes after the end is its consequence.
             _ if health.failure().is_some() => {}
-            error => panic!("wgpu error: {error}"),
+            // Burn's own handler panics, which in a browser leaves an edit with stale data.
+            error => on_fault(&error),
         }));
     }
 
@@ -117,11 +120,32 @@ impl Health {
     }
 }
 
+/// The first error that a device reported since the last was taken: a shader that does not compile,
+/// a binding that is too large, memory that is not there. What was computed meanwhile may be stale.
+static FAULT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Takes the first error that a device reported by itself, if there was any. A read of the device's
+/// memory completes after the errors of everything before it.
+pub fn take_fault() -> Option<String> {
+    FAULT.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn on_fault(error: &wgpu::Error) {
+    log::error!("the GPU device: {error}");
+    let mut fault = FAULT.lock().unwrap_or_else(PoisonError::into_inner);
+    fault.get_or_insert_with(|| error.to_string());
+}
+
 /// Tasks that go into one submission.
 const TASKS_MAX: usize = 64;
 
-/// Features that are used where the adapter has them.
-const WANTED: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
+/// Features that are used where the adapter has them; the last three are native only, and Burn's own
+/// kernels take them for granted on an adapter that has them.
+const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SHADER_INT64)
+    .union(wgpu::Features::SHADER_F64)
+    .union(wgpu::Features::SHADER_FLOAT32_ATOMIC);
 
 impl Gpu {
     /// Asks for a high-performance adapter and makes a device with the adapter's own limits.
@@ -160,6 +184,9 @@ impl Gpu {
             .await
             .map_err(|e| unavailable(e.to_string()))?;
         let info = adapter.get_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu
+            || is_software(&info.name)
+            || is_software(&info.driver);
         let name = [info.name, info.driver].into_iter().find(|s| !s.is_empty()).unwrap_or_default();
         let raw = device.clone();
         let setup = WgpuSetup { backend: info.backend, instance, adapter, device, queue };
@@ -172,15 +199,23 @@ impl Gpu {
         // In a browser every callback is called. Elsewhere this one would take the place of Burn's.
         if cfg!(target_family = "wasm") {
             health.watch(&raw);
+        } else {
+            raw.on_uncaptured_error(Arc::new(|error| on_fault(&error)));
         }
         let lease =
             Lease(Arc::new(Owned { burn: device.clone(), device: raw, health: health.clone() }));
         let f16 = features.contains(wgpu::Features::SHADER_F16);
-        Ok(Self { device, name, f16, health, lease })
+        Ok(Self { device, name, f16, health, software, lease })
     }
 
     /// The type of activations that suits the adapter.
     pub fn preferred_dtype(&self) -> DType {
         if self.f16 { DType::F16 } else { DType::F32 }
     }
+}
+
+/// Whether an adapter's name is one of those that the CPU plays.
+pub fn is_software(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["swiftshader", "llvmpipe", "lavapipe", "basic render"].iter().any(|cpu| name.contains(cpu))
 }

@@ -34,7 +34,7 @@ fn load_from(
 ) -> StableDiffusionInstructPix2PixPipeline {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let placement = Placement { device: Device::flex(), weights };
-    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false };
+    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
     let fetch = Directory(folder);
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, on_event);
@@ -194,6 +194,20 @@ fn numbers_fit_their_shape() {
     {
         assert_eq!(new(shape, count).expect_err("refused").code(), "invalid-argument");
     }
+}
+
+#[test]
+fn latents_that_are_not_finite_name_the_step() {
+    let pipeline = load(&mut |_| {});
+    let mut latents = floats([1, 4, 8, 8]);
+    latents.data[17] = f32::INFINITY;
+    let request = EditRequest { latents: Some(latents), num_inference_steps: 3, ..request() };
+    // It is told of no step: the first is the one that fails.
+    let mut never = Stop { after: 0, by_signal: false, steps: 1 };
+    let error = edit(&pipeline, &request, 1, &mut never).expect_err("not finite");
+    assert_eq!(error.code(), "gpu");
+    let message = error.to_string();
+    assert!(message.contains("after step 1 of 3; use dtype float32"), "{message}");
 }
 
 struct Stop {

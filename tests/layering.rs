@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("json", &[]),
     ("image", &[]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("models", &["burn"]),
     ("weights", &["burn"]),
     ("pipeline", &["burn"]),
+    ("bench", &["burn"]),
     ("js", &["burn", "browser"]),
 ];
 

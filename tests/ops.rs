@@ -197,6 +197,7 @@ fn conv2d_strides_pads_upsamples_and_adds() {
             stride,
             padding,
             upsample_2x: upsample,
+            added: None,
             residual: residual.then(|| tensor(&added, [batch, height, width, outputs])),
         };
         let weight = matrix(&weights, [outputs, kernel * kernel * inputs]);

@@ -2,6 +2,8 @@
 //! stand on this.
 
 mod adapters;
+#[cfg(feature = "tuning")]
+mod bench;
 mod convert;
 mod error;
 mod observer;
@@ -17,7 +19,7 @@ use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
 use crate::cache::{Notice, Repository};
-use crate::device::{Failure, Gpu, Health};
+use crate::device::{Failure, Gpu, Health, is_software};
 use crate::error::{Error, Result};
 use crate::hub::sleep;
 use crate::image::decode;
@@ -314,7 +316,9 @@ impl Pipeline {
         let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, &notify).await?;
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
         let safety_checker = options.safety_checker.unwrap_or(false);
-        let load_options = LoadOptions { placement, dtype, safety_checker };
+        // An emulated GPU takes longer for a kernel than a small edit for everything else.
+        let warm_up = !gpu.software;
+        let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
         let inner = match options.single_file {
             None => {
                 let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_with(
@@ -454,6 +458,7 @@ async fn request_gpu() -> Result<Gpu> {
             Ok(mut gpu) => {
                 if gpu.name.is_empty() {
                     gpu.name = adapter_name(&webgpu).await.unwrap_or_default();
+                    gpu.software |= is_software(&gpu.name);
                 }
                 return Ok(gpu);
             }

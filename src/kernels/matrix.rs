@@ -1,6 +1,6 @@
 //! A weight as the kernels take it.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use half::f16;
 
 use super::unpack::unpack;
@@ -14,6 +14,44 @@ use super::unpack::unpack;
 pub struct Matrix {
     shape: [usize; 2],
     storage: Storage,
+}
+
+/// Values where there are no others, made on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// Whatever the memory holds, for passes that compute nothing.
+    Nothing,
+    /// Small random numbers, for benchmarks.
+    Random,
+}
+
+impl StandIn {
+    /// Floats of `shape`, of up to 0.06 and either sign.
+    pub fn floats<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let options = (device, DType::F32);
+        match self {
+            Self::Nothing => Tensor::empty(shape, options),
+            Self::Random => Tensor::random(shape, Distribution::Uniform(-0.06, 0.06), options),
+        }
+    }
+
+    /// Pairs of halves of the same kind.
+    fn halves(self, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+        let options = (device, DType::I32);
+        match self {
+            Self::Nothing => Tensor::empty(shape, options),
+            // Any sign and mantissa, and an exponent of -6.
+            Self::Random => {
+                let any = Distribution::Uniform(0.0, f64::from(1 << 30));
+                let low = Tensor::<2, Int>::random(shape, any, options);
+                // The generator has fewer bits than a word.
+                let high = Tensor::<2, Int>::random(shape, any, options).mul_scalar(4);
+                low.bitwise_xor(high)
+                    .bitwise_and_scalar(0x83ff_83ff_u32 as i32)
+                    .bitwise_or_scalar(0x2400_2400)
+            }
+        }
+    }
 }
 
 /// A [`Matrix`] on the GPU.
@@ -59,6 +97,18 @@ impl Matrix {
         Self { shape: tensor.dims(), storage: Storage::Float(tensor) }
     }
 
+    /// A matrix of `shape` that stands for one that is not there yet, packed where `halves` and the
+    /// shape allow.
+    pub fn stand_in(values: StandIn, shape: [usize; 2], halves: bool, device: &Device) -> Self {
+        let [rows, columns] = shape;
+        let storage = if halves && columns.is_multiple_of(2) {
+            Storage::PackedF16(values.halves([rows, columns / 2], device))
+        } else {
+            Storage::Float(values.floats(shape, device))
+        };
+        Self { shape, storage }
+    }
+
     /// Whether two halves share a word.
     pub fn is_packed(&self) -> bool {
         matches!(self.storage, Storage::PackedF16(_))
@@ -98,11 +148,12 @@ impl Matrix {
     #[cfg(feature = "wgpu")]
     pub(super) fn buffer(&self) -> Option<Buffer> {
         use burn_wgpu::CubeBackend;
+        use burn_wgpu::into_contiguous;
         let (tensor, packed) = match &self.storage {
             Storage::Float(tensor) => (tensor.clone().try_into_primitive::<CubeBackend>(), false),
             Storage::PackedF16(words) => (words.clone().try_into_primitive::<CubeBackend>(), true),
         };
-        Some(Buffer { tensor: tensor.ok()?, packed })
+        Some(Buffer { tensor: into_contiguous(tensor.ok()?), packed })
     }
 
     /// The rows of `indices` as floats of type `dtype`, `[indices, columns]`.

@@ -9,6 +9,7 @@
 
 mod attention;
 mod combine;
+mod concat;
 mod conv2d;
 mod embedding;
 mod geglu;
@@ -26,13 +27,19 @@ mod unpack;
 
 pub use attention::attention;
 pub use combine::combine;
+pub use concat::concat;
 pub use conv2d::{Conv2dOptions, conv2d};
 pub use embedding::embedding;
 pub use geglu::{geglu, geglu_gate};
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
-pub use linear::{Epilogue, linear};
-pub use matrix::Matrix;
+pub use linear::{Epilogue, linear, product};
+pub use matrix::{Matrix, StandIn};
+
+#[cfg(feature = "tuning")]
+pub use source::device_memory;
+#[cfg(feature = "wgpu")]
+pub use source::{compile_only, release_memory};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

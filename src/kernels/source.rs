@@ -1,6 +1,9 @@
 //! Hand-written WGSL on Burn's buffers.
 
-use burn::tensor::{DType, Shape, Tensor};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_wgpu::{
     CubeBackend, CubeDim, CubeTensor, KernelSource, SourceKernel, SourceTemplate, into_contiguous,
 };
@@ -71,6 +74,39 @@ pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTe
     )
 }
 
+/// Compiles the kernels of `work` without running any, nor taking memory: tensors that come of it hold
+/// nothing. On other devices than GPUs nothing is done.
+///
+/// Meanwhile no launch of this process runs, so `work` must be all that goes on.
+pub fn compile_only<T>(device: &Device, work: impl FnOnce() -> T) {
+    if on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))).is_none() {
+        return;
+    }
+    {
+        let _dry_run = cubecl::dry_run::DryRun::new();
+        work();
+    }
+    // What was set aside, and never taken.
+    release_memory(device);
+}
+
+/// Gives memory that no tensor uses back to the GPU: the sizes that one model asks for seldom serve
+/// another. On other devices than GPUs nothing is done.
+pub fn release_memory(device: &Device) {
+    let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
+    if let Err(error) = probe.client.memory_cleanup() {
+        log::warn!("giving memory back: {error}");
+    }
+}
+
+/// Bytes of the device's memory that tensors use, and that are held for them and for later ones.
+#[cfg(feature = "tuning")]
+pub fn device_memory(device: &Device) -> [u64; 2] {
+    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))).expect("a GPU");
+    let usage = probe.client.memory_report(cubecl::MemoryScope::Device).usage();
+    [usage.bytes_in_use, usage.bytes_reserved]
+}
+
 /// A dispatch of at least `count` workgroups along a line, folded in two where the line is too long.
 /// The kernel's index is `workgroup.y * workgroups.x + workgroup.x`, and may lie beyond `count`.
 pub fn line(count: usize) -> [usize; 3] {
@@ -81,11 +117,27 @@ pub fn line(count: usize) -> [usize; 3] {
 /// A kernel's text and constants; see [`template`]. Each set of constants is compiled once.
 ///
 /// In the text, `${kernel}` is the name of the entry point, which errors of the compiler show.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Wgsl {
     name: &'static str,
     text: &'static str,
     values: Vec<(&'static str, Value)>,
+}
+
+// Kernels are told apart at every launch: by name and constants, for a name has one text.
+impl PartialEq for Wgsl {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.values == other.values
+    }
+}
+
+impl Eq for Wgsl {}
+
+impl Hash for Wgsl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.values.hash(state);
+    }
 }
 
 impl Wgsl {
@@ -109,7 +161,7 @@ impl Wgsl {
     /// Runs the kernel: `buffers` are bound in order, without gaps, then `parameters` as a
     /// `var<uniform>` of 32-bit numbers.
     pub fn launch(
-        &self,
+        self,
         workgroups: [usize; 3],
         buffers: &[(&CubeTensor, Access)],
         parameters: &[u32],
@@ -137,19 +189,22 @@ impl Wgsl {
         let kernel = Named {
             name: self.name,
             // The size only serves the compiler of Burn's own kernels.
-            inner: SourceKernel::new(self.clone(), CubeDim::new_1d(1)),
+            inner: SourceKernel::new(Shared(Arc::new(self)), CubeDim::new_1d(1)),
         };
         client.launch(Box::new(kernel), CubeCount::Static(x, y, z), arguments);
     }
 }
 
-impl KernelSource for Wgsl {
+/// A kernel as it is launched, which asks for its identity several times.
+struct Shared(Arc<Wgsl>);
+
+impl KernelSource for Shared {
     fn source(&self) -> SourceTemplate {
         let mut scope: template::Scope =
-            self.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        scope.insert("kernel".into(), self.name.into());
-        let mut text = template::expand(self.text, &scope);
-        if text.contains("<f16>") {
+            self.0.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        scope.insert("kernel".into(), self.0.name.into());
+        let mut text = template::expand(self.0.text, &scope);
+        if text.contains("f16>") {
             text.insert_str(0, "enable f16;\n");
         }
         SourceTemplate::new(text)
@@ -157,7 +212,7 @@ impl KernelSource for Wgsl {
 
     fn id(&self) -> KernelId {
         // Checked kernels get a counter in every loop; these end by construction.
-        KernelId::new::<Self>().info(self.clone()).mode(ExecutionMode::Unchecked)
+        KernelId::new::<Self>().info(self.0.clone()).mode(ExecutionMode::Unchecked)
     }
 
     fn lang(&self) -> &'static str {
@@ -168,7 +223,7 @@ impl KernelSource for Wgsl {
 /// A source kernel whose entry point has the kernel's name instead of `main`.
 struct Named {
     name: &'static str,
-    inner: SourceKernel<Wgsl>,
+    inner: SourceKernel<Shared>,
 }
 
 impl KernelMetadata for Named {
@@ -193,5 +248,28 @@ impl CubeKernel for Named {
     fn source(&self) -> Option<PrecompiledSource> {
         let source = self.inner.source()?;
         Some(PrecompiledSource { entrypoint_name: self.name.into(), ..source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shader that is refused must be an error that names it, never whatever the memory held.
+    #[test]
+    fn a_kernel_that_does_not_compile_is_an_error_with_its_name() {
+        let gpu = pollster::block_on(crate::device::Gpu::request())
+            .expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one");
+        let input = Tensor::<1>::ones([4], (&gpu.device, DType::F32));
+        let input = on_gpu(&input).expect("it is there");
+        let output = empty(&input, [4], DType::F32);
+        Wgsl::new("misspelt", "fn ${kernel}() { no_such_function(); }").launch(
+            [1, 1, 1],
+            &[(&input, Access::Read), (&output, Access::Write)],
+            &[0],
+        );
+        let read = pollster::block_on(crate::pipeline::to_host(to_tensor::<1>(output)));
+        let error = read.expect_err("nothing was written").to_string();
+        assert!(error.contains("misspelt"), "{error}");
     }
 }

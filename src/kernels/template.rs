@@ -27,7 +27,7 @@ pub enum Value {
     /// A number for expressions; conditions are 0 and 1.
     Number(i64),
     /// A piece of text, as a type's name.
-    Text(String),
+    Text(&'static str),
 }
 
 impl From<usize> for Value {
@@ -42,9 +42,9 @@ impl From<bool> for Value {
     }
 }
 
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
+impl From<&'static str> for Value {
+    fn from(value: &'static str) -> Self {
+        Self::Text(value)
     }
 }
 

@@ -39,14 +39,32 @@ impl Attention {
         Self { to_q: linear(), to_k: linear(), to_v: linear(), to_out: [linear()], heads: 1 }
     }
 
-    /// `residual + attention(x, context)`: `[B, N, C]`, `[B, M, D]` to `[B, N, C]`.
-    pub fn forward(&self, x: Tensor<3>, context: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    /// `residual + attention(x, x)`: `[B, N, C]` to the same.
+    pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let keys = self.keys(&x);
+        self.forward_to(x, &keys, residual)
+    }
+
+    /// Keys and values of what is attended to, `[B, M, D]`.
+    pub fn keys(&self, context: &Tensor<3>) -> Keys {
+        Keys { k: self.to_k.forward(context.clone()), v: self.to_v.forward(context.clone()) }
+    }
+
+    /// `residual + attention(x, keys)`: `[B, N, C]` to the same.
+    pub fn forward_to(&self, x: Tensor<3>, keys: &Keys, residual: Tensor<3>) -> Tensor<3> {
         let q = self.to_q.forward(x);
-        let k = self.to_k.forward(context.clone());
-        let v = self.to_v.forward(context);
-        let x = kernels::attention(q, k, v, self.heads, false);
+        let x = kernels::attention(q, keys.k.clone(), keys.v.clone(), self.heads, false);
         self.to_out[0].forward_with(x, Epilogue::Residual(residual))
     }
+}
+
+/// What an [`Attention`] attends to.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// `[B, M, C]`
+    k: Tensor<3>,
+    /// `[B, M, C]`
+    v: Tensor<3>,
 }
 
 /// `GEGLU`: the gated first half of a feed-forward.
@@ -117,11 +135,11 @@ impl BasicTransformerBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, text: &Keys) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
-        let x = self.attn1.forward(h.clone(), h, x);
+        let x = self.attn1.forward(h, x);
         let h = self.norm2.forward(x.clone());
-        let x = self.attn2.forward(h, context.clone(), x);
+        let x = self.attn2.forward_to(h, text, x);
         let h = self.norm3.forward(x.clone());
         self.ff.forward(h, x)
     }
@@ -166,14 +184,23 @@ impl Transformer2DModel {
         }
     }
 
-    /// `[B, H, W, C]` and text `[B, M, D]` to `[B, H, W, C]`.
-    pub fn forward(&self, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
+    /// The blocks' keys and values of the text, `[B, M, D]`.
+    pub fn text_keys(&self, text: &Tensor<3>) -> impl Iterator<Item = Keys> {
+        self.transformer_blocks.iter().map(|block| block.attn2.keys(text))
+    }
+
+    /// `[B, H, W, C]` to the same; `text` has the next blocks' keys.
+    pub fn forward<'a>(
+        &self,
+        x: Tensor<4>,
+        text: &mut impl Iterator<Item = &'a Keys>,
+    ) -> Tensor<4> {
         let [b, h, w, c] = x.dims();
         let tokens = [b, h * w, c];
         let residual = x.clone().reshape(tokens);
         let mut x = self.proj_in.forward(self.norm.forward(x).reshape(tokens));
         for block in &self.transformer_blocks {
-            x = block.forward(x, context);
+            x = block.forward(x, text.next().expect("the text has keys for every block"));
         }
         self.proj_out.forward_with(x, Epilogue::Residual(residual)).reshape([b, h, w, c])
     }

@@ -3,7 +3,9 @@
 //! Source: Si et al., "FreeU: Free Lunch in Diffusion U-Net"; diffusers `utils/torch_utils.py`,
 //! `apply_freeu` and `fourier_filter`.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::kernels::product;
 
 /// How strongly the first two stages on the way up are changed; 1 changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,10 +65,15 @@ fn scale_low_frequencies(x: Tensor<4>, scale: f64) -> Tensor<4> {
         basis.extend((0..pixels).map(|pixel| angle(pixel).cos() as f32));
         basis.extend((0..pixels).map(|pixel| angle(pixel).sin() as f32));
     }
-    let data = TensorData::new(basis, [1, 8, pixels]).convert_dtype(x.dtype());
-    let basis = Tensor::<3>::from_data(data, (&x.device(), x.dtype()));
-    let tokens = x.clone().reshape([b, pixels, c]);
-    let spectrum = basis.clone().repeat_dim(0, b).matmul(tokens);
-    let low = basis.permute([0, 2, 1]).repeat_dim(0, b).matmul(spectrum);
-    x.add(low.mul_scalar((scale - 1.0) / pixels as f64).reshape([b, h, w, c]))
+    let data = TensorData::new(basis, [8, pixels]);
+    let basis = Tensor::<2>::from_data(data, (&x.device(), DType::F32));
+    // In f32: a sum over all pixels is more than a half holds.
+    let low = (0..b).map(|row| {
+        let tokens = x.clone().narrow(0, row, 1).reshape([pixels, c]).cast(DType::F32);
+        let spectrum = product(basis.clone(), tokens);
+        product(basis.clone().transpose(), spectrum)
+    });
+    let low = Tensor::cat(low.collect(), 0).mul_scalar((scale - 1.0) / pixels as f64);
+    let dtype = x.dtype();
+    x.add(low.cast(dtype).reshape([b, h, w, c]))
 }

@@ -85,6 +85,7 @@ impl Conv2d {
         }
         let residual = options.residual.take();
         let y = kernels::conv2d(x.clone(), weight, bias, options.clone());
+        options.added = None;
         let y = self.weight.add_lora_conv(&x, y, &options);
         match residual {
             Some(residual) => y.add(residual),

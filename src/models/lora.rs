@@ -135,7 +135,8 @@ impl Weight {
         let deltas =
             strengths.filter(|(_, strength)| *strength != 0.0).map(|(branch, strength)| {
                 let up = branch.up.to_float(DType::F32);
-                up.matmul(branch.down.to_float(DType::F32)).mul_scalar(strength * branch.scaling)
+                let down = branch.down.to_float(DType::F32);
+                kernels::product(up, down).mul_scalar(strength * branch.scaling)
             });
         let delta = deltas.reduce(Tensor::add)?;
         Some(self.value().to_float(DType::F32).add(delta))

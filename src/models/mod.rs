@@ -25,5 +25,5 @@ pub use module::{Module, Placement, Values, Weight, WeightDtype};
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
 };
-pub use unet::{AddedConditions, UNet2DConditionConfig, UNet2DConditionModel, UNetTap};
+pub use unet::{AddedConditions, TextKeys, UNet2DConditionConfig, UNet2DConditionModel, UNetTap};
 pub use vae::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::lora::LoraBranch;
-use crate::kernels::Matrix;
+use crate::kernels::{Matrix, StandIn};
 use crate::weights::HostTensor;
 
 /// How weights are kept on the device. Biases and norms are always `f32`.
@@ -54,6 +54,9 @@ pub trait Parameter {
     /// Converts and uploads the values. `tensor` has as many elements as [`shape`](Self::shape).
     fn load(&mut self, tensor: &HostTensor, placement: &Placement);
 
+    /// Fills it with what stands for its values.
+    fn stand_in(&mut self, values: StandIn, placement: &Placement);
+
     /// The weight of a dense layer or a convolution, which adapters may be put beside.
     fn as_weight(&mut self) -> Option<&mut Weight> {
         None
@@ -95,6 +98,10 @@ impl Parameter for Vector {
     fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
         let data = TensorData::new(tensor.to_f32(), self.shape);
         self.value = Some(Tensor::from_data(data, (&placement.device, DType::F32)));
+    }
+
+    fn stand_in(&mut self, values: StandIn, placement: &Placement) {
+        self.value = Some(values.floats(self.shape, &placement.device));
     }
 }
 
@@ -162,6 +169,13 @@ impl Parameter for Weight {
         self.original = None;
     }
 
+    fn stand_in(&mut self, values: StandIn, placement: &Placement) {
+        let dims = [self.shape[0], self.shape[1..].iter().product()];
+        let halves = placement.weights == WeightDtype::F16;
+        self.value = Some(Matrix::stand_in(values, dims, halves, &placement.device));
+        self.original = None;
+    }
+
     fn as_weight(&mut self) -> Option<&mut Weight> {
         self.multiplies.then_some(self)
     }
@@ -200,6 +214,11 @@ pub type Visitor<'a> = dyn FnMut(&str, &mut dyn Parameter) + 'a;
 pub trait Module {
     /// Visits every parameter below `path`.
     fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>);
+
+    /// Fills every parameter with what stands for its values.
+    fn stand_in(&mut self, values: StandIn, placement: &Placement) {
+        self.visit("", &mut |_, parameter| parameter.stand_in(values, placement));
+    }
 }
 
 impl Module for Vector {

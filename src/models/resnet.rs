@@ -47,12 +47,10 @@ impl ResnetBlock2D {
 
     /// `[B, H, W, I]` to `[B, H, W, O]`; `time` is the time embedding after SiLU, `[B, T]`.
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
-        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
-            let time = projection.forward(time.clone());
-            let [b, c] = time.dims();
-            h = h.add(time.reshape([b, 1, 1, c]));
-        }
+        let projection = self.time_emb_proj.as_ref();
+        let time = projection.zip(time).map(|(projection, time)| projection.forward(time.clone()));
+        let h = self.norm1.forward_silu(x.clone());
+        let h = self.conv1.forward_with(h, |options| options.added = time);
         let shortcut = match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward_with(x, Epilogue::None),
             None => x,

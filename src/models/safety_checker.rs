@@ -75,7 +75,7 @@ impl SafetyCheckerConfig {
     pub fn parse(file: &str, json: &str) -> Result<Self> {
         let config: Self = config::parse(file, json)?;
         let vision = &config.vision_config;
-        if vision.patch_size == 0 || vision.image_size % vision.patch_size != 0 {
+        if vision.patch_size == 0 || !vision.image_size.is_multiple_of(vision.patch_size) {
             return Err(Error::config(file, "`patch_size` does not divide `image_size`"));
         }
         config.encoder().check(file)?;

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::attention::TransformerConfig;
+use super::attention::{Keys, TransformerConfig};
 use super::config::{self, MAX_LAYERS, MAX_SIZE, MAX_STAGES, PerBlock, bounded, require};
 use super::embeddings::{TimestepEmbedding, Timesteps};
 use super::freeu::FreeU;
@@ -247,6 +247,11 @@ impl UNet2DConditionConfig {
         }
     }
 
+    /// Height and width of the latents that the model was trained on, where they are the same.
+    pub fn sample_side(&self) -> Option<usize> {
+        self.sample_size.as_ref()?.as_u64().map(|side| side as usize)
+    }
+
     /// An empty model of this configuration.
     pub fn init(&self) -> UNet2DConditionModel {
         let stages = self.stages("config.json").expect("parse checked the lengths");
@@ -332,6 +337,10 @@ pub struct AddedConditions {
     pub time_ids: Vec<[f64; 6]>,
 }
 
+/// A text as the UNet's blocks attend to it: the same in every step of an edit.
+#[derive(Debug, Clone)]
+pub struct TextKeys(Vec<Keys>);
+
 /// Sees the activations of a forward pass by their name, `[B, H, W, C]`.
 pub type UNetTap<'a> = dyn FnMut(&str, &Tensor<4>) + 'a;
 
@@ -385,15 +394,34 @@ impl UNet2DConditionModel {
         text: &Tensor<3>,
         added: Option<&AddedConditions>,
     ) -> Tensor<4> {
+        self.forward_to(sample, timesteps, &self.text_keys(text), added)
+    }
+
+    /// What [`forward_to`](Self::forward_to) needs of a text, `[B, M, D]`.
+    pub fn text_keys(&self, text: &Tensor<3>) -> TextKeys {
+        let down = self.down_blocks.iter().flat_map(DownBlock2D::transformers);
+        let up = self.up_blocks.iter().flat_map(UpBlock2D::transformers);
+        let all = down.chain(self.mid_block.transformers()).chain(up);
+        TextKeys(all.flat_map(|transformer| transformer.text_keys(text)).collect())
+    }
+
+    /// As [`forward`](Self::forward), for a text that serves several passes.
+    pub fn forward_to(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f64],
+        text: &TextKeys,
+        added: Option<&AddedConditions>,
+    ) -> Tensor<4> {
         self.forward_tapped(sample, timesteps, text, added, &mut |_, _| {})
     }
 
-    /// As [`forward`](Self::forward), showing `tap` what lies between.
+    /// As [`forward_to`](Self::forward_to), showing `tap` what lies between.
     pub fn forward_tapped(
         &self,
         sample: Tensor<4>,
         timesteps: &[f64],
-        text: &Tensor<3>,
+        text: &TextKeys,
         added: Option<&AddedConditions>,
         tap: &mut UNetTap<'_>,
     ) -> Tensor<4> {
@@ -403,6 +431,7 @@ impl UNet2DConditionModel {
         // Every residual block starts its use of the time embedding with SiLU: once for all.
         let time = burn::tensor::activation::silu(time);
 
+        let text = &mut text.0.iter();
         let mut x = self.conv_in.forward(sample);
         tap("conv_in", &x);
         let mut skips = vec![x.clone()];

@@ -4,10 +4,11 @@
 
 use burn::tensor::Tensor;
 
-use super::attention::{Transformer2DModel, TransformerConfig};
+use super::attention::{Keys, Transformer2DModel, TransformerConfig};
 use super::freeu::FreeUStage;
 use super::module::module;
 use super::resnet::{Downsample2D, ResnetBlock2D, ResnetConfig, Upsample2D};
+use crate::kernels::concat;
 
 /// What a stage is built from.
 #[derive(Debug, Clone, Copy)]
@@ -50,18 +51,23 @@ impl DownBlock2D {
         }
     }
 
+    /// Its transformers, in the order of a pass.
+    pub fn transformers(&self) -> &[Transformer2DModel] {
+        self.attentions.as_deref().unwrap_or_default()
+    }
+
     /// Runs the stage and appends what the way up will need to `skips`.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         mut x: Tensor<4>,
         time: &Tensor<2>,
-        context: &Tensor<3>,
+        text: &mut impl Iterator<Item = &'a Keys>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(time));
             if let Some(attentions) = &self.attentions {
-                x = attentions[i].forward(x, context);
+                x = attentions[i].forward(x, text);
             }
             skips.push(x.clone());
         }
@@ -90,10 +96,20 @@ impl UNetMidBlock2DCrossAttn {
         }
     }
 
+    /// Its transformers, in the order of a pass.
+    pub fn transformers(&self) -> &[Transformer2DModel] {
+        &self.attentions
+    }
+
     /// `[B, H, W, C]` to the same.
-    pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
+    pub fn forward<'a>(
+        &self,
+        x: Tensor<4>,
+        time: &Tensor<2>,
+        text: &mut impl Iterator<Item = &'a Keys>,
+    ) -> Tensor<4> {
         let x = self.resnets[0].forward(x, Some(time));
-        let x = self.attentions[0].forward(x, context);
+        let x = self.attentions[0].forward(x, text);
         self.resnets[1].forward(x, Some(time))
     }
 }
@@ -123,13 +139,18 @@ impl UpBlock2D {
         }
     }
 
+    /// Its transformers, in the order of a pass.
+    pub fn transformers(&self) -> &[Transformer2DModel] {
+        self.attentions.as_deref().unwrap_or_default()
+    }
+
     /// Runs the stage, taking its skips from the end of `skips`; what it leaves there decides the
     /// size to come back to.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         mut x: Tensor<4>,
         time: &Tensor<2>,
-        context: &Tensor<3>,
+        text: &mut impl Iterator<Item = &'a Keys>,
         skips: &mut Vec<Tensor<4>>,
         freeu: Option<FreeUStage>,
     ) -> Tensor<4> {
@@ -139,9 +160,9 @@ impl UpBlock2D {
                 Some(freeu) => freeu.apply(x, skip),
                 None => (x, skip),
             };
-            x = resnet.forward(Tensor::cat(vec![backbone, skip], 3), Some(time));
+            x = resnet.forward(concat(backbone, skip), Some(time));
             if let Some(attentions) = &self.attentions {
-                x = attentions[i].forward(x, context);
+                x = attentions[i].forward(x, text);
             }
         }
         if let Some([upsampler]) = &self.upsamplers {

@@ -189,7 +189,7 @@ impl VaeAttention {
         let [b, h, w, c] = x.dims();
         let tokens = [b, h * w, c];
         let normal = self.group_norm.forward(x.clone()).reshape(tokens);
-        let x = self.attention.forward(normal.clone(), normal, x.reshape(tokens));
+        let x = self.attention.forward(normal, x.reshape(tokens));
         x.reshape([b, h, w, c])
     }
 }
@@ -378,9 +378,9 @@ impl AutoencoderKL {
             size: self.config.sample_size,
             output: self.config.sample_size / self.config.scale_factor(),
         };
-        match tiles.run(x, |tile| self.encode(tile).moments) {
-            Ok(moments) => DiagonalGaussian { moments },
-            Err(x) => self.encode(x),
+        match tiles.run(&x, |tile| self.encode(tile).moments) {
+            Some(moments) => DiagonalGaussian { moments },
+            None => self.encode(x),
         }
     }
 
@@ -390,7 +390,7 @@ impl AutoencoderKL {
             size: self.config.sample_size / self.config.scale_factor(),
             output: self.config.sample_size,
         };
-        tiles.run(z, |tile| self.decode(tile)).unwrap_or_else(|z| self.decode(z))
+        tiles.run(&z, |tile| self.decode(tile)).unwrap_or_else(|| self.decode(z))
     }
 }
 
@@ -403,15 +403,15 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// Applies `network` tile by tile, or gives `x` back where it is no larger than one.
+    /// Applies `network` tile by tile; nothing where `x` is no larger than one.
     fn run(
         &self,
-        x: Tensor<4>,
+        x: &Tensor<4>,
         network: impl Fn(Tensor<4>) -> Tensor<4>,
-    ) -> std::result::Result<Tensor<4>, Tensor<4>> {
+    ) -> Option<Tensor<4>> {
         let [_, height, width, _] = x.dims();
         if height <= self.size && width <= self.size {
-            return Err(x);
+            return None;
         }
         let step = (self.size as f64 * (1.0 - TILE_OVERLAP)) as usize;
         let blend = (self.output as f64 * TILE_OVERLAP) as usize;
@@ -440,7 +440,7 @@ impl Tiles {
             }
             result.push(Tensor::cat(line, 2));
         }
-        Ok(Tensor::cat(result, 1))
+        Some(Tensor::cat(result, 1))
     }
 }
 

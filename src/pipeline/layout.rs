@@ -28,5 +28,9 @@ pub async fn to_nchw(tensor: Tensor<4>) -> Result<Vec<f32>> {
 pub async fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let gpu = |message: String| Error::Gpu { message };
     let data = tensor.cast(DType::F32).into_data_async().await.map_err(|e| gpu(e.to_string()))?;
+    #[cfg(feature = "wgpu")]
+    if let Some(message) = crate::device::take_fault() {
+        return Err(gpu(message));
+    }
     data.try_into_vec::<f32>().map_err(|e| gpu(format!("{e:?}")))
 }

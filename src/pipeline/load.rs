@@ -31,6 +31,9 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Whether to load the model's safety checker, where it has one.
     pub safety_checker: bool,
+    /// Whether to compile a GPU's kernels while the weights are on their way, for pictures of the
+    /// size that the model was made for. Otherwise the first edit waits for them.
+    pub warm_up: bool,
 }
 
 /// How far loading is.
@@ -94,6 +97,10 @@ impl StableDiffusionInstructPix2PixPipeline {
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
         let mut blank = Blank::read(files, &given, options.safety_checker).await?;
+        #[cfg(feature = "wgpu")]
+        if options.warm_up {
+            super::warm_up(blank.unet.config(), blank.vae.config(), &options);
+        }
         let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
         if given.text_encoder.is_none() {
             components.push(("text_encoder", TRANSFORMERS_STEM, &mut blank.text_encoder));

@@ -13,6 +13,8 @@ mod safety;
 mod save;
 mod sd;
 mod speed;
+#[cfg(feature = "wgpu")]
+mod warm_up;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 pub use components::Components;
@@ -25,6 +27,8 @@ pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerCho
 pub use safety::SafetyCheck;
 pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
+#[cfg(feature = "wgpu")]
+pub use warm_up::warm_up;
 
 use crate::image::RgbImage;
 

@@ -121,7 +121,7 @@ impl NoiseSource for TorchGenerator {
         let mut values = vec![0.0; count];
         self.fill_uniform(&mut values);
         values.chunks_exact_mut(BLOCK).for_each(box_muller);
-        if count % BLOCK != 0 {
+        if !count.is_multiple_of(BLOCK) {
             // PyTorch draws the last sixteen anew rather than leave a short block.
             let tail = &mut values[count - BLOCK..];
             self.fill_uniform(tail);

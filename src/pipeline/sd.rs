@@ -473,13 +473,14 @@ impl StableDiffusionInstructPix2PixPipeline {
     ) -> Result<Tensor<4>> {
         let timesteps = scheduler.timesteps().to_vec();
         let count = timesteps.len();
+        let mut keys = self.unet.text_keys(&text);
         for (index, timestep) in timesteps.into_iter().enumerate() {
             stop_if_cancelled(observer)?;
             let scaled = scheduler.scale_model_input(latents.clone()).cast(self.options.dtype);
             let rows = if guidance.is_on() { 3 } else { 1 };
             let input = Tensor::cat(vec![scaled; rows], 0);
             let input = Tensor::cat(vec![input, image_latents.clone()], 3);
-            let prediction = self.unet.forward(input, &[timestep], &text, None).cast(DType::F32);
+            let prediction = self.unet.forward_to(input, &[timestep], &keys, None).cast(DType::F32);
             observer.tap("unet_out", Tap::Latents(&prediction));
             let guided = guidance.apply(prediction);
             observer.tap("noise_pred", Tap::Latents(&guided));
@@ -534,6 +535,7 @@ impl StableDiffusionInstructPix2PixPipeline {
                 let data = TensorData::new(changed.data, changed.shape);
                 let changed = Tensor::<3>::from_data(data, (self.device(), DType::F32));
                 text = changed.cast(self.options.dtype);
+                keys = self.unet.text_keys(&text);
             }
         }
         Ok(latents)

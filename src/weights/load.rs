@@ -8,12 +8,17 @@ use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
 use crate::models::module::{Module, Placement, WeightDtype};
 
+/// Files by the names that errors call them by.
+type OpenFiles<'a> = Vec<(String, Box<dyn FileReader + 'a>)>;
+
+type Rename<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
 /// The weight files of one component, opened.
 pub struct WeightFiles<'a> {
     component: String,
-    files: Vec<(String, Box<dyn FileReader + 'a>)>,
+    files: OpenFiles<'a>,
     /// The model's key for a key of the files; nothing for what the model has no use for.
-    key: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    key: Rename<'a>,
 }
 
 /// What is being read. How much of it has arrived, [`ModelFiles::traffic`] tells.
@@ -77,7 +82,7 @@ impl<'a> WeightFiles<'a> {
         model: &'a dyn ModelFiles,
         component: &str,
         path: &str,
-    ) -> Result<Vec<(String, Box<dyn FileReader + 'a>)>> {
+    ) -> Result<OpenFiles<'a>> {
         if !path.ends_with(".json") {
             let reader = model.open(path).await?;
             return Ok(vec![(path.to_owned(), reader)]);

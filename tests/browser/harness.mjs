@@ -68,14 +68,25 @@ const CHROME_ARGS = [
   '--disable-sync',
 ];
 const SOFTWARE_WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
+/** The machine's own GPU; on Linux, Chromium asks for more than one flag before it believes in one. */
+const HARDWARE_WEBGPU = ['--enable-unsafe-webgpu', '--ignore-gpu-blocklist'].concat(
+  process.platform === 'linux'
+    ? ['--enable-features=Vulkan', '--use-angle=vulkan', '--disable-vulkan-surface']
+    : [],
+);
 
 /**
- * @param {{ webgpu?: boolean, args?: string[] }} [options] without `webgpu` there is the API but
- *   no adapter, whatever hardware the machine has
+ * @param {{ webgpu?: boolean | 'hardware', args?: string[] }} [options] without `webgpu` there is
+ *   the API but no adapter, whatever hardware the machine has
  * @returns {Promise<import('playwright-core').Browser>}
  */
 export function launch({ webgpu = true, args = [] } = {}) {
-  const gpu = webgpu ? SOFTWARE_WEBGPU : ['--disable-gpu', '--disable-software-rasterizer'];
+  const gpu =
+    webgpu === 'hardware'
+      ? HARDWARE_WEBGPU
+      : webgpu
+        ? SOFTWARE_WEBGPU
+        : ['--disable-gpu', '--disable-software-rasterizer'];
   return chromium.launch({
     executablePath: environment('CHROME'),
     args: [...CHROME_ARGS, ...gpu, ...args],

@@ -371,7 +371,12 @@ fn pipeline(
 ) -> Rc<StableDiffusionInstructPix2PixPipeline> {
     let load = || {
         let placement = Placement { device: Device::flex(), weights: precision.weights };
-        let options = LoadOptions { placement, dtype: precision.dtype, safety_checker: false };
+        let options = LoadOptions {
+            placement,
+            dtype: precision.dtype,
+            safety_checker: false,
+            warm_up: false,
+        };
         let fetch = Directory(model.to_owned());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let mut on_event = |_: LoadEvent<'_>| {};

@@ -158,7 +158,7 @@ fn unet(folder: &Path, file: &TensorFile) -> Verdict {
             let out = model.forward_tapped(
                 picture(&sample),
                 &timesteps,
-                &text,
+                &model.text_keys(&text),
                 added.as_ref(),
                 &mut |name, x| taps.push((name.to_owned(), x.clone())),
             );

@@ -13,7 +13,8 @@ use super::{Case, Verdict};
 
 /// The cases of a folder.
 pub fn list(folder: &Path) -> Vec<Case<'_>> {
-    let parts: [(&str, &str, fn(&Path) -> Verdict); 2] = [
+    type Parts = [(&'static str, &'static str, fn(&Path) -> Verdict); 2];
+    let parts: Parts = [
         ("tokenization", "tokenization.json", tokenization),
         ("random", "random.safetensors", random),
     ];

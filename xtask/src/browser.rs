@@ -38,10 +38,15 @@ impl Browser {
 
     /// `node`, in the repository, told where things are.
     pub fn node(&self) -> Result<Command> {
+        self.node_with(&package::folder())
+    }
+
+    /// `node` with another package than the built one.
+    pub fn node_with(&self, package: &Path) -> Result<Command> {
         let mut node = process::command("node");
         node.env("CHROME", &self.chrome);
         node.env("XTASK", process::this_executable()?);
-        node.env("PKG", package::folder());
+        node.env("PKG", package);
         Ok(node)
     }
 }

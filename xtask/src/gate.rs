@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::args::Args;
 use crate::browser::{self, Browser};
 use crate::process::{self, Result};
-use crate::{files, hub_client, package, parity};
+use crate::{files, hub_client, package, parity, vulkan};
 
 /// One row of the gate.
 struct Stage {
@@ -29,11 +29,13 @@ enum When {
 use When::{Always, Full, Short};
 
 const STAGES: &[Stage] = &[
-    Stage { name: "native tests", needs: &[], when: Always, run: native_tests },
+    Stage { name: "Vulkan set-up", needs: &[], when: Always, run: vulkan::set_up },
+    Stage { name: "native tests", needs: &["Vulkan set-up"], when: Always, run: native_tests },
     Stage { name: "hostile input, whole", needs: &[], when: Full, run: hostile_input },
     Stage { name: "Hub's own client", needs: &[], when: Always, run: hub_client::run },
     Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
     Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
+    Stage { name: "kernels in the browser", needs: SET_UP, when: Always, run: browser_kernels },
     Stage { name: "browser tests", needs: BROWSER, when: Short, run: || browser_tests(false) },
     Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: || browser_tests(true) },
     Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
@@ -48,6 +50,7 @@ const STAGES: &[Stage] = &[
 const FULL_VARIABLE: &str = "FULL";
 
 const BROWSER: &[&str] = &["package", "browser set-up"];
+const SET_UP: &[&str] = &["browser set-up"];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -99,13 +102,15 @@ fn run_stages(stages: &[Stage], full: bool) -> Vec<(&'static str, Outcome, f64)>
 }
 
 fn native_tests() -> Result {
-    process::run(process::cargo().args(["test", "--workspace", "--no-fail-fast"]))
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--features", process::FEATURES]);
+    process::run(&mut cargo)
 }
 
 /// A million inputs for each parser, in place of the ten thousand among the native tests.
 fn hostile_input() -> Result {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--package", process::PACKAGE, "--test", "hostile"]);
+    cargo.args(["test", "--workspace", "--features", process::FEATURES, "--test", "hostile"]);
     process::run(cargo.env(FULL_VARIABLE, "1"))
 }
 
@@ -133,6 +138,11 @@ fn browser_tests(full: bool) -> Result {
     process::run(node.args(names.iter().map(|name| folder.join(name))))
 }
 
+fn browser_kernels() -> Result {
+    let package = package::build_benchmarks()?;
+    process::run(Browser::set_up()?.node_with(&package)?.arg("tests/browser/kernels.mjs"))
+}
+
 fn oracle() -> PathBuf {
     process::root().join("tests").join("fixtures").join("oracle")
 }
@@ -152,7 +162,16 @@ fn browser_parity() -> Result {
 
 fn clippy() -> Result {
     let mut cargo = process::cargo();
-    process::run(cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    process::run(cargo.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        process::FEATURES,
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 fn format() -> Result {
@@ -161,7 +180,11 @@ fn format() -> Result {
 
 fn documentation() -> Result {
     let mut cargo = process::cargo();
-    process::run(cargo.args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    process::run(
+        cargo
+            .args(["doc", "--no-deps", "--features", process::FEATURES])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 #[cfg(test)]

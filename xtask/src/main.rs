@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask help` lists them.
 
 mod args;
+mod bench;
 mod browser;
 mod files;
 mod gate;
@@ -9,6 +10,7 @@ mod package;
 mod parity;
 mod process;
 mod server;
+mod vulkan;
 mod wasm_opt;
 mod web;
 
@@ -49,6 +51,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         usage: "DIR [--browser [--no-build]] [--only NAME]...",
         about: "compare with the reference cases of DIR, natively or in headless Chromium",
         run: parity::run,
+    },
+    Subcommand {
+        name: "bench",
+        usage: "[--browser [--software]] [--f16] [--only NAME] [--json FILE]",
+        about: "time kernels and whole models on this machine's GPU, natively or in Chromium",
+        run: bench::run,
     },
     Subcommand {
         name: "serve",

@@ -30,12 +30,27 @@ pub fn folder() -> PathBuf {
     process::root().join("pkg")
 }
 
+/// Most bytes of the wasm, and of what a server that compresses would send.
+const BUDGET: [usize; 2] = [12_000_000, 3_000_000];
+
+/// Builds wasm and glue with the benchmarks in them, beside the target folder's package; where.
+pub fn build_benchmarks() -> Result<PathBuf> {
+    check_versions()?;
+    ensure_target()?;
+    let metadata = process::metadata()?;
+    compile("js,tuning")?;
+    let stage = metadata.target.join("package-bench");
+    files::empty_folder(&stage)?;
+    bind(&metadata, &stage)?;
+    Ok(stage)
+}
+
 /// Builds `pkg/`. With `dev` the wasm stays as rustc made it, which saves minutes.
 pub fn build(dev: bool) -> Result {
     check_versions()?;
     ensure_target()?;
     let metadata = process::metadata()?;
-    compile()?;
+    compile("js")?;
     // Put together elsewhere, so that a failure half way leaves the package of before.
     let stage = metadata.target.join("package");
     files::empty_folder(&stage)?;
@@ -46,7 +61,22 @@ pub fn build(dev: bool) -> Result {
     let glue = scripts(&stage)?;
     fill(&metadata.version, &stage)?;
     files::mirror(&stage, &folder())?;
-    report(&stage, &glue, dev)
+    let sizes = report(&stage, &glue, dev)?;
+    // What rustc makes is a fifth larger than what wasm-opt leaves.
+    if dev { Ok(()) } else { within_budget(sizes) }
+}
+
+fn within_budget([raw, compressed]: [usize; 2]) -> Result {
+    if raw <= BUDGET[0] && compressed <= BUDGET[1] {
+        return Ok(());
+    }
+    Err(format!(
+        "the wasm is over its budget of {}, gzip {}: find what it has grown by (`twiggy top` on a \
+         build with names)",
+        size(BUDGET[0]),
+        size(BUDGET[1]),
+    )
+    .into())
 }
 
 fn wasm_name() -> String {
@@ -99,10 +129,10 @@ fn ensure_target() -> Result {
     })
 }
 
-fn compile() -> Result {
+fn compile(features: &str) -> Result {
     let mut cargo = process::cargo();
     cargo.args(["build", "--lib", "--package", PACKAGE, "--profile", "wasm"]);
-    cargo.args(["--target", TARGET, "--no-default-features", "--features", "js"]);
+    cargo.args(["--target", TARGET, "--no-default-features", "--features", features]);
     // These would replace the flags of .cargo/config.toml, without which getrandom does not build.
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     process::run(&mut cargo)
@@ -168,19 +198,20 @@ fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Prints the sizes that the README quotes.
-fn report(stage: &Path, glue: &[PathBuf], dev: bool) -> Result {
+fn report(stage: &Path, glue: &[PathBuf], dev: bool) -> Result<[usize; 2]> {
     let wasm = files::read(&stage.join(wasm_name()))?;
+    let sizes = [wasm.len(), gzip(&wasm)?];
     let own = scripts(stage)?.into_iter().filter(|name| !glue.contains(name));
     println!("{}", folder().display());
     println!(
         "  wasm                     {}, gzip {}{}",
-        size(wasm.len()),
-        size(gzip(&wasm)?),
+        size(sizes[0]),
+        size(sizes[1]),
         if dev { " (without wasm-opt)" } else { "" },
     );
     println!("  JavaScript, hand-written gzip {}", size(gzip_all(stage, own)?));
     println!("  JavaScript, wasm-bindgen gzip {}", size(gzip_all(stage, glue.iter().cloned())?));
-    Ok(())
+    Ok(sizes)
 }
 
 fn gzip_all(folder: &Path, names: impl Iterator<Item = PathBuf>) -> Result<usize> {
@@ -203,7 +234,7 @@ fn size(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{gzip, locked_version, size, with_version};
+    use super::{BUDGET, gzip, locked_version, size, with_version, within_budget};
 
     #[test]
     fn the_lock_names_exactly_this_package() {
@@ -228,6 +259,14 @@ mod tests {
         assert!(with_version("{", "1.2.3").is_err());
         let hidden = "{\"a\": {\"version\": \"0.0.0\"}, \"version\": \"0.0.0\"}";
         assert!(with_version(hidden, "1.2.3").is_err());
+    }
+
+    #[test]
+    fn too_much_of_either_is_over_the_budget() {
+        within_budget(BUDGET).expect("just so");
+        let error = within_budget([BUDGET[0] + 1, 0]).expect_err("too large").to_string();
+        assert!(error.contains("over its budget of 12.00 MB, gzip 3.00 MB"), "{error}");
+        assert!(within_budget([0, BUDGET[1] + 1]).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::args::Args;
 use crate::browser::Browser;
 use crate::package;
-use crate::process::{self, PACKAGE, Result};
+use crate::process::{self, Result};
 
 /// `cargo xtask parity DIR [--dtype float16] [--browser [--no-build]] [--only NAME]...`.
 pub fn run(mut args: Args) -> Result<u8> {
@@ -33,7 +33,9 @@ pub fn run(mut args: Args) -> Result<u8> {
 /// The test binary does the comparing, so that it is built as the tests are.
 pub fn native(folder: &Path, dtypes: &[String], only: &[String]) -> Command {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--quiet", "--package", PACKAGE, "--test", "parity", "--"]);
+    // As the gate builds, so that its dependencies serve.
+    cargo.args(["test", "--quiet", "--workspace", "--features", process::FEATURES]);
+    cargo.args(["--test", "parity", "--"]);
     for dtype in dtypes {
         cargo.args(["--dtype", dtype]);
     }

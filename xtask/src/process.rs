@@ -15,6 +15,9 @@ pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// The name of the package that is built for the browser.
 pub const PACKAGE: &str = "instruct-pix2pix-web";
 
+/// The features of native builds: the same for all, so that one build of the dependencies does.
+pub const FEATURES: &str = "tuning";
+
 static THIS_EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
 
 /// To be called first of all: once cargo has replaced the file (a test build may), Linux reports

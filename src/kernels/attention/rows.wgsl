@@ -1,6 +1,10 @@
-// Flash attention for narrow heads: an invocation owns QUERIES queries whole, vector and result in
-// registers, and walks over all keys. Every invocation reads the same key at the same time, which
-// workgroup memory serves as one read.
+// Flash attention: PARTS neighbouring invocations own QUERIES queries, each a part of their channels,
+// vector and result in registers, and walk over all keys. All read the same key at the same time,
+// which workgroup memory serves as one read. Where there are several parts, their scores meet in
+// workgroup memory.
+//
+// Halves multiply as halves: scores in four sums of a part's channels / 4 products each, and values over
+// the keys of a tile. All sums beyond, and the softmax, are in f32.
 
 struct Params {
     queries: u32,
@@ -17,8 +21,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<${FLOAT}>>;
 @group(0) @binding(4) var<uniform> p: Params;
 
-var<workgroup> tile_k: array<vec4<f32>, ${KEYS * D4}>;
-var<workgroup> tile_v: array<vec4<f32>, ${KEYS * D4}>;
+var<workgroup> tile_k: array<vec4<${FLOAT}>, ${KEYS * D4}>;
+var<workgroup> tile_v: array<vec4<${FLOAT}>, ${KEYS * D4}>;
+//# if PARTS > 1
+var<workgroup> scores: array<vec4<f32>, ${THREADS * QUERIES * CHUNK / 4}>;
+//# end
 
 @compute @workgroup_size(${THREADS})
 fn ${kernel}(
@@ -27,13 +34,16 @@ fn ${kernel}(
 ) {
     let stride = p.channels / 4u;
     let head = workgroup.y * ${D4}u;
+    let part = local % ${PARTS}u;
+    let own = part * ${D4 / PARTS}u;
+    let slot = local / ${PARTS}u;
     let first_key = workgroup.z * p.keys;
 //# for i in 0..QUERIES
-    let query_${i} = workgroup.x * ${QUERIES * THREADS}u + ${i * THREADS}u + local;
+    let query_${i} = workgroup.x * ${QUERIES * THREADS / PARTS}u + ${i * THREADS / PARTS}u + slot;
     // A query beyond the last computes the last once more, and is not written.
-    let at_${i} = (workgroup.z * p.queries + min(query_${i}, p.queries - 1u)) * stride + head;
-//# for c in 0..D4
-    let q_${i}_${c} = vec4<f32>(q[at_${i} + ${c}u]) * p.scale;
+    let at_${i} = (workgroup.z * p.queries + min(query_${i}, p.queries - 1u)) * stride + head + own;
+//# for c in 0..D4 / PARTS
+    let q_${i}_${c} = vec4<${FLOAT}>(vec4<f32>(q[at_${i} + ${c}u]) * p.scale);
     var o_${i}_${c} = vec4<f32>();
 //# end
     var top_${i} = -1e30;
@@ -41,42 +51,86 @@ fn ${kernel}(
 //# end
 
 //# if CAUSAL
-    let last = min(p.keys, workgroup.x * ${QUERIES * THREADS}u + ${QUERIES * THREADS}u);
+    let last = min(p.keys, (workgroup.x + 1u) * ${QUERIES * THREADS / PARTS}u);
 //# else
     let last = p.keys;
 //# end
     for (var tile = 0u; tile < last; tile += ${KEYS}u) {
         for (var i = local; i < ${KEYS * D4}u; i += ${THREADS}u) {
             let key = tile + i / ${D4}u;
-            var key_value = vec4<f32>();
-            var value = vec4<f32>();
+            var key_value = vec4<${FLOAT}>();
+            var value = vec4<${FLOAT}>();
             if (key < p.keys) {
                 let at = (first_key + key) * stride + head + i % ${D4}u;
-                key_value = vec4<f32>(k[at]);
-                value = vec4<f32>(v[at]);
+                key_value = k[at];
+                value = v[at];
             }
             tile_k[i] = key_value;
             tile_v[i] = value;
         }
         workgroupBarrier();
+//# if HALF
+//# for i in 0..QUERIES
+//# for c in 0..D4 / PARTS
+        var short_${i}_${c} = vec4<f16>();
+//# end
+//# end
+//# end
         for (var chunk = 0u; chunk < ${KEYS}u; chunk += ${CHUNK}u) {
-            let base = chunk * ${D4}u;
+            let base = chunk * ${D4}u + own;
 //# for i in 0..QUERIES
 //# for t in 0..CHUNK
             var s_${i}_${t} = 0.0;
+//# if HALF
+            var four_${i}_${t} = vec4<f16>();
 //# end
 //# end
-//# for c in 0..D4
+//# end
+//# for c in 0..D4 / PARTS
 //# for t in 0..CHUNK
             {
                 let key = tile_k[base + ${t * D4 + c}u];
-//# for e in 0..4
 //# for i in 0..QUERIES
+//# if HALF
+                four_${i}_${t} = fma(q_${i}_${c}, key, four_${i}_${t});
+//# else
+//# for e in 0..4
                 s_${i}_${t} = fma(q_${i}_${c}[${e}], key[${e}], s_${i}_${t});
+//# end
 //# end
 //# end
             }
 //# end
+//# end
+//# if HALF
+//# for i in 0..QUERIES
+//# for t in 0..CHUNK
+            s_${i}_${t} = dot(vec4<f32>(four_${i}_${t}), vec4<f32>(1.0));
+//# end
+//# end
+//# end
+//# if PARTS > 1
+//# for i in 0..QUERIES
+//# for t in 0..CHUNK / 4
+            scores[${(i * CHUNK / 4 + t) * THREADS}u + local] = vec4<f32>(s_${i}_${t * 4}, s_${i}_${t * 4 + 1}, s_${i}_${t * 4 + 2}, s_${i}_${t * 4 + 3});
+//# end
+//# end
+            workgroupBarrier();
+//# for i in 0..QUERIES
+//# for t in 0..CHUNK / 4
+            {
+                // In one order for all, so that all go on with the same numbers.
+                var sum = vec4<f32>();
+//# for other in 0..PARTS
+                sum += scores[${(i * CHUNK / 4 + t) * THREADS + other}u + slot * ${PARTS}u];
+//# end
+//# for e in 0..4
+                s_${i}_${t * 4 + e} = sum[${e}];
+//# end
+            }
+//# end
+//# end
+            workgroupBarrier();
 //# end
             if (tile + chunk + ${CHUNK}u > p.keys) {
 //# for i in 0..QUERIES
@@ -100,8 +154,11 @@ fn ${kernel}(
                     let shrink = exp2(top_${i} - top);
                     top_${i} = top;
                     sum_${i} *= shrink;
-//# for c in 0..D4
+//# for c in 0..D4 / PARTS
                     o_${i}_${c} *= shrink;
+//# if HALF
+                    short_${i}_${c} *= f16(shrink);
+//# end
 //# end
                 }
 //# for t in 0..CHUNK
@@ -111,23 +168,30 @@ fn ${kernel}(
             }
 //# end
 //# for t in 0..CHUNK
-//# for c in 0..D4
+//# for c in 0..D4 / PARTS
             {
                 let value = tile_v[base + ${t * D4 + c}u];
 //# for i in 0..QUERIES
-                o_${i}_${c} = fma(vec4<f32>(s_${i}_${t}), value, o_${i}_${c});
+                ${RESULT}_${i}_${c} = fma(vec4<${FLOAT}>(${FLOAT}(s_${i}_${t})), value, ${RESULT}_${i}_${c});
 //# end
             }
 //# end
 //# end
         }
+//# if HALF
+//# for i in 0..QUERIES
+//# for c in 0..D4 / PARTS
+        o_${i}_${c} += vec4<f32>(short_${i}_${c});
+//# end
+//# end
+//# end
         workgroupBarrier();
     }
 
 //# for i in 0..QUERIES
     if (query_${i} < p.queries) {
         let scale = 1.0 / sum_${i};
-//# for c in 0..D4
+//# for c in 0..D4 / PARTS
         output[at_${i} + ${c}u] = vec4<${FLOAT}>(o_${i}_${c} * scale);
 //# end
     }

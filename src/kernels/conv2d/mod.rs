@@ -2,6 +2,8 @@
 
 #[cfg(feature = "flex")]
 mod reference;
+#[cfg(feature = "wgpu")]
+mod winograd;
 
 use burn::tensor::Tensor;
 
@@ -18,6 +20,8 @@ pub struct Conv2dOptions {
     pub padding: [usize; 4],
     /// Doubles the input by nearest neighbour before the kernel sees it.
     pub upsample_2x: bool,
+    /// Added to every pixel of a picture, `[B, O]`.
+    pub added: Option<Tensor<2>>,
     /// Added to the result, `[B, H', W', O]`.
     pub residual: Option<Tensor<4>>,
 }
@@ -31,6 +35,7 @@ impl Conv2dOptions {
             stride: 1,
             padding: [h / 2, w / 2, h / 2, w / 2],
             upsample_2x: false,
+            added: None,
             residual: None,
         }
     }
@@ -52,6 +57,7 @@ pub fn conv2d(
 
 #[cfg(feature = "wgpu")]
 mod gpu {
+    use super::winograd::Winograd;
     use super::*;
     use crate::kernels::gemm::{Activation, Gemm, Window};
     use crate::kernels::source::{on_gpu, to_tensor};
@@ -69,12 +75,37 @@ mod gpu {
         let scale = if options.upsample_2x { 2 } else { 1 };
         let out_height = (height * scale + top + bottom - kernel_height) / options.stride + 1;
         let out_width = (width * scale + left + right - kernel_width) / options.stride + 1;
+        let output = [out_height, out_width, outputs];
+        let input = on_gpu(x)?;
+        let weight = weight.buffer()?;
+        let bias = bias.and_then(on_gpu);
+        let dtype = x.dtype();
+        let added = options.added.as_ref().and_then(|added| on_gpu(&added.clone().cast(dtype)));
         let residual = options.residual.as_ref();
+        let residual = residual.and_then(|residual| on_gpu(&residual.clone().cast(dtype)));
+        if options.kernel == [3, 3]
+            && options.stride == 1
+            && let Some(tile) = Winograd::suits(batch, channels, output)
+        {
+            let winograd = Winograd {
+                input,
+                weight,
+                bias,
+                added,
+                residual,
+                picture: [batch, height, width, channels],
+                output,
+                padding: [top, left],
+                upsample_2x: options.upsample_2x,
+            };
+            return Some(to_tensor(winograd.run(tile)));
+        }
         let gemm = Gemm {
-            input: on_gpu(x)?,
-            weight: weight.buffer()?,
-            bias: bias.and_then(on_gpu),
-            residual: residual.and_then(|residual| on_gpu(&residual.clone().cast(x.dtype()))),
+            input,
+            weight,
+            bias,
+            added,
+            residual,
             activation: Activation::None,
             window: Some(Window {
                 picture: [height, width, channels],

@@ -12,7 +12,7 @@ pub fn conv2d(
     options: Conv2dOptions,
 ) -> Tensor<4> {
     let x = if options.upsample_2x { upsample_2x(x) } else { x };
-    let [_, _, _, channels] = x.dims();
+    let [batch, _, _, channels] = x.dims();
     let [kh, kw] = options.kernel;
     let [rows, _] = weight.shape();
     let dtype = x.dtype();
@@ -22,6 +22,10 @@ pub fn conv2d(
     let padding = [(top, bottom), (left, right)];
     let conv = ConvOptions::new_with_padding([options.stride; 2], padding, [1, 1], 1);
     let x = module::conv2d(x.permute([0, 3, 1, 2]), weight, bias, conv).permute([0, 2, 3, 1]);
+    let x = match options.added {
+        Some(added) => x.add(added.reshape([batch, 1, 1, rows])),
+        None => x,
+    };
     match options.residual {
         Some(residual) => x.add(residual),
         None => x,

@@ -31,6 +31,7 @@ mod gpu {
             input: on_gpu(x)?,
             weight: weight.buffer()?,
             bias: on_gpu(bias),
+            added: None,
             residual: None,
             activation: Activation::GeGlu,
             window: None,

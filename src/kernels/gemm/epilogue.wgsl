@@ -29,6 +29,24 @@ fn bias_at(column: u32) -> vec4<f32> {
 }
 //# end
 
+//# if ADDED
+// A row for each picture.
+fn added_at(row: u32, column: u32) -> vec4<f32> {
+    let at = row / p.out_area * p.n;
+//# if VECTOR_OUT
+    return vec4<f32>(added[(at + min(column, p.n - 4u)) / 4u]);
+//# else
+    let last = p.n - 1u;
+    return vec4<f32>(vec4<${OUTPUT}>(
+        added[at + min(column, last)],
+        added[at + min(column + 1u, last)],
+        added[at + min(column + 2u, last)],
+        added[at + min(column + 3u, last)],
+    ));
+//# end
+}
+//# end
+
 //# if RESIDUAL
 fn residual_at(row: u32, column: u32) -> vec4<f32> {
 //# if VECTOR_OUT
@@ -73,6 +91,9 @@ fn finish(sum: vec4<f32>, row: u32, column: u32) -> vec4<f32> {
     var value = sum;
 //# if BIAS
     value += bias_at(column);
+//# end
+//# if ADDED
+    value += added_at(row, column);
 //# end
 //# if ACTIVATION == QUICK_GELU
     value = value / (1.0 + exp(-1.702 * value));

@@ -5,6 +5,9 @@
 // 16 x 8 do not. Both sides go through workgroup memory in slices DEPTH deep, turned so that four
 // rows at one depth are a vec4. An invocation fetches blocks of 4 x 4 and turns them in registers,
 // the next slice's while the current one is multiplied.
+//
+// A third axis of workgroups has parts of the depth (SPLIT) or products of their own (BATCH); either
+// way its results lie one after the other.
 
 struct Params {
     m: u32,
@@ -34,13 +37,22 @@ struct Params {
 //# if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<${BIAS_TYPE}>;
 //# end
-//# if RESIDUAL
-@group(0) @binding(${3 + BIAS}) var<storage, read> residual: array<${OUTPUT}>;
+//# if ADDED
+@group(0) @binding(${3 + BIAS}) var<storage, read> added: array<${OUTPUT}>;
 //# end
-@group(0) @binding(${3 + BIAS + RESIDUAL}) var<uniform> p: Params;
+//# if RESIDUAL
+@group(0) @binding(${3 + BIAS + ADDED}) var<storage, read> residual: array<${OUTPUT}>;
+//# end
+@group(0) @binding(${3 + BIAS + ADDED + RESIDUAL}) var<uniform> p: Params;
 
 var<workgroup> tile_a: array<vec4<f32>, ${STAGES * DEPTH * (ROWS / 4 + 1)}>;
 var<workgroup> tile_b: array<vec4<f32>, ${STAGES * DEPTH * (COLUMNS / 4 + 1)}>;
+
+//# if BATCH
+// Where the matrices of this workgroup's product begin.
+var<private> input_base: u32;
+var<private> weight_base: u32;
+//# end
 
 //# if WINDOW
 // Where the window of an output row begins, relative to its picture. A row beyond the last sees
@@ -80,7 +92,11 @@ fn load_input(row: u32, k: u32) -> vec4<f32> {
     var value = vec4<f32>();
 //# if VECTOR
     if (k < p.k && row < p.m) {
+//# if BATCH
+        value = vec4<f32>(input[input_base + (row * p.k + k) / 4u]);
+//# else
         value = vec4<f32>(input[(row * p.k + k) / 4u]);
+//# end
     }
 //# else
     for (var e = 0u; e < 4u; e++) {
@@ -98,7 +114,11 @@ fn load_input(row: u32, k: u32) -> vec4<f32> {
 fn load_weight(row: u32, k: u32) -> ${WEIGHT} {
     var value = ${WEIGHT}();
     if (k < p.k && row < p.n * ${1 + GATED}u) {
+//# if BATCH
+        value = weight[weight_base + (row * p.k + k) / 4u];
+//# else
         value = weight[(row * p.k + k) / 4u];
+//# end
     }
     return value;
 }
@@ -138,8 +158,15 @@ fn ${kernel}(
 ) {
     let first_row = workgroup.y * ${ROWS}u;
     let first_column = workgroup.x * ${COLUMNS / (1 + GATED)}u;
+//# if BATCH
+    input_base = workgroup.z * (p.m * p.k / 4u);
+    weight_base = workgroup.z * (p.n * p.k / 4u);
+    let begin = 0u;
+    let end = p.k;
+//# else
     let begin = workgroup.z * p.part;
     let end = min(begin + p.part, p.k);
+//# end
 
     // Which blocks of 4 x 4 this invocation fetches: two neighbours share 32 bytes of a row, and eight
     // write to different banks.

@@ -7,7 +7,7 @@ use burn_wgpu::CubeTensor;
 
 #[cfg(feature = "tuning")]
 pub use plan::{Plan, with_plan};
-pub use plan::{Tile, plan};
+pub use plan::{Tile, batch_tile, plan};
 
 use super::matrix::Buffer;
 use super::source::{Access, Wgsl, empty, float_name, line, workgroup_memory};
@@ -52,7 +52,7 @@ impl Window {
     }
 }
 
-/// `output[m, n] = activation(input[m, k] weight[n, k]^T + bias) + residual`
+/// `output[m, n] = activation(input[m, k] weight[n, k]^T + bias + added) + residual`
 #[derive(Debug)]
 pub struct Gemm {
     /// `[m, k]`, or pictures that `window` slides over.
@@ -61,6 +61,8 @@ pub struct Gemm {
     pub weight: Buffer,
     /// A value for each row of the weight, `f32`.
     pub bias: Option<CubeTensor>,
+    /// A row for each picture of the output, of the input's type; needs a `window`.
+    pub added: Option<CubeTensor>,
     /// `[m, n]` of the input's type.
     pub residual: Option<CubeTensor>,
     /// What is done to each output.
@@ -69,6 +71,17 @@ pub struct Gemm {
     pub window: Option<Window>,
     /// Rows, columns and depth of the product.
     pub size: [usize; 3],
+}
+
+/// What the third axis of workgroups has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Nothing.
+    Whole,
+    /// So many parts of the depth, each so deep.
+    Parts(usize, usize),
+    /// So many products, whose matrices lie one after the other.
+    Batch(usize),
 }
 
 const KERNEL: &str = concat!(include_str!("kernel.wgsl"), include_str!("epilogue.wgsl"));
@@ -88,25 +101,30 @@ impl Gemm {
         let parts = k.div_ceil(part);
         let output = empty(&self.input, shape, self.input.dtype);
         if parts == 1 {
-            self.multiply(name, plan.tile, part, 1, &output);
+            self.multiply(name, plan.tile, Cut::Whole, &output);
         } else {
             let partial = empty(&self.input, [parts, m, n], DType::F32);
-            self.multiply(name, plan.tile, part, parts, &partial);
+            self.multiply(name, plan.tile, Cut::Parts(parts, part), &partial);
             self.reduce(&partial, parts, &output);
         }
         output
     }
 
-    fn multiply(
-        &self,
-        name: &'static str,
-        tile: Tile,
-        part: usize,
-        parts: usize,
-        output: &CubeTensor,
-    ) {
+    /// Runs `count` products of this size, whose matrices lie one after the other, into `output` of
+    /// `[count, m, n]` in `f32`. There is no window, and nothing is added.
+    pub fn run_batch(&self, name: &'static str, tile: Tile, count: usize, output: &CubeTensor) {
+        self.multiply(name, tile, Cut::Batch(count), output);
+    }
+
+    fn multiply(&self, name: &'static str, tile: Tile, cut: Cut, output: &CubeTensor) {
         let [m, n, k] = self.size;
-        let split = parts > 1;
+        let (parts, part) = match cut {
+            Cut::Whole => (1, k),
+            Cut::Parts(parts, part) => (parts, part),
+            Cut::Batch(count) => (count, k),
+        };
+        // Either way, sums are written as they are, one product after the other.
+        let split = cut != Cut::Whole;
         let gated = self.activation == Activation::GeGlu;
         let channels = self.window.map_or(k, |window| window.picture[2]);
         let vector = k.is_multiple_of(4) && channels.is_multiple_of(4);
@@ -128,6 +146,7 @@ impl Gemm {
             .define("WEIGHT", weight)
             .define("PACKED", self.weight.packed)
             .define("VECTOR", vector)
+            .define("BATCH", matches!(cut, Cut::Batch(_)))
             .define("WINDOW", self.window.is_some())
             .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
             .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
@@ -138,7 +157,7 @@ impl Gemm {
             (output, Access::Write),
         ];
         if !split {
-            buffers.extend(self.added());
+            buffers.extend(self.epilogue_buffers());
         }
         let mut parameters = vec![m, n, k, part];
         if let Some(window) = &self.window {
@@ -165,14 +184,16 @@ impl Gemm {
             .define("PART", if n.is_multiple_of(4) { "vec4<f32>" } else { "f32" })
             .define("THREADS", REDUCE_THREADS);
         let mut buffers = vec![(partial, Access::Read), (output, Access::Write)];
-        buffers.extend(self.added());
-        let parameters = [m, n, parts, 0].map(|x| x as u32);
+        buffers.extend(self.epilogue_buffers());
+        let area = self.window.map_or(0, |window| window.output[0] * window.output[1]);
+        let parameters = [m, n, parts, area].map(|x| x as u32);
         kernel.launch(line((m * n.div_ceil(4)).div_ceil(REDUCE_THREADS)), &buffers, &parameters);
     }
 
     /// What the epilogue reads, in the order of its bindings.
-    fn added(&self) -> impl Iterator<Item = (&CubeTensor, Access)> {
-        self.bias.iter().chain(&self.residual).map(|tensor| (tensor, Access::Read))
+    fn epilogue_buffers(&self) -> impl Iterator<Item = (&CubeTensor, Access)> {
+        let tensors = self.bias.iter().chain(&self.added).chain(&self.residual);
+        tensors.map(|tensor| (tensor, Access::Read))
     }
 
     fn epilogue(&self, kernel: Wgsl, split: bool) -> Wgsl {
@@ -192,6 +213,7 @@ impl Gemm {
             .define("BIAS_TYPE", if vector { "vec4<f32>" } else { "f32" })
             .define("SPLIT", split)
             .define("BIAS", !split && self.bias.is_some())
+            .define("ADDED", !split && self.added.is_some())
             .define("RESIDUAL", !split && self.residual.is_some())
             .define("GATED", activation == Activation::GeGlu)
             .define("ACTIVATION", activation as usize)

@@ -94,6 +94,11 @@ const WIDE_FULL: f64 = 0.9;
 /// Least depth of a part: below, the second kernel costs more than it brings.
 const PART: usize = 256;
 
+/// The tile for many products of one size side by side.
+pub const fn batch_tile() -> Tile {
+    NARROW
+}
+
 /// The plan for a product of `size` rows, columns and depth on a device that allows `memory` bytes of
 /// workgroup memory. Gated products are never split.
 pub fn plan(size: [usize; 3], gated: bool, memory: usize) -> Plan {

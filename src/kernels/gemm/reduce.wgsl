@@ -4,6 +4,8 @@ struct Params {
     m: u32,
     n: u32,
     parts: u32,
+    // Rows of a picture.
+    out_area: u32,
 }
 
 @group(0) @binding(0) var<storage, read> parts: array<${PART}>;
@@ -11,10 +13,13 @@ struct Params {
 //# if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<${BIAS_TYPE}>;
 //# end
-//# if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<${OUTPUT}>;
+//# if ADDED
+@group(0) @binding(${2 + BIAS}) var<storage, read> added: array<${OUTPUT}>;
 //# end
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<uniform> p: Params;
+//# if RESIDUAL
+@group(0) @binding(${2 + BIAS + ADDED}) var<storage, read> residual: array<${OUTPUT}>;
+//# end
+@group(0) @binding(${2 + BIAS + ADDED + RESIDUAL}) var<uniform> p: Params;
 
 @compute @workgroup_size(${THREADS})
 fn ${kernel}(

@@ -10,6 +10,7 @@ use super::{Matrix, on_gpu_or};
 /// What is done to a dense layer's result before it is written.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "made for one call and taken apart by it")]
 pub enum Epilogue<const D: usize> {
     /// Nothing.
     None,
@@ -52,6 +53,14 @@ pub fn linear<const D: usize>(
     )
 }
 
+/// `a b`, for products that are no layer: Burn's own would bring its whole family of products along.
+///
+/// # Shapes
+/// `a`: `[M, K]`; `b`: `[K, N]`; the result: `[M, N]`; all `f32`.
+pub fn product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    linear(a, &Matrix::from_tensor(b.transpose()), None, Epilogue::None)
+}
+
 #[cfg(feature = "wgpu")]
 mod gpu {
     use super::*;
@@ -79,6 +88,7 @@ mod gpu {
             input: on_gpu(x)?,
             weight: weight.buffer()?,
             bias: bias.and_then(on_gpu),
+            added: None,
             residual,
             activation,
             window: None,

@@ -1,0 +1,262 @@
+//! Whole models with random weights.
+
+use burn::tensor::{Distribution, Tensor};
+use web_time::Instant;
+
+use super::{Bench, Launches};
+use crate::error::Result;
+use crate::image::RgbImage;
+use crate::kernels::{StandIn, device_memory, release_memory};
+use crate::models::{
+    AddedConditions, AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module,
+    Placement, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
+};
+use crate::pipeline::{
+    EditRequest, Images, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
+    TorchGenerator, Unobserved,
+};
+use crate::schedulers::SchedulerConfig;
+use crate::tokenizer::ClipTokenizer;
+
+/// Operations of one sample's pass through the UNet at 64 x 64 latents and 77 tokens of text.
+const UNET_OPERATIONS: f64 = 803e9;
+/// Operations of the VAE at 512 x 512 pixels: decoder and encoder.
+const VAE_OPERATIONS: [f64; 2] = [2.48e12, 1.08e12];
+/// Steps of the edit.
+const STEPS: usize = 20;
+
+pub async fn all(bench: &mut Bench<'_>) -> Result<()> {
+    if bench.wants("SDXL") {
+        sdxl(bench).await?;
+    }
+    if !bench.wants("UNet") && !bench.wants("VAE") && !bench.wants("text") && !bench.wants("edit") {
+        return Ok(());
+    }
+    let placement = placement(bench);
+    let start = Instant::now();
+    let mut unet = sd_unet().init();
+    unet.stand_in(StandIn::Random, &placement);
+    let mut vae = sd_vae().init();
+    vae.stand_in(StandIn::Random, &placement);
+    let mut text = sd_text().init();
+    text.stand_in(StandIn::Random, &placement);
+    bench.wait().await?;
+    release_memory(&bench.device);
+    bench.line(&format!("random weights: {:.1} s", start.elapsed().as_secs_f64()));
+    let [weights, _] = device_memory(&bench.device);
+    bench.count("bytes of weights", weights);
+    if bench.wants("UNet") {
+        sd_steps(bench, &unet).await?;
+    }
+    if bench.wants("VAE") {
+        autoencoder(bench, &vae).await?;
+    }
+    if bench.wants("text") {
+        encoder(bench, &text).await?;
+    }
+    if bench.wants("edit") {
+        edit(bench, unet, vae, text).await?;
+    }
+    Ok(())
+}
+
+fn placement(bench: &Bench<'_>) -> Placement {
+    Placement { device: bench.device.clone(), weights: WeightDtype::F16 }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
+    serde_json::from_str(json).expect("a constant")
+}
+
+fn sd_unet() -> UNet2DConditionConfig {
+    parse(r#"{"in_channels": 8, "cross_attention_dim": 768}"#)
+}
+
+fn sd_vae() -> AutoencoderKLConfig {
+    parse(
+        r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 512,
+            "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D",
+                "DownEncoderBlock2D"],
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D",
+                "UpDecoderBlock2D"]}"#,
+    )
+}
+
+fn sd_text() -> ClipTextConfig {
+    parse(
+        r#"{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+            "num_attention_heads": 12, "projection_dim": 768}"#,
+    )
+}
+
+/// The UNet of `diffusers/sdxl-instructpix2pix-768`.
+fn sdxl_unet() -> UNet2DConditionConfig {
+    parse(
+        r#"{"in_channels": 8, "cross_attention_dim": 2048, "block_out_channels": [320, 640, 1280],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+            "use_linear_projection": true, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}"#,
+    )
+}
+
+fn random<const D: usize>(bench: &Bench<'_>, shape: [usize; D]) -> Tensor<D> {
+    let device = (&bench.device, burn::tensor::DType::F32);
+    Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(bench.dtype)
+}
+
+/// First and warm time, host time and dispatches of `step`.
+async fn step<T>(
+    bench: &mut Bench<'_>,
+    name: &str,
+    operations: f64,
+    run: impl Fn() -> T,
+) -> Result<()> {
+    bench.wait().await?;
+    let start = Instant::now();
+    run();
+    let host = start.elapsed().as_secs_f64() * 1e3;
+    bench.wait().await?;
+    let first = start.elapsed().as_secs_f64() * 1e3;
+    let launches = Launches::watch();
+    run();
+    let launches = launches.count();
+    let warm = bench.time(&run).await?;
+    bench.row(name, warm, operations, 0);
+    bench.row(format!("{name}, first"), first, 0.0, 0);
+    bench.row(format!("{name}, first, host"), host, 0.0, 0);
+    // Without a wait before: what a step costs the host when the queue has room.
+    bench.wait().await?;
+    let start = Instant::now();
+    run();
+    let host = start.elapsed().as_secs_f64() * 1e3;
+    bench.wait().await?;
+    bench.row(format!("{name}, host"), host, 0.0, 0);
+    bench.count(format!("{name}, dispatches"), launches);
+    Ok(())
+}
+
+/// What a run left held beside what is used: its activations.
+fn activations(bench: &mut Bench<'_>, name: &str) {
+    let [used, held] = device_memory(&bench.device);
+    bench.count(format!("{name}, bytes of activations"), held - used);
+}
+
+async fn sd_steps(bench: &mut Bench<'_>, unet: &UNet2DConditionModel) -> Result<()> {
+    for batch in [3, 2, 1] {
+        release_memory(&bench.device);
+        let x = random(bench, [batch, 64, 64, 8]);
+        let text = unet.text_keys(&random(bench, [batch, 77, 768]));
+        let operations = UNET_OPERATIONS * batch as f64;
+        let run = || unet.forward_to(x.clone(), &[500.0], &text, None);
+        let name = format!("UNet step, batch {batch}");
+        step(bench, &name, operations, run).await?;
+        activations(bench, &name);
+    }
+    Ok(())
+}
+
+async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
+    let mut unet = sdxl_unet().init();
+    unet.stand_in(StandIn::Random, &placement(bench));
+    for batch in [3, 1] {
+        release_memory(&bench.device);
+        let x = random(bench, [batch, 96, 96, 8]);
+        let text = unet.text_keys(&random(bench, [batch, 77, 2048]));
+        let added = AddedConditions {
+            text_embeds: random(bench, [batch, 1280]),
+            time_ids: vec![[768.0, 768.0, 0.0, 0.0, 768.0, 768.0]; batch],
+        };
+        let run = || unet.forward_to(x.clone(), &[500.0], &text, Some(&added));
+        let name = format!("SDXL UNet step at 768, batch {batch}");
+        step(bench, &name, 0.0, run).await?;
+        activations(bench, &name);
+    }
+    Ok(())
+}
+
+async fn autoencoder(bench: &mut Bench<'_>, vae: &AutoencoderKL) -> Result<()> {
+    for side in [512, 768] {
+        let area = (side * side) as f64 / (512.0 * 512.0);
+        let latents = random(bench, [1, side / 8, side / 8, 4]);
+        let name = format!("VAE decode {side}");
+        release_memory(&bench.device);
+        step(bench, &name, VAE_OPERATIONS[0] * area, || vae.decode(latents.clone())).await?;
+        activations(bench, &name);
+        release_memory(&bench.device);
+        let picture = random(bench, [1, side, side, 3]);
+        let name = format!("VAE encode {side}");
+        step(bench, &name, VAE_OPERATIONS[1] * area, || vae.encode(picture.clone()).mode()).await?;
+        activations(bench, &name);
+    }
+    Ok(())
+}
+
+async fn encoder(bench: &mut Bench<'_>, text: &ClipTextModel) -> Result<()> {
+    let ids = vec![vec![5; 77]; 2];
+    let dtype = bench.dtype;
+    let run = || text.forward(&ids, dtype).expect("ids of the table");
+    step(bench, "text encoder, 2 texts", 0.0, run).await
+}
+
+/// A vocabulary of the letters.
+fn tokenizer() -> Result<ClipTokenizer> {
+    let mut vocab: Vec<String> = ('a'..='z').map(String::from).collect();
+    vocab.extend(('a'..='z').map(|letter| format!("{letter}</w>")));
+    vocab.extend(["<|startoftext|>".into(), "<|endoftext|>".into()]);
+    let vocab: serde_json::Map<_, _> =
+        vocab.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
+    ClipTokenizer::new(&serde_json::Value::from(vocab).to_string(), "", None)
+}
+
+async fn edit(
+    bench: &mut Bench<'_>,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    text: ClipTextModel,
+) -> Result<()> {
+    let options = LoadOptions {
+        placement: placement(bench),
+        dtype: bench.dtype,
+        safety_checker: false,
+        warm_up: false,
+    };
+    let scheduler = SchedulerConfig::from_json(
+        "scheduler_config.json",
+        r#"{"_class_name": "EulerAncestralDiscreteScheduler", "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading",
+            "steps_offset": 1}"#,
+    )?;
+    let pipeline = StableDiffusionInstructPix2PixPipeline::new(
+        tokenizer()?,
+        text,
+        vae,
+        unet,
+        scheduler,
+        options,
+    );
+    let pixels = (0..512 * 512 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let request = EditRequest {
+        images: Images::Pictures(vec![RgbImage::new(512, 512, pixels)?]),
+        text: Prompts::new("make it snowy"),
+        num_inference_steps: STEPS,
+        ..EditRequest::default()
+    };
+    for name in ["edit, first", "edit"] {
+        let launches = Launches::watch();
+        let mut noise = TorchGenerator::new(42);
+        let timings = pipeline.edit(&request, &mut noise, &mut Unobserved).await?.timings;
+        let launches = launches.count();
+        let name = format!("{name}, {STEPS} steps at 512");
+        bench.row(format!("{name}: encode"), timings.encode, 0.0, 0);
+        bench.row(format!("{name}: a step"), timings.denoise / STEPS as f64, 0.0, 0);
+        bench.row(format!("{name}: decode"), timings.decode, 0.0, 0);
+        bench.row(name.clone(), timings.total, 0.0, 0);
+        bench.count(format!("{name}: dispatches"), launches);
+    }
+    let [used, held] = device_memory(&bench.device);
+    bench.count("bytes used after an edit", used);
+    bench.count("bytes held after an edit", held);
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: the benchmarks of `src/bench`, natively, as a table and, with `--json FILE`,
+//! as JSON. `--f16` computes in halves; `--only TEXT` measures only what has TEXT in its name.
+
+use instruct_pix2pix::bench::{BenchOptions, run};
+use instruct_pix2pix::device::Gpu;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let after = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1).cloned()
+    };
+    let half = arguments.iter().any(|argument| argument == "--f16");
+    let gpu = pollster::block_on(Gpu::request()).expect("a GPU");
+    assert!(!half || gpu.f16, "the adapter has no shader-f16");
+    let options = BenchOptions { half, only: after("--only") };
+    let report = pollster::block_on(run(&gpu, &options, &mut |line| println!("{line}")));
+    let report = report.expect("the device computes");
+    if let Some(file) = after("--json") {
+        let json = serde_json::to_string_pretty(&report).expect("plain values");
+        std::fs::write(&file, json).expect("the file can be written");
+    }
+}

@@ -1,0 +1,158 @@
+//! Every WGSL kernel against its reference: the same numbers through the GPU (Mesa's lavapipe will do)
+//! and through plain Burn operations on the CPU, read back and compared. And what the browser's test
+//! compares with, `fixtures/kernels.json`: `WRITE_KERNELS=1 cargo test --features tuning --test kernels`
+//! writes it anew.
+#![cfg(all(feature = "tuning", feature = "flex"))]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Device, Tensor};
+use instruct_pix2pix::bench;
+use instruct_pix2pix::bench::cases::{self, Case, Side};
+use instruct_pix2pix::device::Gpu;
+use instruct_pix2pix::kernels::StandIn;
+use instruct_pix2pix::models::{
+    AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+};
+use instruct_pix2pix::pipeline::{LoadOptions, warm_up};
+use serde::{Deserialize, Serialize};
+
+/// The largest error, against the largest value, with `f32` activations.
+const F32_TOLERANCE: f32 = 2e-5;
+/// The same with `f16` activations.
+const F16_TOLERANCE: f32 = 1e-2;
+/// Values of a case that the browser's test looks at.
+const KEPT: usize = 48;
+/// Kernels that make random weights and ones, and convert what is read.
+const STAND_INS: usize = 12;
+
+/// The GPU, for one test at a time: compiling without running concerns the whole process.
+fn gpu() -> MutexGuard<'static, Gpu> {
+    static GPU: LazyLock<Mutex<Gpu>> = LazyLock::new(|| {
+        let gpu = pollster::block_on(Gpu::request());
+        Mutex::new(gpu.expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one"))
+    });
+    GPU.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn numbers(case: &Case, device: &Device, dtype: DType, halves: bool) -> Vec<f32> {
+    let result = case.run(Side::new(device.clone(), dtype, halves));
+    assert_eq!(result.dtype(), dtype, "{}", case.name);
+    result.cast(DType::F32).into_data().iter::<f32>().collect()
+}
+
+/// The largest difference, against the largest value expected.
+fn error(expected: &[f32], actual: &[f32]) -> f32 {
+    assert_eq!(expected.len(), actual.len());
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |max, x| max.max(x.abs()));
+    let differences = expected
+        .iter()
+        .zip(actual)
+        .map(|(a, b)| if b.is_finite() { (a - b).abs() } else { f32::INFINITY });
+    differences.fold(0f32, f32::max) / largest
+}
+
+#[test]
+fn every_kernel_computes_what_its_reference_does() {
+    let gpu = gpu();
+    let mut wrong = Vec::new();
+    for case in cases::all() {
+        for halves in [true, false] {
+            let expected = numbers(&case, &Device::flex(), DType::F32, halves);
+            for (dtype, tolerance) in [(DType::F32, F32_TOLERANCE), (DType::F16, F16_TOLERANCE)] {
+                if dtype == DType::F16 && !gpu.f16 {
+                    continue;
+                }
+                let error = error(&expected, &numbers(&case, &gpu.device, dtype, halves));
+                let line = format!("{}, {dtype:?}, halves {halves}: error {error:.1e}", case.name);
+                println!("{line}");
+                if error > tolerance {
+                    wrong.push(line);
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the browser's test compares with.
+#[derive(Debug, Serialize, Deserialize)]
+struct Golden {
+    /// Values of the whole result.
+    count: usize,
+    /// Every so many is kept.
+    every: usize,
+    values: Vec<f32>,
+}
+
+#[test]
+fn the_browser_compares_with_the_references_numbers() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kernels.json");
+    let golden = |case: &Case| {
+        let values = numbers(case, &Device::flex(), DType::F32, true);
+        let every = values.len().div_ceil(KEPT);
+        let kept = values.iter().copied().step_by(every).collect();
+        (case.name.clone(), Golden { count: values.len(), every, values: kept })
+    };
+    let ours: BTreeMap<String, Golden> = cases::all().iter().map(golden).collect();
+    if std::env::var_os("WRITE_KERNELS").is_some() {
+        let json = serde_json::to_string_pretty(&ours).expect("plain values");
+        std::fs::write(&file, json + "\n").expect("the file can be written");
+    }
+    let json = std::fs::read_to_string(&file).expect("tests/fixtures/kernels.json");
+    let theirs: BTreeMap<String, Golden> = serde_json::from_str(&json).expect("its format");
+    assert!(theirs.keys().eq(ours.keys()), "the file is of other cases: write it anew");
+    for (name, golden) in &ours {
+        let other = &theirs[name];
+        assert_eq!((golden.count, golden.every), (other.count, other.every), "{name}");
+        let error = error(&other.values, &golden.values);
+        assert!(error <= 1e-6, "{name}: {error:e}");
+    }
+}
+
+/// Small models; a channel count that the tiles of convolutions take.
+fn configs() -> (UNet2DConditionConfig, AutoencoderKLConfig) {
+    let unet = r#"{"in_channels": 8, "cross_attention_dim": 16, "sample_size": 16,
+        "block_out_channels": [64, 64], "norm_num_groups": 8, "attention_head_dim": 2,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}"#;
+    let vae = r#"{"block_out_channels": [16, 16], "norm_num_groups": 8,
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+    (
+        serde_json::from_str(unet).expect("a constant"),
+        serde_json::from_str(vae).expect("a constant"),
+    )
+}
+
+#[test]
+fn warming_up_compiles_what_an_edit_launches() {
+    let gpu = gpu();
+    let device = &gpu.device;
+    let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
+    let options =
+        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
+    let (unet, vae) = configs();
+    let (compiled, ()) = bench::launched(|| warm_up(&unet, &vae, &options));
+
+    let empty = |shape: [usize; 4]| Tensor::<4>::ones(shape, (device, DType::F32));
+    let (launched, finite) = bench::launched(|| {
+        let mut model = unet.init();
+        model.stand_in(StandIn::Random, &options.placement);
+        let text = Tensor::<3>::ones([3, 77, 16], (device, DType::F32));
+        let out = model.forward(empty([3, 16, 16, 8]), &[3.0], &text, None);
+        let mut model = vae.init();
+        model.stand_in(StandIn::Random, &options.placement);
+        let latents = model.encode(empty([1, 32, 32, 3])).mode();
+        let picture = model.decode(latents);
+        [out, picture].map(|x| x.into_data().iter::<f32>().all(f32::is_finite))
+    });
+    // Nothing sleeps on, and numbers come of it.
+    assert_eq!(finite, [true, true]);
+    let missing: Vec<_> = launched.difference(&compiled).collect();
+    // Random weights, ones and the read are no part of an edit.
+    assert!(missing.len() <= STAND_INS, "{} of {}", missing.len(), launched.len());
+    assert!(compiled.len() > 30, "{}", compiled.len());
+}
