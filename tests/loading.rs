@@ -229,7 +229,8 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let index = r#"{"_class_name": "StableDiffusionPipeline"}"#;
     fs::write(folder.0.join("model_index.json"), index).expect("writable");
     let placement = placement(WeightDtype::F32);
-    let options = LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options =
+        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
     let fetch = Directory(folder.0.clone());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let mut on_event = |_: LoadEvent<'_>| {};
@@ -247,7 +248,12 @@ fn from_folder(
     weights: WeightDtype,
     safety_checker: bool,
 ) -> StableDiffusionInstructPix2PixPipeline {
-    let options = LoadOptions { placement: placement(weights), dtype: DType::F32, safety_checker, warm_up: false };
+    let options = LoadOptions {
+        placement: placement(weights),
+        dtype: DType::F32,
+        safety_checker,
+        warm_up: false,
+    };
     let fetch = Directory(folder.to_owned());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let mut on_event = |_: LoadEvent<'_>| {};
@@ -383,7 +389,8 @@ fn a_checkpoint_in_one_file_is_the_same_model() {
         let checkpoint = Repository::uncached(&checkpoint, base());
         let config = Repository::uncached(&config, base());
         let placement = placement(WeightDtype::F32);
-        let options = LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options =
+            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_single_file(
             &checkpoint,
             name,
@@ -482,7 +489,8 @@ fn components_are_taken_over_and_not_read_again() {
     let load = |given| {
         let fetch = Directory(folder.0.clone());
         let placement = placement(WeightDtype::F32);
-        let options = LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options =
+            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_with(
             &files,
@@ -497,7 +505,9 @@ fn components_are_taken_over_and_not_read_again() {
     let options = LoadOptions {
         placement: placement(WeightDtype::F32),
         dtype: DType::F32,
-        safety_checker: false, warm_up: false };
+        safety_checker: false,
+        warm_up: false,
+    };
     match given.build(options).expect_err("no VAE") {
         Error::InvalidArgument { argument, .. } => assert_eq!(argument, "tokenizer"),
         other => panic!("{other}"),

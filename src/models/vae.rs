@@ -404,11 +404,7 @@ struct Tiles {
 
 impl Tiles {
     /// Applies `network` tile by tile; nothing where `x` is no larger than one.
-    fn run(
-        &self,
-        x: &Tensor<4>,
-        network: impl Fn(Tensor<4>) -> Tensor<4>,
-    ) -> Option<Tensor<4>> {
+    fn run(&self, x: &Tensor<4>, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Option<Tensor<4>> {
         let [_, height, width, _] = x.dims();
         if height <= self.size && width <= self.size {
             return None;

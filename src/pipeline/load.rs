@@ -83,7 +83,8 @@ impl StableDiffusionInstructPix2PixPipeline {
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        Self::load_with(files, options, Components::default(), on_event).await
+        // Too large a future for the stack of whoever waits.
+        Box::pin(Self::load_with(files, options, Components::default(), on_event)).await
     }
 
     /// The same with some components given, of which nothing is read then.
