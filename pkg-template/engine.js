@@ -34,7 +34,9 @@ export class Engine {
   #pipelines = new Map();
   #nextPipeline = 0;
   #calls = new Set();
-  /** Aborts when the GPU device is gone. */
+  /** Why nothing can be done any more, once the GPU device is gone. */
+  #loss;
+  /** Ends the calls that are running when the GPU device goes. */
   #lost = new AbortController();
   #onLost;
 
@@ -49,7 +51,7 @@ export class Engine {
 
   /** Whether the GPU device is gone. */
   get lost() {
-    return this.#lost.signal.aborted;
+    return this.#loss !== undefined;
   }
 
   /** @returns {Promise<{ pipeline: number, info: import('./index.js').PipelineInfo }>} */
@@ -168,12 +170,14 @@ export class Engine {
 
   #lose(error) {
     if (this.lost) return;
-    this.#lost.abort(fromEngine(error));
+    this.#loss = fromEngine(error);
     this.#onLost?.();
+    // A running call knows better what it asked for, and ends by itself if it can.
+    setTimeout(() => this.#lost.abort(this.#loss));
   }
 
   async #call(enter) {
-    this.#lost.signal.throwIfAborted();
+    if (this.lost) throw this.#loss;
     panicked.signal.throwIfAborted();
     // A panic between two awaits inside wasm is thrown to the event loop, and the promise that the
     // call returned never settles. While a call runs, a trap of the thread is taken to be its own.

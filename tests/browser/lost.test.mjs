@@ -28,7 +28,6 @@ const ACCIDENTS = `
   };
 `;
 
-// These do not pass yet.
 const LONG = { skip: process.env.FULL !== '1' && 'without FULL=1' };
 
 before(async () => {
@@ -73,7 +72,7 @@ function assertError(error, code, message = /./) {
   assert.match(error.message, message);
 }
 
-test('in a worker, the next call starts a new one and loads from the cache by itself', LONG, async () => {
+test('in a worker, the next call starts a new one and loads from the cache by itself', async () => {
   const found = await page.evaluate(async () => {
     const pipe = await InstructPix2Pix.fromPretrained(tiny);
     await pipe.setScheduler('DDIMScheduler');
