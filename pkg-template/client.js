@@ -130,9 +130,10 @@ export class Client {
   async setSafetyChecker(checker, { signal, ...options } = {}) {
     known.check({ safetyChecker: checker }, known.LOAD);
     known.check(options, known.SOURCE);
-    const place = options.model === undefined ? this.#request : locate(options);
-    const source = checker === true ? sendable({ ...place, subfolder: options.subfolder }) : undefined;
-    await this.#invoke('setSafetyChecker', [source], signal ?? null);
+    const place = options.model === undefined ? this.#request : this.#place(options);
+    const source = { ...place, subfolder: options.subfolder };
+    if (checker === true) await this.#invoke('loadSafetyChecker', [], signal ?? null, source);
+    else await this.#invoke('removeSafetyChecker', []);
     this.#judge = typeof checker === 'function' ? checker : undefined;
     this.#hasChecker = checker === true;
   }
@@ -166,8 +167,8 @@ export class Client {
 
   async loadLoraWeights(source, { adapterName, signal, ...options } = {}) {
     known.check({ adapterName, ...options }, known.LORA);
-    const request = { adapterName, source: await readAdapter(source, locate(options)) };
-    return this.#invoke('loadLoraWeights', [request], signal ?? null);
+    const file = await readAdapter(source, this.#place(options));
+    return this.#invoke('loadLoraWeights', [{ adapterName }], signal ?? null, file);
   }
 
   async setAdapters(adapterNames, adapterWeights = 1) {
@@ -239,8 +240,8 @@ export class Client {
     return blob;
   }
 
-  async loadTextualInversion(source, { token, signal, ...options } = {}) {
-    known.check({ token, ...options }, known.TEXTUAL_INVERSION);
+  async loadTextualInversion(source, { token, hfToken, signal, ...options } = {}) {
+    known.check({ token, hfToken, ...options }, known.TEXTUAL_INVERSION);
     const sources = listOf(source);
     const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
     if (tokens.length !== sources.length) {
@@ -249,11 +250,12 @@ export class Client {
         `token: ${tokens.length} for ${sources.length} sources; one for each`,
       );
     }
-    const read = await Promise.all(sources.map((each) => readAdapter(each, locate(options))));
+    const place = this.#place(hfToken === undefined ? options : { ...options, token: hfToken });
+    const files = await Promise.all(sources.map((each) => readAdapter(each, place)));
     const added = [];
-    for (const [i, each] of read.entries()) {
-      const request = { source: each, token: tokens[i] };
-      added.push(...(await this.#invoke('loadTextualInversion', [request], signal ?? null)));
+    for (const [i, file] of files.entries()) {
+      const word = { token: tokens[i] };
+      added.push(...(await this.#invoke('loadTextualInversion', [word], signal ?? null, file)));
     }
     return added;
   }
@@ -271,11 +273,10 @@ export class Client {
         'savePretrained: only pipelines from `fromPretrained` with a name or an address can be saved',
       );
     }
-    const source = sendable(this.#request);
     return this.#enqueue(
       [signal],
       undefined,
-      async () => ({ source, directory }),
+      async () => ({ source: this.#request, directory }),
       async (ready, notify, stop) => {
         await this.#revive(stop);
         return this.#engine.save({ ...ready, pipeline: await this.#pipeline }, notify, stop);
@@ -298,6 +299,12 @@ export class Client {
     return this.dispose();
   }
 
+  /** Where something beside the model is, read and kept as the model was unless that is said. */
+  #place(options) {
+    const { endpoint, token, localFilesOnly, cache, cacheLimit, fetch } = this.#request ?? {};
+    return locate({ endpoint, token, localFilesOnly, cache, cacheLimit, fetch, ...options });
+  }
+
   #images(image, stop) {
     // The decoder lives in the worker, too.
     this.#host.renew();
@@ -310,12 +317,13 @@ export class Client {
    * @param {string} method
    * @param {unknown[]} args
    * @param {AbortSignal | null} [signal] of the caller; `undefined` where the method takes none
+   * @param {object} [source] what it reads from
    */
-  #invoke(method, args, signal) {
+  #invoke(method, args, signal, source) {
     return this.#enqueue(
       [signal ?? undefined],
       undefined,
-      async () => ({ method, args, takesSignal: signal !== undefined }),
+      async () => ({ method, args, source, takesSignal: signal !== undefined }),
       (call, notify, stop) => this.#run(call, notify, stop),
     );
   }
@@ -375,7 +383,8 @@ export class Client {
 }
 
 /** Methods that set one thing: of several calls, the last one counts. */
-const SETTERS = ['setScheduler', 'setSafetyChecker', 'setFreeU', 'setVaeTiling', 'setVaeSlicing'];
+const SETTERS = ['setScheduler', 'setFreeU', 'setVaeTiling', 'setVaeSlicing'];
+const CHECKER_METHODS = ['loadSafetyChecker', 'removeSafetyChecker'];
 /** Methods that change the adapters, and the one that makes all of that undone. */
 const LORA = ['loadLoraWeights', 'setAdapters', 'deleteAdapters', 'enableLora', 'fuseLora', 'unfuseLora'];
 const WORDS = ['loadTextualInversion', 'unloadTextualInversion'];
@@ -390,9 +399,10 @@ class Changes {
       this.#calls = this.#calls.filter((earlier) => !methods.includes(earlier.method));
     };
     if (SETTERS.includes(method)) forget([method]);
+    if (CHECKER_METHODS.includes(method)) forget(CHECKER_METHODS);
     if (method === 'unloadLoraWeights') forget(LORA);
     else if (method === 'unloadTextualInversion' && args[0] === undefined) forget(WORDS);
-    else if ([...SETTERS, ...LORA, ...WORDS].includes(method)) this.#calls.push(call);
+    else if ([...SETTERS, ...CHECKER_METHODS, ...LORA, ...WORDS].includes(method)) this.#calls.push(call);
   }
 
   list() {
@@ -658,11 +668,6 @@ function locate({ model, endpoint, ...options }) {
   if (model !== undefined) located.model = resolveModel(model);
   if (endpoint !== undefined) located.endpoint = absoluteUrl(endpoint);
   return located;
-}
-
-/** A load's options without what cannot be sent to a worker, or is of no concern to a checker. */
-function sendable({ fetch: _, cache, safetyChecker: __, ...options }) {
-  return { ...options, cache: typeof cache === 'object' ? undefined : cache };
 }
 
 function listOf(value) {

@@ -113,9 +113,13 @@ export class Engine {
     );
   }
 
-  /** Calls a method of a pipeline, with the signal as its last argument where it takes one. */
-  invoke({ pipeline, method, args, takesSignal }, _, signal) {
-    return this.#call(() => this.#get(pipeline)[method](...args, ...(takesSignal ? [signal] : [])));
+  /**
+   * Calls a method of a pipeline. What it reads from, where it reads, is its first argument, and the
+   * signal its last where it takes one.
+   */
+  invoke({ pipeline, method, args, source, takesSignal }, _, signal) {
+    const all = [...(source ? [source] : []), ...args, ...(takesSignal ? [signal] : [])];
+    return this.#call(() => this.#get(pipeline)[method](...all));
   }
 
   /** Frees a pipeline, except what others share with it, once the calls in progress have ended. */

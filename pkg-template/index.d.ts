@@ -63,7 +63,7 @@ declare abstract class Pipeline implements AsyncDisposable {
    */
   setSafetyChecker(
     checker: boolean | SafetyChecker,
-    options?: HubOptions & { model?: string | URL; subfolder?: string; signal?: AbortSignal },
+    options?: ReadOptions & { model?: string | URL; subfolder?: string; signal?: AbortSignal },
   ): Promise<void>;
 
   /** Turns FreeU on. For Stable Diffusion 1.5, its authors suggest 0.9, 0.2, 1.5 and 1.6. */
@@ -334,8 +334,51 @@ export declare const cache: {
   import(file: Blob, options?: CacheOptions): Promise<string>;
 };
 
-/** How a model is found and kept. */
-export interface LoadOptions extends HubOptions {
+/** How something is found and kept. */
+export interface ReadOptions extends HubOptions {
+  /**
+   * Read the cache alone, and send no request. What is missing rejects with `not-cached`.
+   * @default false
+   */
+  localFilesOnly?: boolean;
+  /**
+   * Fetch everything anew, in place of what the cache has.
+   * @default false
+   */
+  forceDownload?: boolean;
+  /**
+   * `false` fetches files anew of which the cache has only a part.
+   * @default true
+   */
+  resumeDownload?: boolean;
+  /**
+   * Whether to keep what is read in the browser's database (IndexedDB), or a store of yours. Where
+   * nothing can be stored, it is still read, and `onProgress` gets a warning.
+   * @default true
+   */
+  cache?: boolean | CacheStore;
+  /**
+   * How much the cache may hold, bytes: models used least recently make room. No limit of its own
+   * when left out.
+   */
+  cacheLimit?: number;
+  /** Called in place of the browser's `fetch`, on the page. */
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  /**
+   * How long a connection may send nothing before it is made anew, milliseconds.
+   * @default 20000
+   */
+  stallTimeout?: number;
+  /**
+   * Bytes of one range request and of one entry of the cache: 4096 to 67108864, and a multiple of
+   * 64. Six are under way at once, fewer after failures.
+   * @default 8388608
+   */
+  rangeBytes?: number;
+}
+
+/** How a model is found and kept, and what it computes in. */
+export interface LoadOptions extends ReadOptions {
   /**
    * The type to compute in. `'auto'` takes float16 where the adapter has `shader-f16`.
    * @default 'auto'
@@ -370,35 +413,6 @@ export interface LoadOptions extends HubOptions {
    * be shared. It ends with the last of them.
    */
   shareWith?: InstructPix2Pix | DirectInstructPix2Pix;
-  /**
-   * Load from the cache alone, and send no request. What is missing rejects with `not-cached`.
-   * @default false
-   */
-  localFilesOnly?: boolean;
-  /**
-   * Whether to keep the model in the browser's database (IndexedDB), or a store of yours. Where
-   * nothing can be stored, the model still loads, and `onProgress` gets a warning.
-   * @default true
-   */
-  cache?: boolean | CacheStore;
-  /**
-   * How much the cache may hold, bytes: models used least recently make room. No limit of its own
-   * when left out.
-   */
-  cacheLimit?: number;
-  /** Called in place of the browser's `fetch`, on the page. */
-  fetch?: (url: string, init: RequestInit) => Promise<Response>;
-  /**
-   * How long a connection may send nothing before it is made anew, milliseconds.
-   * @default 20000
-   */
-  stallTimeout?: number;
-  /**
-   * Bytes of one range request and of one entry of the cache: 4096 to 67108864, and a multiple of
-   * 64. Six are under way at once, fewer after failures.
-   * @default 8388608
-   */
-  rangeBytes?: number;
   /** Called often while the model is downloaded. */
   onProgress?: (event: LoadProgress) => void;
   /** Stops loading: the promise rejects at once with the signal's reason. */
@@ -688,15 +702,26 @@ export interface FreeUFactors {
 }
 
 /**
- * An adapter: a Hub repository, the URL of a folder or of a file, a file, or its bytes.
+ * An adapter: a Hub repository, the URL of a folder or of a file, a file, its bytes, or its tensors by
+ * their names.
  */
-export type AdapterSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
+export type AdapterSource =
+  | string
+  | URL
+  | Blob
+  | ArrayBuffer
+  | ArrayBufferView
+  | Record<string, Tensor>;
 
-/** Which file of a source, and where on the Hub. */
-export interface AdapterFile extends HubOptions {
+/**
+ * Which file of a source, and how it is read. `endpoint`, `token`, `localFilesOnly`, `cache`,
+ * `cacheLimit` and `fetch` are by default those that the model was loaded with.
+ */
+export interface AdapterFile extends ReadOptions {
   /**
    * The file's name.
-   * @default 'pytorch_lora_weights.safetensors' or 'learned_embeds.safetensors', else the same in `.bin`
+   * @default 'pytorch_lora_weights.safetensors' or 'learned_embeds.safetensors', else the same in
+   *   `.bin`, else the first of the repository that may be an adapter
    */
   weightName?: string;
   /** The folder it is in. */
@@ -711,10 +736,12 @@ export interface LoraOptions extends AdapterFile {
   adapterName?: string;
 }
 
-/** How to load a textual inversion. `token` is the word here; the Hub's token cannot be given. */
+/** How to load a textual inversion. `token` is the word here, as in diffusers. */
 export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
   /** The word to teach, in place of the file's own: one for each source. */
   token?: string | readonly string[];
+  /** The Hub's access token. */
+  hfToken?: string;
 }
 
 /** A LoRA that has been loaded. */

@@ -14,28 +14,30 @@ const LIST = ['array'];
 const TEXTS = ['string', 'array'];
 const SEEDS = ['number', 'bigint', 'array'];
 
-/** Where something is read from. @type {Options} */
-export const SOURCE = {
-  model: ['string', 'object'],
+/** How something is read, and kept. @type {Options} */
+const READING = {
   revision: STRING,
   endpoint: STRING,
   token: STRING,
-  subfolder: STRING,
-};
-
-/** @type {Options} */
-export const DOWNLOAD = {
-  revision: STRING,
-  endpoint: STRING,
-  token: STRING,
-  weightDtype: STRING,
-  safetyChecker: ['boolean'],
   localFilesOnly: ['boolean'],
-  cache: ['object'],
+  forceDownload: ['boolean'],
+  resumeDownload: ['boolean'],
+  cache: ['boolean', 'object'],
   cacheLimit: NUMBER,
   fetch: ['function'],
   stallTimeout: NUMBER,
   rangeBytes: NUMBER,
+};
+
+/** Where a component is read from. @type {Options} */
+export const SOURCE = { ...READING, model: ['string', 'object'], subfolder: STRING };
+
+/** @type {Options} */
+export const DOWNLOAD = {
+  ...READING,
+  cache: ['object'],
+  weightDtype: STRING,
+  safetyChecker: ['boolean'],
 };
 
 /** @type {Options} */
@@ -107,19 +109,13 @@ export const CROSS_ATTENTION = { scale: NUMBER };
 export const FREE_U = { s1: NUMBER, s2: NUMBER, b1: NUMBER, b2: NUMBER };
 
 /** @type {Options} */
-const ADAPTER_SOURCE = {
-  weightName: STRING,
-  subfolder: STRING,
-  revision: STRING,
-  endpoint: STRING,
-  token: STRING,
-};
+const ADAPTER_SOURCE = { ...READING, weightName: STRING, subfolder: STRING };
 
 /** @type {Options} */
 export const LORA = { ...ADAPTER_SOURCE, adapterName: STRING };
 
 /** `token` is the word here, as in diffusers. @type {Options} */
-export const TEXTUAL_INVERSION = { ...ADAPTER_SOURCE, token: TEXTS };
+export const TEXTUAL_INVERSION = { ...ADAPTER_SOURCE, token: TEXTS, hfToken: STRING };
 
 /** @type {Options} */
 export const ADAPTERS = { adapterNames: TEXTS, adapterWeights: ['number', 'array'] };

@@ -31,14 +31,19 @@ export class RemoteEngine {
   }
 
   save(request, notify, signal) {
-    return this.#call('save', request, { notify, signal });
+    return this.#read('save', request, notify, signal);
   }
 
-  /** A call that reads with the user's own `fetch` and store, where they gave one. */
+  /**
+   * A call that may read with the user's own `fetch` and store, where they gave one: among its
+   * options, or among those of its `source`.
+   */
   #read(method, options, notify, signal) {
-    const { sent, isQuestion, answer } = withoutFunctions(options);
-    const hear = (event) => (isQuestion(event) ? answer(event) : notify(event));
-    return this.#call(method, sent, { notify: hear, signal });
+    const { source } = options;
+    const { sent, isQuestion, answer } = withoutFunctions(source ?? options);
+    const hear = (event) => (isQuestion(event) ? answer(event) : notify?.(event));
+    const payload = source ? { ...options, source: sent } : sent;
+    return this.#call(method, payload, { notify: hear, signal });
   }
 
   edit(request, notify, signal) {
@@ -46,7 +51,7 @@ export class RemoteEngine {
   }
 
   invoke(call, notify, signal) {
-    return this.#call('invoke', call, { notify, signal });
+    return this.#read('invoke', call, notify, signal);
   }
 
   assemble(components) {

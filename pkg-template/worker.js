@@ -16,7 +16,13 @@ let nextQuestion = 0;
 const ASKS = ['edit'];
 
 /** The calls that may read with the page's own functions. */
-const READS = ['load', 'download', 'cache'];
+const READS = ['load', 'download', 'cache', 'invoke', 'save'];
+
+/** Where a call says what it reads from, apart from what else it says, only that part has functions. */
+function restore(payload, question) {
+  if (!payload.source) return withFunctions(payload, question);
+  return { ...payload, source: withFunctions(payload.source, question) };
+}
 
 addEventListener('message', async ({ data: { kind, id, method, payload, ask, answer } }) => {
   if (kind === 'abort') {
@@ -39,7 +45,7 @@ addEventListener('message', async ({ data: { kind, id, method, payload, ask, ans
     });
   const notify = ASKS.includes(method) ? question : tell;
   try {
-    const request = READS.includes(method) ? withFunctions(payload, question) : payload;
+    const request = READS.includes(method) ? restore(payload, question) : payload;
     const value = await engine[method](request, notify, controller.signal);
     postMessage({ kind: 'result', id, value }, buffersIn(value));
   } catch (error) {

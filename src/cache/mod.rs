@@ -28,7 +28,7 @@ pub use archive::{Archive, MANIFEST, Member};
 pub use digest::{chunk_hash, git_blob};
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub use indexed_db::{BrowserHost, IndexedDb};
-pub use repository::{Notice, Repository};
+pub use repository::{CachePolicy, Notice, Repository};
 pub use store::{MemoryStore, Store, StoreError, StoreResult};
 
 use std::any::Any;

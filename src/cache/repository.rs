@@ -40,13 +40,26 @@ pub enum Notice {
     Waiting,
 }
 
+/// What of the cache may be read, and whether the network may be asked for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CachePolicy {
+    /// Nothing but the cache is asked (`local_files_only`).
+    Only,
+    /// Everything that is there, also of files that are not whole.
+    #[default]
+    Resume,
+    /// Whole files; of others, everything is fetched anew (`resume_download=False`).
+    WholeFiles,
+    /// Everything is fetched anew, and takes the place of what is there (`force_download`).
+    Refetch,
+}
+
 /// A model's files: from the cache what is there, else from the server and into the cache.
 pub struct Repository<'a> {
     pub(super) fetch: &'a dyn Fetch,
     source: ModelSource,
     pub(super) cache: Option<&'a Cache>,
-    /// No request may be sent.
-    local_only: bool,
+    policy: CachePolicy,
     /// The server cannot be reached.
     offline: Cell<bool>,
     /// Whether new bytes go to the cache.
@@ -69,7 +82,7 @@ impl<'a> Repository<'a> {
             fetch,
             source,
             cache: None,
-            local_only: false,
+            policy: CachePolicy::default(),
             offline: Cell::new(false),
             storing: Cell::new(false),
             incomplete: Cell::new(false),
@@ -84,21 +97,21 @@ impl<'a> Repository<'a> {
     }
 
     /// Finds out which version of the model is meant and what it consists of, waiting for another
-    /// tab that downloads it. With `local_only`, nothing but the cache is asked.
+    /// tab that downloads it.
     ///
     /// # Errors
-    /// [`Error::NotCached`] with `local_only`; network errors, unless a complete version is cached.
+    /// [`Error::NotCached`] with [`CachePolicy::Only`]; network errors, unless a complete version is cached.
     pub async fn open(
         fetch: &'a dyn Fetch,
         source: ModelSource,
         cache: Option<&'a Cache>,
-        local_only: bool,
+        policy: CachePolicy,
         notify: impl Fn(Notice) + 'a,
     ) -> Result<Self> {
         let mut this = Self::uncached(fetch, source);
         this.cache = cache;
-        this.local_only = local_only;
-        this.storing.set(cache.is_some() && !local_only);
+        this.policy = policy;
+        this.storing.set(cache.is_some() && !this.local_only());
         this.chunk_bytes = cache.map_or(CHUNK_BYTES, |cache| cache.chunk_bytes);
         this.notify = Box::new(notify);
         let revision = match &this.source {
@@ -117,7 +130,7 @@ impl<'a> Repository<'a> {
     async fn resolve(&mut self, revision: Option<&str>) -> Result<ModelRecord> {
         let name = self.source.name();
         let cached = self.lookup(&name, revision).await;
-        if self.local_only {
+        if self.local_only() {
             return cached.ok_or_else(|| self.not_cached("model_index.json"));
         }
         let new = ModelRecord { model: name.clone(), ..ModelRecord::default() };
@@ -163,14 +176,15 @@ impl<'a> Repository<'a> {
 
     /// One tab downloads, others wait and read; those that only read do so side by side.
     async fn take_lock(&mut self) -> Result<()> {
-        let Some(cache) = self.cache.filter(|_| !self.local_only) else { return Ok(()) };
+        let Some(cache) = self.cache.filter(|_| !self.local_only()) else { return Ok(()) };
         let (key, complete) = {
             let record = self.record.borrow();
             (record.key(), record.complete)
         };
         let on_wait = || (self.notify)(Notice::Waiting);
         let name = format!("instruct-pix2pix-web {key}");
-        let lock = cache.host.lock(&name, !complete, &on_wait).await?;
+        let writes = !complete || self.policy == CachePolicy::Refetch;
+        let lock = cache.host.lock(&name, writes, &on_wait).await?;
         if !complete && let Ok(Some(record)) = cache.json::<ModelRecord>(&key).await {
             // As it is now that the other tab has finished.
             self.record.replace(record);
@@ -207,8 +221,18 @@ impl<'a> Repository<'a> {
         Ok(())
     }
 
+    fn local_only(&self) -> bool {
+        self.policy == CachePolicy::Only
+    }
+
     fn sends_nothing(&self) -> bool {
-        self.local_only || self.offline.get()
+        self.local_only() || self.offline.get()
+    }
+
+    /// The cache, where it may be read.
+    fn readable(&self) -> Option<&'a Cache> {
+        // Without a network, what is there is better than nothing.
+        self.cache.filter(|_| self.policy != CachePolicy::Refetch || self.offline.get())
     }
 
     fn go_offline(&self, error: &Error) {
@@ -314,7 +338,7 @@ impl<'a> Repository<'a> {
 
     /// A small file of known content.
     async fn read_known(&self, path: &str, entry: &FileRecord) -> Result<Vec<u8>> {
-        if let Some(cache) = self.cache {
+        if let Some(cache) = self.readable() {
             match cache.chunk(&entry.content, 0, entry.size).await {
                 Ok(Some(bytes)) => {
                     self.count(0, entry.size);
@@ -324,7 +348,7 @@ impl<'a> Repository<'a> {
                 Err(error) => self.give_up_storing(&error),
             }
         }
-        if self.local_only {
+        if self.local_only() {
             return Err(self.not_cached(path));
         }
         let bytes = self.fetch_whole(path, Some(entry.size)).await?;
@@ -394,7 +418,7 @@ impl<'a> Repository<'a> {
         };
         let mut content = None;
         let mut present = Default::default();
-        if let Some(cache) = self.cache {
+        if let Some(cache) = self.readable() {
             let found: StoreResult<_> = async {
                 let content = cache.json::<ContentRecord>(&content_key(&entry.content)).await?;
                 Ok((content, cache.chunks(&entry.content).await?))
@@ -403,7 +427,12 @@ impl<'a> Repository<'a> {
             match found {
                 Ok((record, chunks)) => {
                     content = record.filter(|record| record.size == entry.size);
-                    present = chunks;
+                    let whole = content.as_ref().is_some_and(|record| record.complete);
+                    if whole || self.policy != CachePolicy::WholeFiles {
+                        present = chunks;
+                    } else {
+                        content = None;
+                    }
                 }
                 Err(error) => self.give_up_storing(&error),
             }
@@ -441,7 +470,7 @@ impl<'a> Repository<'a> {
             }
             file.present.borrow_mut().remove(&index);
         }
-        if self.local_only {
+        if self.local_only() {
             return Err(self.not_cached(&file.path));
         }
         let arrived = |bytes| self.count(bytes, 0);
@@ -488,7 +517,7 @@ impl<'a> Repository<'a> {
 
     async fn complete(&self) -> Result<()> {
         let Some(cache) = self.cache else { return Ok(()) };
-        if !self.incomplete.get() && !self.local_only {
+        if !self.incomplete.get() && !self.local_only() {
             self.record.borrow_mut().complete = true;
         }
         self.save_record().await;
@@ -515,6 +544,11 @@ impl ModelFiles for Repository<'_> {
 
     fn address(&self, path: &str) -> String {
         self.source.url(path)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let record = self.record.borrow();
+        if record.listed { record.files.keys().cloned().collect() } else { Vec::new() }
     }
 
     fn prepare(&self) -> LocalBoxFuture<'_, Result<()>> {

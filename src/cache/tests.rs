@@ -131,11 +131,11 @@ async fn load(
     fetch: &dyn Fetch,
     source: ModelSource,
     cache: Option<&Cache>,
-    local_only: bool,
+    policy: CachePolicy,
 ) -> Result<Loaded> {
     let notices = RefCell::new(Vec::new());
     let notify = |notice| notices.borrow_mut().push(notice);
-    let files = Repository::open(fetch, source, cache, local_only, notify).await?;
+    let files = Repository::open(fetch, source, cache, policy, notify).await?;
     let index = files.read(INDEX).await?;
     let mut reader = files.open(LARGE).await?;
     files.prepare().await?;
@@ -159,7 +159,7 @@ async fn load(
 }
 
 fn load_hub(server: &Memory, cache: &Cache) -> Result<Loaded> {
-    block_on(load(server, source(), Some(cache), false))
+    block_on(load(server, source(), Some(cache), CachePolicy::Resume))
 }
 
 #[test]
@@ -181,8 +181,8 @@ fn a_model_is_downloaded_once() {
 
     server.forget();
     let pinned = ModelSource::parse("a/b", Some(COMMIT), Some("http://hub"), None).expect("valid");
-    block_on(load(&server, pinned, Some(&cache), false)).expect("loads");
-    let local = block_on(load(&server, source(), Some(&cache), true)).expect("loads");
+    block_on(load(&server, pinned, Some(&cache), CachePolicy::Resume)).expect("loads");
+    let local = block_on(load(&server, source(), Some(&cache), CachePolicy::Only)).expect("loads");
     assert!(local.weights == large(0));
     assert_eq!(server.requests(), [], "nothing is asked where nothing can be learnt");
 }
@@ -190,13 +190,13 @@ fn a_model_is_downloaded_once() {
 #[test]
 fn without_a_cache_a_model_is_verified_all_the_same() {
     let server = hub();
-    let loaded = block_on(load(&server, source(), None, false)).expect("loads");
+    let loaded = block_on(load(&server, source(), None, CachePolicy::Resume)).expect("loads");
     assert!(loaded.weights == large(0));
     let path = format!("a/b/resolve/{COMMIT}/{LARGE}");
     let mut wrong = large(0);
     wrong[SIZE - 1] ^= 1;
     server.put(&path, wrong);
-    let error = block_on(load(&server, source(), None, false)).expect_err("wrong");
+    let error = block_on(load(&server, source(), None, CachePolicy::Resume)).expect_err("wrong");
     assert_eq!(error.code(), "hash-mismatch");
 }
 
@@ -205,15 +205,43 @@ fn what_is_not_cached_is_not_fetched_when_that_is_forbidden() {
     let server = hub();
     let cache = cache_in(&Rc::default());
     for cache in [Some(&cache), None] {
-        let error = block_on(load(&server, source(), cache, true)).expect_err("not there");
+        let error =
+            block_on(load(&server, source(), cache, CachePolicy::Only)).expect_err("not there");
         assert_eq!(error.code(), "not-cached");
     }
     load_hub(&server, &cache).expect("loads");
     server.forget();
     block_on(cache.store.delete(&chunk_key(&content(0), 3))).expect("deleted");
-    let error = block_on(load(&server, source(), Some(&cache), true)).expect_err("not there");
+    let error =
+        block_on(load(&server, source(), Some(&cache), CachePolicy::Only)).expect_err("not there");
     assert!(error.to_string().contains(LARGE), "{error}");
     assert_eq!(server.requests(), []);
+}
+
+#[test]
+fn a_user_may_have_files_fetched_anew() {
+    let (server, store) = (hub(), Rc::<MemoryStore>::default());
+    let cache = cache_in(&store);
+    let load = |policy| block_on(load(&server, source(), Some(&cache), policy)).expect("loads");
+    load(CachePolicy::Resume);
+    let whole = Traffic { fetched: SIZE as u64 + 7, cached: 0 };
+    assert_eq!(load(CachePolicy::WholeFiles).traffic.fetched, 0);
+    assert_eq!(load(CachePolicy::Refetch).traffic, whole);
+    // What was fetched took the place of what was there.
+    assert_eq!(load(CachePolicy::Only).traffic.cached, whole.fetched);
+
+    let partial = || {
+        block_on(cache.clear()).expect("cleared");
+        server.fail([Fault::None, Fault::None, Fault::None, Fault::None, Fault::Offline]);
+        server.fail_always(Fault::Offline);
+        load_hub(&server, &cache).expect_err("broken off");
+        server.fail_always(Fault::None);
+    };
+    partial();
+    assert!(load(CachePolicy::Resume).traffic.cached >= CHUNK, "a chunk was there");
+    partial();
+    // But small files are whole.
+    assert_eq!(load(CachePolicy::WholeFiles).traffic, Traffic { fetched: SIZE as u64, cached: 7 });
 }
 
 fn content(seed: u32) -> String {
@@ -269,7 +297,8 @@ fn a_download_goes_on_wherever_it_ended() {
         let mortal = Rc::new(mortal);
         let cache = cache_with(mortal.clone(), Surroundings::default(), None);
         mortal.left.set(writes);
-        if run_until_it_hangs(load(&server, source(), Some(&cache), false)).is_some() {
+        if run_until_it_hangs(load(&server, source(), Some(&cache), CachePolicy::Resume)).is_some()
+        {
             break;
         }
         ends += 1;
@@ -299,7 +328,9 @@ fn the_hash_of_the_whole_file_covers_what_came_before_an_interruption() {
     let mut wrong = large(0);
     wrong[5] ^= 1;
     server.put(&path, wrong);
-    assert!(run_until_it_hangs(load(&server, source(), Some(&cache), false)).is_none());
+    assert!(
+        run_until_it_hangs(load(&server, source(), Some(&cache), CachePolicy::Resume)).is_none()
+    );
     assert!(!block_on(store.keys("chunk/sha256")).expect("there").is_empty());
     server.put(&path, large(0));
     let cache = cache_in(&store);
@@ -388,7 +419,9 @@ fn what_makes_no_sense_is_not_kept_unless_it_is_proven() {
     let cache = cache_in(&store);
     let read_and_reject = || {
         block_on(async {
-            let files = Repository::open(&server, source(), Some(&cache), false, |_| ()).await?;
+            let files =
+                Repository::open(&server, source(), Some(&cache), CachePolicy::Resume, |_| ())
+                    .await?;
             let mut reader = files.open(LARGE).await?;
             reader.read(8, &mut || ()).await?;
             reader.reject().await;
@@ -417,7 +450,8 @@ fn a_full_store_ends_keeping_and_not_loading() {
         assert_eq!(loaded.warnings(), ["storage"], "once, with {quota} bytes");
         let again = load_hub(&server, &cache).expect("loads");
         assert!(again.weights == large(0));
-        let error = block_on(load(&server, source(), Some(&cache), true)).expect_err("not whole");
+        let error = block_on(load(&server, source(), Some(&cache), CachePolicy::Only))
+            .expect_err("not whole");
         assert_eq!(error.code(), "not-cached");
     }
 }
@@ -454,7 +488,7 @@ fn the_model_used_least_recently_makes_room() {
     let cache = cache_with(store, Surroundings::default(), limit);
     let load = |name: &str| {
         let source = ModelSource::Base(format!("http://hub/{name}"));
-        block_on(load(&server, source, Some(&cache), false)).expect("loads");
+        block_on(load(&server, source, Some(&cache), CachePolicy::Resume)).expect("loads");
     };
     let names = || {
         let models = block_on(cache.list()).expect("there");
@@ -497,7 +531,7 @@ fn models_are_listed_and_deleted_and_share_their_contents() {
     let later = load_hub(&server, &cache).expect("loads");
     assert_eq!(later.traffic, Traffic { fetched: 13, cached: SIZE as u64 });
 
-    block_on(load(&folder(), base(), Some(&cache), false)).expect("loads");
+    block_on(load(&folder(), base(), Some(&cache), CachePolicy::Resume)).expect("loads");
     let models = block_on(cache.list()).expect("there");
     let found: Vec<_> = models.iter().map(|m| (m.model.as_str(), m.bytes, m.complete)).collect();
     let size = SIZE as u64;
@@ -523,10 +557,10 @@ fn a_newer_revision_does_not_break_the_cached_one() {
     server.fail([Fault::None, Fault::None, Fault::None, Fault::None, Fault::Offline]);
     server.fail_always(Fault::Offline);
     load_hub(&server, &cache).expect_err("broken off");
-    for local_only in [true, false] {
-        let loaded = block_on(load(&server, source(), Some(&cache), local_only)).expect("loads");
+    for policy in [CachePolicy::Only, CachePolicy::Resume] {
+        let loaded = block_on(load(&server, source(), Some(&cache), policy)).expect("loads");
         assert!(loaded.weights == large(0) && loaded.index == b"index 0");
-        let warnings = if local_only { vec![] } else { vec!["offline"] };
+        let warnings = if policy == CachePolicy::Only { vec![] } else { vec!["offline"] };
         assert_eq!(loaded.warnings(), warnings);
     }
     server.fail_always(Fault::None);
@@ -537,22 +571,22 @@ fn a_newer_revision_does_not_break_the_cached_one() {
 fn a_plain_folder_is_cached_by_address_size_and_validator() {
     let (server, store) = (folder(), Rc::<MemoryStore>::default());
     let cache = cache_in(&store);
-    let load = |local_only| block_on(load(&server, base(), Some(&cache), local_only));
-    assert_eq!(load(false).expect("loads").traffic.cached, 0);
-    let second = load(false).expect("loads");
+    let load = |policy| block_on(load(&server, base(), Some(&cache), policy));
+    assert_eq!(load(CachePolicy::Resume).expect("loads").traffic.cached, 0);
+    let second = load(CachePolicy::Resume).expect("loads");
     // The index is asked for again: nothing says whether it has changed.
     assert_eq!(second.traffic, Traffic { fetched: 5, cached: SIZE as u64 });
     // Another file, at the same address.
     let longer = [large(3), vec![7; 10]].concat();
     server.put(&format!("m/{LARGE}"), longer.clone());
-    assert!(load(false).expect("loads").weights == longer);
+    assert!(load(CachePolicy::Resume).expect("loads").weights == longer);
     let chunks = block_on(store.keys("chunk/url")).expect("there").len();
     assert_eq!(chunks, 10, "the old file's are gone");
     server.forget();
-    assert!(load(true).expect("loads").weights == longer);
+    assert!(load(CachePolicy::Only).expect("loads").weights == longer);
     assert_eq!(server.requests(), []);
     server.fail_always(Fault::Offline);
-    let offline = load(false).expect("loads");
+    let offline = load(CachePolicy::Resume).expect("loads");
     assert!(offline.weights == longer);
     assert_eq!(offline.warnings(), ["offline"]);
 }
@@ -561,9 +595,9 @@ fn a_plain_folder_is_cached_by_address_size_and_validator() {
 fn files_that_are_not_there_are_remembered() {
     let server = folder();
     let cache = cache_in(&Rc::default());
-    let look = |local_only| {
+    let look = |policy| {
         block_on(async {
-            let files = Repository::open(&server, base(), Some(&cache), local_only, |_| ()).await?;
+            let files = Repository::open(&server, base(), Some(&cache), policy, |_| ()).await?;
             let read = files.read("absent.json").await.expect_err("absent").code();
             let open = files.open("absent.bin").await.err().map(|e| e.code());
             let never = files.read("never.json").await.expect_err("never asked").code();
@@ -572,12 +606,13 @@ fn files_that_are_not_there_are_remembered() {
             Ok::<_, Error>((read, open, never, index))
         })
     };
-    look(false).expect("looks");
+    look(CachePolicy::Resume).expect("looks");
     // `never.json` was asked for, too; a file that was not is another matter.
-    let (read, open, never, _) = look(true).expect("looks");
+    let (read, open, never, _) = look(CachePolicy::Only).expect("looks");
     assert_eq!((read, open, never), ("not-found", Some("not-found"), "not-found"));
     let unknown = block_on(async {
-        let files = Repository::open(&server, base(), Some(&cache), true, |_| ()).await?;
+        let files =
+            Repository::open(&server, base(), Some(&cache), CachePolicy::Only, |_| ()).await?;
         files.read("unknown.json").await
     });
     assert_eq!(unknown.expect_err("unknown").code(), "not-cached");
@@ -586,7 +621,8 @@ fn files_that_are_not_there_are_remembered() {
 #[test]
 fn files_missing_from_the_listing_are_not_asked_for() {
     let server = hub();
-    let files = block_on(Repository::open(&server, source(), None, false, |_| ())).expect("opens");
+    let files = block_on(Repository::open(&server, source(), None, CachePolicy::Resume, |_| ()))
+        .expect("opens");
     server.forget();
     assert_eq!(block_on(files.read("absent.json")).expect_err("absent").code(), "not-found");
     assert_eq!(server.requests(), []);
@@ -599,7 +635,7 @@ fn one_tab_downloads_and_the_others_read() {
     let cache = cache.expect("opens").with_chunk_bytes(CHUNK);
     load_hub(&server, &cache).expect("loads");
     load_hub(&server, &cache).expect("loads");
-    block_on(load(&server, source(), Some(&cache), true)).expect("loads");
+    block_on(load(&server, source(), Some(&cache), CachePolicy::Only)).expect("loads");
     let name = format!("instruct-pix2pix-web model/{NAME}@{COMMIT}");
     assert_eq!(*host.locks.borrow(), [(name.clone(), true), (name, false)]);
 }
@@ -686,7 +722,7 @@ fn models_travel_as_archives() {
     let name = block_on(other.import(&Bytes(archive.clone()))).expect("imports");
     assert_eq!(name, NAME);
     server.forget();
-    let loaded = block_on(load(&server, source(), Some(&other), true)).expect("loads");
+    let loaded = block_on(load(&server, source(), Some(&other), CachePolicy::Only)).expect("loads");
     assert!(loaded.weights == large(0) && loaded.index == b"index 0");
     assert_eq!(server.requests(), []);
     // The Hub's listing is known, too: it costs one request to see that nothing has changed.

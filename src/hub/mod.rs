@@ -129,6 +129,9 @@ pub trait ModelFiles {
     /// A file's address, for messages.
     fn address(&self, path: &str) -> String;
 
+    /// The paths of all files, in order, where that is known: a plain folder on a server does not say.
+    fn paths(&self) -> Vec<String>;
+
     /// Called when all files are open and none is read yet: makes room for them.
     ///
     /// # Errors

@@ -10,53 +10,58 @@ use web_sys::AbortSignal;
 use super::Pipeline;
 use super::convert::{self, JsTensor, object};
 use super::error::JsResult;
-use crate::cache::Repository;
+use super::source::SourceOptions;
 use crate::error::{Error, Result};
-use crate::hub::{BrowserFetch, ModelSource};
+use crate::hub::ModelFiles;
 use crate::pipeline::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 use crate::weights::{Entry, HostTensor, StateDict};
 
-/// Where an adapter comes from: its bytes, or a place to read them from.
+/// An adapter's file: its bytes, its tensors, or which of a model's files it is.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Source {
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     bytes: JsValue,
-    model: Option<String>,
-    revision: Option<String>,
-    subfolder: Option<String>,
-    endpoint: Option<String>,
-    token: Option<String>,
+    tensors: Option<BTreeMap<String, JsTensor>>,
     weight_name: Option<String>,
 }
 
 impl Source {
     /// The file's name and contents.
-    async fn read(&self, names: &[&str], signal: Option<AbortSignal>) -> Result<(String, Vec<u8>)> {
-        if let Some(bytes) = self.bytes.dyn_ref::<Uint8Array>() {
-            return Ok((self.weight_name.clone().unwrap_or_default(), bytes.to_vec()));
+    async fn read(
+        source: JsValue,
+        names: &[&str],
+        signal: Option<AbortSignal>,
+    ) -> Result<(String, Vec<u8>)> {
+        let Self { bytes, tensors, weight_name } = convert::parse(source.clone(), "source")?;
+        if let Some(tensors) = tensors {
+            let file = state_dict([(String::new(), tensors)])?;
+            let bytes = file.to_safetensors()?;
+            return Ok((file.file, bytes));
         }
-        let model = self.model.as_deref().unwrap_or_default();
-        let [revision, endpoint, token, subfolder, weight_name] =
-            [&self.revision, &self.endpoint, &self.token, &self.subfolder, &self.weight_name]
-                .map(Option::as_deref);
-        let source = ModelSource::parse(model, revision, endpoint, token)?;
-        let fetch = BrowserFetch::new(signal);
-        let files = Repository::uncached(&fetch, source);
-        read_adapter(&files, subfolder, weight_name, names).await
+        if let Some(bytes) = bytes.dyn_ref::<Uint8Array>() {
+            return Ok((weight_name.unwrap_or_default(), bytes.to_vec()));
+        }
+        let options = SourceOptions::parse(&source)?;
+        let access = options.access(signal, &|_| ()).await?;
+        let files = access.open(|_| ()).await?;
+        let file = read_adapter(&files, options.subfolder(), weight_name.as_deref(), names).await?;
+        // A whole model that this is beside is not complete by that.
+        if !files.paths().iter().any(|path| path == "model_index.json") {
+            files.finish().await?;
+        }
+        Ok(file)
     }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LoraOptions {
-    source: Source,
     adapter_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct WordOptions {
-    source: Source,
     token: Option<String>,
 }
 
@@ -80,13 +85,15 @@ struct SaveOptions {
     layers: Option<BTreeMap<String, Option<BTreeMap<String, JsTensor>>>>,
 }
 
-/// Layers under the names of a file for diffusers: the component, and what the layer is called in it.
-fn given_layers(layers: BTreeMap<String, Option<BTreeMap<String, JsTensor>>>) -> Result<StateDict> {
+/// Tensors under the names of a file, each group's after its prefix.
+fn state_dict(
+    groups: impl IntoIterator<Item = (String, BTreeMap<String, JsTensor>)>,
+) -> Result<StateDict> {
     let mut entries = Vec::new();
-    for (component, layers) in layers {
-        for (key, tensor) in layers.into_iter().flatten() {
+    for (prefix, tensors) in groups {
+        for (key, tensor) in tensors {
             let values = HostTensor::from_f32(tensor.shape.clone(), &tensor.values(&key)?);
-            entries.push((format!("{component}.{key}"), Entry::Tensor(values)));
+            entries.push((format!("{prefix}{key}"), Entry::Tensor(values)));
         }
     }
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -99,11 +106,12 @@ impl Pipeline {
     #[wasm_bindgen(js_name = loadLoraWeights)]
     pub async fn load_lora(
         &mut self,
+        source: JsValue,
         options: JsValue,
         signal: Option<AbortSignal>,
     ) -> JsResult<Object> {
         let options: LoraOptions = convert::parse(options, "options")?;
-        let (file, bytes) = options.source.read(LORA_FILES, signal).await?;
+        let (file, bytes) = Source::read(source, LORA_FILES, signal).await?;
         let unused = self.inner.load_lora(options.adapter_name.as_deref(), &file, &bytes)?;
         let name = self.inner.active_adapters().pop().map(|(name, _)| name);
         Ok(object(&[("adapterName", name.into()), ("unusedKeys", texts(unused).into())]))
@@ -168,7 +176,12 @@ impl Pipeline {
     pub async fn save_lora(&self, options: JsValue) -> JsResult<Uint8Array> {
         let SaveOptions { adapter_name, layers } = convert::parse(options, "options")?;
         let bytes = match layers {
-            Some(layers) => given_layers(layers)?.to_safetensors()?,
+            Some(layers) => {
+                let groups = layers.into_iter().map(|(component, layers)| {
+                    (format!("{component}."), layers.unwrap_or_default())
+                });
+                state_dict(groups)?.to_safetensors()?
+            }
             None => {
                 let name = adapter_name.or_else(|| self.inner.active_adapters().pop().map(|a| a.0));
                 let missing = || Error::argument("adapterName", "no adapter is loaded");
@@ -182,11 +195,12 @@ impl Pipeline {
     #[wasm_bindgen(js_name = loadTextualInversion)]
     pub async fn load_textual_inversion(
         &mut self,
+        source: JsValue,
         options: JsValue,
         signal: Option<AbortSignal>,
     ) -> JsResult<Vec<String>> {
-        let WordOptions { source, token } = convert::parse(options, "options")?;
-        let (file, bytes) = source.read(TEXTUAL_INVERSION_FILES, signal).await?;
+        let WordOptions { token } = convert::parse(options, "options")?;
+        let (file, bytes) = Source::read(source, TEXTUAL_INVERSION_FILES, signal).await?;
         Ok(self.inner.load_textual_inversion(&file, &bytes, token.as_deref())?)
     }
 

@@ -87,12 +87,6 @@ impl FreeUFactors {
     }
 }
 
-/// Which folder of a model a safety checker is in.
-#[derive(Debug, Deserialize)]
-pub struct CheckerOptions {
-    pub subfolder: Option<String>,
-}
-
 /// Pictures: of bytes, or a tensor of samples or latents.
 #[derive(Debug, Deserialize)]
 struct ImageOptions {

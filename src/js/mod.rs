@@ -18,7 +18,7 @@ use js_sys::{Function, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::cache::{Notice, Repository};
+use crate::cache::Notice;
 use crate::device::{Failure, Gpu, Health, is_software};
 use crate::error::{Error, Result};
 use crate::hub::sleep;
@@ -118,16 +118,13 @@ impl Pipeline {
     ) -> JsResult<()> {
         let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
-        let source = source_options.source()?;
-        let fetch = source_options.fetch(signal.clone())?;
         let notify = notifier(&on_progress);
-        let cache = source_options.cache(signal, &notify).await?;
-        if cache.is_none() {
+        let access = source_options.access(signal, &notify).await?;
+        if !access.is_cached() {
             let message = "there is none to download into: it is turned off, or cannot be opened";
             return Err(Error::argument("cache", message).into());
         }
-        let local_only = source_options.local_files_only.unwrap_or(false);
-        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, notify).await?;
+        let files = access.open(notify).await?;
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
@@ -150,13 +147,8 @@ impl Pipeline {
         sink: JsSink,
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
-        let options = SourceOptions::parse(&source)?;
-        let fetch = options.fetch(signal.clone())?;
-        let notify = |_: Notice| ();
-        let cache = options.cache(signal, &notify).await?;
-        let local_only = options.local_files_only.unwrap_or(false);
-        let model = options.source()?;
-        let files = Repository::open(&*fetch, model, cache.as_ref(), local_only, notify).await?;
+        let access = SourceOptions::parse(&source)?.access(signal, &|_| ()).await?;
+        let files = access.open(|_| ()).await?;
         let mut writer = save::Writer(sink);
         let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
         Ok(on_device(&self.gpu.health, save, "a copy of the model").await?)
@@ -237,27 +229,23 @@ impl Pipeline {
         Ok(self.inner.set_scheduler(config)?)
     }
 
-    /// Loads the safety checker of the model in `source`, a folder of it, or lets go of it where there is no source.
-    #[wasm_bindgen(js_name = setSafetyChecker)]
-    pub async fn set_safety_checker(
+    /// Lets go of the safety checker.
+    #[wasm_bindgen(js_name = removeSafetyChecker)]
+    pub fn remove_safety_checker(&mut self) {
+        self.inner.set_safety_checker(None);
+    }
+
+    /// Loads the safety checker of the model in `source`, or a folder of it.
+    #[wasm_bindgen(js_name = loadSafetyChecker)]
+    pub async fn load_safety_checker(
         &mut self,
         source: JsValue,
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
-        if !source.is_object() {
-            self.inner.set_safety_checker(None);
-            return Ok(());
-        }
-        let subfolder =
-            convert::parse::<convert::CheckerOptions>(source.clone(), "options")?.subfolder;
-        let folder = subfolder.as_deref().unwrap_or("safety_checker");
         let options = SourceOptions::parse(&source)?;
-        let fetch = options.fetch(signal.clone())?;
-        let notify = |_: Notice| ();
-        let cache = options.cache(signal, &notify).await?;
-        let local_only = options.local_files_only.unwrap_or(false);
-        let model = options.source()?;
-        let files = Repository::open(&*fetch, model, cache.as_ref(), local_only, notify).await?;
+        let access = options.access(signal, &|_| ()).await?;
+        let files = access.open(|_| ()).await?;
+        let folder = options.subfolder().unwrap_or("safety_checker");
         Ok(self.inner.load_safety_checker(&files, folder).await?)
     }
 
@@ -289,9 +277,9 @@ impl Pipeline {
     ) -> Result<Self> {
         let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
-        let source = source_options.source()?;
-        let fetch = source_options.fetch(signal.clone())?;
         let weights = options.weight_dtype();
+        let notify = notifier(&on_progress);
+        let access = source_options.access(signal.clone(), &notify).await?;
         let asked = match weights {
             WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
             WeightDtype::F16 => {
@@ -309,11 +297,7 @@ impl Pipeline {
         };
         let dtype = options.dtype(&gpu)?;
         let placement = Placement { device: gpu.device.clone(), weights };
-        let notify = notifier(&on_progress);
-        let config_signal = signal.clone();
-        let cache = source_options.cache(signal, &notify).await?;
-        let local_only = source_options.local_files_only.unwrap_or(false);
-        let files = Repository::open(&*fetch, source, cache.as_ref(), local_only, &notify).await?;
+        let files = access.open(&notify).await?;
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
         let safety_checker = options.safety_checker.unwrap_or(false);
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
@@ -331,12 +315,9 @@ impl Pipeline {
             }
             Some(path) => {
                 let config = source_options.of(options.config.as_deref().unwrap_or_default());
-                let fetch = config.fetch(config_signal.clone())?;
                 // A file that the user gave is not kept, but its configurations are.
-                let cache = config.cache(config_signal, &notify).await?;
-                let cache = cache.as_ref();
-                let source = config.source()?;
-                let config = Repository::open(&*fetch, source, cache, local_only, &notify).await?;
+                let access = config.access(signal, &notify).await?;
+                let config = access.open(&notify).await?;
                 let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
                     &files,
                     &path,

@@ -12,8 +12,8 @@ use web_sys::AbortSignal;
 
 use super::convert::{self, object};
 use crate::cache::{
-    Archive, BrowserHost, CHUNK_BYTES, Cache, IndexedDb, MAX_CHUNK_BYTES, Notice, Store,
-    StoreError, StoreResult,
+    Archive, BrowserHost, CHUNK_BYTES, Cache, CachePolicy, IndexedDb, MAX_CHUNK_BYTES, Notice,
+    Repository, Store, StoreError, StoreResult,
 };
 use crate::error::{Error, Result};
 use crate::hub::{Body, BrowserFetch, Fetch, ModelSource, Request, Response, STALL};
@@ -39,7 +39,10 @@ pub struct SourceOptions {
     revision: Option<String>,
     endpoint: Option<String>,
     token: Option<String>,
-    pub local_files_only: Option<bool>,
+    local_files_only: Option<bool>,
+    force_download: Option<bool>,
+    resume_download: Option<bool>,
+    subfolder: Option<String>,
     /// `false`, or an object with `get`, `put`, `delete` and `keys`.
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     cache: JsValue,
@@ -70,8 +73,40 @@ impl SourceOptions {
         self.model.clone().unwrap_or_else(|| "files".into())
     }
 
+    /// The folder inside the model that is meant, where one is named.
+    pub fn subfolder(&self) -> Option<&str> {
+        self.subfolder.as_deref()
+    }
+
+    /// What reads the model's files, and keeps them: `notify` is told when it cannot.
+    pub async fn access(
+        &self,
+        signal: Option<AbortSignal>,
+        notify: &dyn Fn(Notice),
+    ) -> Result<Access> {
+        let source = self.source()?;
+        let policy = self.policy()?;
+        let fetch = self.fetch(signal.clone())?;
+        let cache = self.cache(signal, notify).await?;
+        Ok(Access { fetch, source, cache, policy })
+    }
+
+    fn policy(&self) -> Result<CachePolicy> {
+        let is = |option: Option<bool>| option.unwrap_or(false);
+        match (is(self.local_files_only), is(self.force_download)) {
+            (true, true) => {
+                let message = "nothing can be fetched anew with `localFilesOnly`";
+                Err(Error::argument("forceDownload", message))
+            }
+            (true, false) => Ok(CachePolicy::Only),
+            (false, true) => Ok(CachePolicy::Refetch),
+            (false, false) if self.resume_download == Some(false) => Ok(CachePolicy::WholeFiles),
+            (false, false) => Ok(CachePolicy::Resume),
+        }
+    }
+
     /// Where the model is.
-    pub fn source(&self) -> Result<ModelSource> {
+    fn source(&self) -> Result<ModelSource> {
         if self.files.is_object() {
             return Ok(ModelSource::Base(String::new()));
         }
@@ -84,7 +119,7 @@ impl SourceOptions {
     }
 
     /// What reads from there.
-    pub fn fetch(&self, signal: Option<AbortSignal>) -> Result<Box<dyn Fetch>> {
+    fn fetch(&self, signal: Option<AbortSignal>) -> Result<Box<dyn Fetch>> {
         let stall = match self.stall_timeout {
             None => STALL,
             Some(milliseconds) if (1.0..=1e9).contains(&milliseconds) => {
@@ -104,7 +139,7 @@ impl SourceOptions {
     }
 
     /// The cache, unless it is turned off, or cannot be had: `notify` is told then.
-    pub async fn cache(
+    async fn cache(
         &self,
         signal: Option<AbortSignal>,
         notify: &dyn Fn(Notice),
@@ -134,6 +169,27 @@ impl SourceOptions {
                 Ok(None)
             }
         }
+    }
+}
+
+/// A model within reach.
+pub struct Access {
+    fetch: Box<dyn Fetch>,
+    source: ModelSource,
+    cache: Option<Cache>,
+    policy: CachePolicy,
+}
+
+impl Access {
+    /// Whether files are kept.
+    pub fn is_cached(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// The model's files.
+    pub async fn open<'a>(&'a self, notify: impl Fn(Notice) + 'a) -> Result<Repository<'a>> {
+        let cache = self.cache.as_ref();
+        Repository::open(&*self.fetch, self.source.clone(), cache, self.policy, notify).await
     }
 }
 

@@ -427,7 +427,23 @@ describe('textual inversion', () => {
     assert.deepEqual([found.moved, found.back], [true, 'none']);
   });
 
+  test('takes a state dict', async () => {
+    const added = await page.evaluate(async () => {
+      const vector = (value) => new Float32Array(16).fill(value);
+      const state = { '<dict>': { data: new Float32Array([...vector(1), ...vector(2)]), shape: [2, 16] } };
+      const added = await pipe.loadTextualInversion(state);
+      await pipe.unloadTextualInversion();
+      return added;
+    });
+    assert.deepEqual(added, ['<dict>', '<dict>_1']);
+    await assertRefused('invalid-argument', /source/, 'pipe.loadTextualInversion({ "<dict>": 1 })');
+    const short = '{ "<dict>": { data: new Float32Array(3), shape: [16] } }';
+    await assertRefused('invalid-argument', /3 numbers/, `pipe.loadTextualInversion(${short})`);
+  });
+
   test('that does not fit is refused', async () => {
+    const both = '{ localFilesOnly: true, forceDownload: true }';
+    await assertRefused('invalid-argument', /forceDownload/, `pipe.loadTextualInversion("a/b", ${both})`);
     const two = '["/adapters/ti_single.safetensors", "/adapters/ti_multi.safetensors"]';
     await assertRefused('invalid-argument', /token/, `pipe.loadTextualInversion(${two}, { token: '<x>' })`);
     await assertRefused('invalid-argument', /nobody/, 'pipe.unloadTextualInversion("<nobody>")');

@@ -40,9 +40,8 @@ pub struct Precision {
     image_latents: f64,
     /// Everything that has been through the UNet.
     latents: f64,
-    /// The guided prediction, of which the oracle's README has no figure in half precision: guidance multiplies the
-    /// UNet's difference several times, and the sampler divides it again.
-    guided: Option<f64>,
+    /// The guided prediction: guidance multiplies differences of the UNet's outputs.
+    guided: f64,
     /// Samples in 0 to 1.
     image: f64,
     /// Levels of 0 to 255.
@@ -57,19 +56,21 @@ impl Precision {
         text: 1e-5,
         image_latents: 2e-5,
         latents: 1e-4,
-        guided: Some(1e-4),
+        guided: 1e-4,
         image: 1e-4,
         bytes: 1.0,
     };
 
-    /// Half precision throughout, with the tolerances that the oracle's README measured.
+    /// Half precision throughout, with the tolerances that the oracle's README measured. It has none of
+    /// the guided prediction, in which diffusers in float16 is itself up to 1.1e-1 off (`sd_lora_old`;
+    /// `fixtures/measure_float16.py`), where its UNet is 2.6e-2 off: twice that, as for the UNet.
     pub const FLOAT16: Self = Self {
         dtype: DType::F16,
         weights: WeightDtype::F16,
         text: 5e-2,
         image_latents: 5e-2,
         latents: 5e-2,
-        guided: None,
+        guided: 2e-1,
         image: 4e-2,
         bytes: 4e-2 * 255.0,
     };
@@ -441,9 +442,7 @@ fn compare(
             comparison.picture(&label, ours, &golden.at(step), tolerance);
         }
     };
-    if let Some(tolerance) = precision.guided {
-        each("noise_pred", &file.f32("noise_pred_first3"), tolerance);
-    }
+    each("noise_pred", &file.f32("noise_pred_first3"), precision.guided);
     each("latents_steps", &file.f32("latents_steps"), precision.latents);
     if let Some(calls) = &info.callback_on_step_end_calls {
         let indices = |steps: &[(usize, f64)]| steps.iter().map(|step| step.0).collect::<Vec<_>>();

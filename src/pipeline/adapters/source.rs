@@ -12,8 +12,12 @@ pub const LORA_FILES: &[&str] = &["pytorch_lora_weights.safetensors", "pytorch_l
 /// The names of a textual inversion's file where none is given.
 pub const TEXTUAL_INVERSION_FILES: &[&str] = &["learned_embeds.safetensors", "learned_embeds.bin"];
 
+/// What a file's name has when it is no adapter.
+const OTHER_FILES: [&str; 3] = ["scheduler", "optimizer", "checkpoint"];
+
 /// Reads the file `weight_name` of a repository or folder, or the first of `names` that it has, from
-/// its folder `subfolder`. Returns its path and its contents.
+/// its folder `subfolder`. Where it has none of them and says what it has, the first safetensors file
+/// that may be an adapter is taken, else the first `.bin`. Returns its path and its contents.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is none of them; other network errors.
@@ -24,12 +28,15 @@ pub async fn read_adapter(
     names: &[&str],
 ) -> Result<(String, Vec<u8>)> {
     let mut missing = None;
-    let given = weight_name.map(|name| vec![name]);
-    for name in given.as_deref().unwrap_or(names) {
-        let path = match subfolder {
-            Some(folder) => format!("{}/{name}", folder.trim_matches('/')),
-            None => (*name).to_owned(),
-        };
+    let folder = subfolder.map_or_else(String::new, |name| format!("{}/", name.trim_matches('/')));
+    let paths: Vec<String> = match weight_name {
+        Some(name) => vec![format!("{folder}{name}")],
+        None => {
+            let named = names.iter().map(|name| format!("{folder}{name}"));
+            named.chain(guess(files.paths(), &folder)).collect()
+        }
+    };
+    for path in paths {
         match read_whole(files, &path).await {
             Ok(bytes) => return Ok((path, bytes)),
             Err(error @ Error::NotFound { .. }) => missing = missing.or(Some(error)),
@@ -39,10 +46,36 @@ pub async fn read_adapter(
     Err(missing.unwrap_or_else(|| Error::argument("weightName", "a file's name is needed")))
 }
 
+/// The most likely adapter in a folder.
+fn guess(mut paths: Vec<String>, folder: &str) -> Option<String> {
+    paths.retain(|path| {
+        path.starts_with(folder) && !OTHER_FILES.iter().any(|other| path.contains(other))
+    });
+    let ending = |end: &str| paths.iter().find(|path| path.ends_with(end));
+    ending(".safetensors").or_else(|| ending(".bin")).cloned()
+}
+
 /// Adapters may be larger than what is read in one piece.
 async fn read_whole(files: &dyn ModelFiles, path: &str) -> Result<Vec<u8>> {
     let mut reader = files.open(path).await?;
     let bytes = reader.read(reader.size(), &mut || ()).await?;
     reader.finish(&mut || ()).await?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guess;
+
+    #[test]
+    fn a_file_is_guessed_as_diffusers_does() {
+        let guess =
+            |paths: &[&str], folder| guess(paths.iter().map(|x| (*x).into()).collect(), folder);
+        let files = ["README.md", "checkpoint-500/a.safetensors", "optimizer.bin", "style.bin"];
+        assert_eq!(guess(&files, "").as_deref(), Some("style.bin"));
+        let files = ["style.bin", "sub/other.safetensors", "zz.safetensors"];
+        assert_eq!(guess(&files, "").as_deref(), Some("sub/other.safetensors"));
+        assert_eq!(guess(&files, "sub/").as_deref(), Some("sub/other.safetensors"));
+        assert_eq!(guess(&files, "none/"), None);
+    }
 }
