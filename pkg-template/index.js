@@ -1,9 +1,10 @@
-import { Client, download, load, loadSingleFile } from './client.js';
+import { Client } from './client.js';
 import { Engine } from './engine.js';
+import { download, load, loadSingleFile } from './loading.js';
 import { RemoteEngine } from './remote.js';
 
 export { cache } from './cache.js';
-export { Component } from './client.js';
+export { Component } from './components.js';
 export { InstructPix2PixError } from './errors.js';
 
 const remote = () => new RemoteEngine();

@@ -31,3 +31,11 @@ export function resolveModel(model) {
       '("https://…", "/…", "./…")',
   );
 }
+
+/** Options that say where something is, with absolute addresses. */
+export function locate({ model, endpoint, ...options }) {
+  const located = { ...options };
+  if (model !== undefined) located.model = resolveModel(model);
+  if (endpoint !== undefined) located.endpoint = absoluteUrl(endpoint);
+  return located;
+}

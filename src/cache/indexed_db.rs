@@ -93,6 +93,32 @@ struct Connection {
     _on_close: Closure<dyn FnMut()>,
 }
 
+impl Connection {
+    fn new(database: Database) -> Self {
+        let database = Rc::new(database);
+        let closed = Rc::new(Cell::new(false));
+        let on_close = {
+            let (database, closed) = (database.clone(), closed.clone());
+            Closure::<dyn FnMut()>::new(move || {
+                closed.set(true);
+                database.close();
+            })
+        };
+        // Who deletes the database waits for all connections to end.
+        database.set_onversionchange(on_close.as_ref());
+        database.set_onclose(on_close.as_ref());
+        Self { database, closed, _on_close: on_close }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.database.set_onversionchange(&JsValue::NULL);
+        self.database.set_onclose(&JsValue::NULL);
+        self.database.close();
+    }
+}
+
 impl IndexedDb {
     /// Opens the database, making it where there is none.
     ///
@@ -104,11 +130,24 @@ impl IndexedDb {
         Ok(this)
     }
 
+    /// The connection's database, while it is open.
+    fn connected(&self) -> Option<Rc<Database>> {
+        let connection = self.connection.borrow();
+        let open = connection.as_ref().filter(|connection| !connection.closed.get())?;
+        Some(open.database.clone())
+    }
+
+    /// Lets go of a database that was closed underneath, unless another took its place already.
+    fn forget(&self, database: &Rc<Database>) {
+        let is_it = |connection: &Connection| Rc::ptr_eq(&connection.database, database);
+        if self.connection.borrow().as_ref().is_some_and(is_it) {
+            self.connection.take();
+        }
+    }
+
     async fn database(&self) -> Result<Rc<Database>, JsValue> {
-        if let Some(connection) = &*self.connection.borrow()
-            && !connection.closed.get()
-        {
-            return Ok(connection.database.clone());
+        if let Some(database) = self.connected() {
+            return Ok(database);
         }
         let factory = Reflect::get(&js_sys::global(), &"indexedDB".into())?;
         if !factory.is_object() {
@@ -121,19 +160,12 @@ impl IndexedDb {
             // Fails when the transaction does, which the request's error tells.
             let _ = database.create_object_store(ENTRIES);
         }));
-        let database: Rc<Database> = Rc::new(settle(&request).await?.unchecked_into());
-        let closed = Rc::new(Cell::new(false));
-        let on_close = {
-            let (database, closed) = (database.clone(), closed.clone());
-            Closure::<dyn FnMut()>::new(move || {
-                closed.set(true);
-                database.close();
-            })
-        };
-        // Who deletes the database waits for all connections to end.
-        database.set_onversionchange(on_close.as_ref());
-        database.set_onclose(on_close.as_ref());
-        let connection = Connection { database: database.clone(), closed, _on_close: on_close };
+        let connection = Connection::new(settle(&request).await?.unchecked_into());
+        // Somebody else may have been as fast; one connection is enough.
+        if let Some(database) = self.connected() {
+            return Ok(database);
+        }
+        let database = connection.database.clone();
         self.connection.replace(Some(connection));
         Ok(database)
     }
@@ -146,17 +178,12 @@ impl IndexedDb {
     ) -> StoreResult<T> {
         let mut again = true;
         loop {
-            let result = match self.database().await {
-                Ok(database) => operation(&database).await,
-                Err(error) => Err(error),
-            };
-            match result {
+            let database = self.database().await.map_err(|error| failure(&error))?;
+            match operation(&database).await {
                 Ok(value) => return Ok(value),
                 Err(error) if again && is_closed(&error) => {
                     again = false;
-                    if let Some(connection) = self.connection.take() {
-                        connection.database.close();
-                    }
+                    self.forget(&database);
                 }
                 Err(error) => return Err(failure(&error)),
             }
@@ -189,16 +216,6 @@ impl IndexedDb {
             settle(&ask(&transaction.object_store(ENTRIES)?)?).await
         })
         .await
-    }
-}
-
-impl Drop for IndexedDb {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.database.set_onversionchange(&JsValue::NULL);
-            connection.database.set_onclose(&JsValue::NULL);
-            connection.database.close();
-        }
     }
 }
 

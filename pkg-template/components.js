@@ -1,0 +1,129 @@
+import { InstructPix2PixError } from './errors.js';
+import * as known from './options.js';
+
+/** Lets the package's own code make pipelines of what was loaded. */
+export const LOADED = Symbol('loaded');
+
+/** The components of a pipeline, as the constructor takes them, and their names in files. */
+const FILES = {
+  vae: 'vae',
+  textEncoder: 'text_encoder',
+  tokenizer: 'tokenizer',
+  unet: 'unet',
+  scheduler: 'scheduler',
+  safetyChecker: 'safety_checker',
+  featureExtractor: 'feature_extractor',
+};
+export const COMPONENTS = Object.keys(FILES);
+export const CHECKER = ['safetyChecker', 'featureExtractor'];
+
+/** A part of a loaded pipeline, which lives where its pipeline does. */
+export class Component {
+  /** @internal */
+  constructor(name, host, pipeline, info) {
+    this.name = name;
+    this.model = info.model;
+    Object.defineProperty(this, LOADED, { value: { host, pipeline, info } });
+  }
+}
+
+export async function assemble(engine, parts) {
+  const { pipeline } = await engine.assemble(await numbersOf(parts));
+  return pipeline;
+}
+
+/** The numbers of pipelines that may still be on their way. */
+export async function numbersOf(parts) {
+  const entries = Object.entries(parts).map(async ([name, pipeline]) => [name, await pipeline]);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+/** The engine that another pipeline lives in. */
+export function hostOf(pipeline, Class) {
+  if (pipeline instanceof Class) return pipeline.components.unet[LOADED].host;
+  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${Class.name}`);
+}
+
+/** Checks the constructor's argument, and says what to build of it. */
+export function assembly(components) {
+  known.check(components ?? {}, known.COMPONENTS);
+  const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
+  const refuse = (name, message) => {
+    throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
+  };
+  const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
+  const hasChecker = safetyChecker instanceof Component;
+  if (safetyChecker && !hasChecker && !judge) refuse('safetyChecker', 'a component or a function');
+  if (hasChecker && !featureExtractor) {
+    refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
+  }
+  if (!safetyChecker && requiresSafetyChecker) {
+    console.warn(
+      'instruct-pix2pix-web: pictures are not checked for unsafe content, because the safety checker was left ' +
+        'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
+        'requiresSafetyChecker: false if that is meant.',
+    );
+  }
+  const parts = {};
+  let host;
+  for (const name of COMPONENTS) {
+    const component = components?.[name];
+    const isOptional = CHECKER.includes(name) || (name === 'scheduler' && component != null);
+    if (component instanceof Component) {
+      host = sameHost(host, component, name);
+      // The feature extractor comes with the checker.
+      if (name !== 'featureExtractor') parts[FILES[name]] = component[LOADED].pipeline;
+    } else if (!isOptional) {
+      refuse(name, 'a component of a loaded pipeline is needed');
+    }
+  }
+  const { info } = components.unet[LOADED];
+  const isOwn = scheduler instanceof Component;
+  // Until the scheduler is set, any will do.
+  if (!isOwn) parts.scheduler = parts.unet;
+  const className = isOwn
+    ? scheduler[LOADED].info.scheduler
+    : (scheduler._class_name ?? scheduler);
+  return {
+    host,
+    parts,
+    scheduler: isOwn ? undefined : scheduler,
+    info: { ...info, scheduler: className },
+    judge,
+    hasChecker,
+  };
+}
+
+/** Tells the components among a load's options from the rest. */
+export function givenComponents({ shareWith, ...options }) {
+  const rest = { ...options };
+  const given = {};
+  let host;
+  for (const name of COMPONENTS) {
+    const component = options[name];
+    if (!(component instanceof Component)) continue;
+    delete rest[name];
+    host = sameHost(host, component, name);
+    // The feature extractor comes with the checker.
+    if (name !== 'featureExtractor') given[FILES[name]] = component[LOADED].pipeline;
+  }
+  return { shareWith, rest, given, host };
+}
+
+/** The host of a component, which must be that of the others. */
+function sameHost(host, component, name) {
+  if (component.name !== name) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `${name}: this is a component \`${component.name}\``,
+    );
+  }
+  const from = component[LOADED].host;
+  if (host && from !== host) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `${name}: it lives in another worker; load both models with \`shareWith\``,
+    );
+  }
+  return from;
+}

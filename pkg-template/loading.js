@@ -1,0 +1,106 @@
+import { givenComponents, hostOf, LOADED, numbersOf } from './components.js';
+import { isFiles, readFiles } from './files.js';
+import { Host } from './host.js';
+import * as known from './options.js';
+import { checkStore } from './proxy.js';
+import { task } from './task.js';
+import { absoluteUrl, locate, resolveModel } from './urls.js';
+
+/**
+ * @template {Client} T
+ * @param {new (mark: symbol, loaded: any) => T} Class
+ * @param {() => any} createEngine
+ * @param {string | URL} model
+ * @param {import('./index.js').LoadOptions} options
+ * @returns {Promise<T>}
+ */
+export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
+  signal?.throwIfAborted();
+  known.check(options, known.LOAD);
+  checkStore(options.cache);
+  const { shareWith, rest, given, host: home } = givenComponents(options);
+  const { safetyChecker, ...others } = rest;
+  const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
+  const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
+  const place = files ? { ...others, files } : locate({ ...others, model });
+  const request = { ...place, safetyChecker: judge ? false : safetyChecker };
+  if (options.cache !== false && !files) askToPersist();
+  const shared = home ?? (shareWith && hostOf(shareWith, Class));
+  shared?.retain();
+  const host = shared ?? new Host(createEngine);
+  try {
+    const components = await numbersOf(given);
+    const { result } = task(
+      [signal],
+      (event) => {
+        onProgress?.(event);
+      },
+      (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
+    );
+    const { pipeline, info } = await result;
+    const hasChecker = request.safetyChecker === true || given.safety_checker !== undefined;
+    // What was given cannot be loaded again.
+    const again = Object.keys(given).length > 0 ? undefined : request;
+    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
+  } catch (error) {
+    host.release(undefined);
+    throw error;
+  }
+}
+
+/** The files of a model that the user gave, or the one of a checkpoint. */
+function filesOf(files, singleFile) {
+  return singleFile ? new Map([[singleFile, files[0]]]) : readFiles(files);
+}
+
+/**
+ * Loads a checkpoint in one file.
+ *
+ * @template {Client} T
+ * @returns {Promise<T>}
+ */
+export async function loadSingleFile(Class, createEngine, source, { config, ...options }) {
+  known.check({ config }, { config: ['string', 'object'] });
+  const request = { ...options, config: resolveModel(config ?? DEFAULT_CONFIG) };
+  if (source instanceof Blob) {
+    const file = source.name === undefined ? new File([source], 'model.safetensors') : source;
+    return load(Class, createEngine, [file], { ...request, singleFile: file.name });
+  }
+  const url = absoluteUrl(source);
+  const slash = url.split(/[?#]/, 1)[0].lastIndexOf('/');
+  const singleFile = decodeURIComponent(url.slice(slash + 1).split(/[?#]/, 1)[0]);
+  return load(Class, createEngine, url.slice(0, slash), { ...request, singleFile });
+}
+
+/** What a checkpoint in one file takes its configurations from. */
+const DEFAULT_CONFIG = 'timbrooks/instruct-pix2pix';
+
+/**
+ * Fills the cache.
+ *
+ * @param {() => any} createEngine
+ */
+export async function download(createEngine, model, { onProgress, signal, ...options }) {
+  signal?.throwIfAborted();
+  known.check(options, known.DOWNLOAD);
+  checkStore(options.cache);
+  askToPersist();
+  const engine = createEngine();
+  try {
+    const { result } = task(
+      [signal],
+      (event) => {
+        onProgress?.(event);
+      },
+      (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
+    );
+    await result;
+  } finally {
+    await engine.dispose();
+  }
+}
+
+/** Asks the browser not to throw the cache away; in some it asks the user. Only pages may. */
+function askToPersist() {
+  globalThis.navigator?.storage?.persist?.().catch(() => {});
+}
