@@ -215,18 +215,14 @@ export class Client {
   async saveLoraWeights(options = {}) {
     known.check(options, known.SAVE_LORA);
     const { unetLoraLayers, textEncoderLoraLayers, safeSerialization = true } = options;
-    if (!safeSerialization) {
-      throw new InstructPix2PixError(
-        'unsupported',
-        'safeSerialization: only safetensors files are written; diffusers loads them everywhere',
-      );
-    }
     const layers =
       unetLoraLayers || textEncoderLoraLayers
         ? { unet: unetLoraLayers, text_encoder: textEncoderLoraLayers }
         : undefined;
-    const bytes = await this.#invoke('saveLoraWeights', [{ adapterName: options.adapterName, layers }]);
-    const { weightName = 'pytorch_lora_weights.safetensors', saveDirectory, saveFunction } = options;
+    const request = { adapterName: options.adapterName, layers, safeSerialization };
+    const bytes = await this.#invoke('saveLoraWeights', [request]);
+    const defaultName = `pytorch_lora_weights.${safeSerialization ? 'safetensors' : 'bin'}`;
+    const { weightName = defaultName, saveDirectory, saveFunction } = options;
     const blob = new Blob([bytes], { type: 'application/octet-stream' });
     if (saveFunction) await saveFunction(bytes, weightName);
     else if (saveDirectory) {

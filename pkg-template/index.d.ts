@@ -116,7 +116,7 @@ declare abstract class Pipeline implements AsyncDisposable {
   unfuseLora(): Promise<void>;
   /** Takes all adapters away; what is fused stays fused. */
   unloadLoraWeights(): Promise<void>;
-  /** Writes an adapter, or layers of your own, as a safetensors file that diffusers loads. */
+  /** Writes an adapter, or layers of your own, as a file that diffusers loads. */
   saveLoraWeights(options?: SaveLoraOptions): Promise<Blob>;
 
   /**
@@ -760,10 +760,13 @@ export interface SaveLoraOptions {
   unetLoraLayers?: Record<string, Tensor>;
   /** The same of the text encoder. */
   textEncoderLoraLayers?: Record<string, Tensor>;
-  /** @default 'pytorch_lora_weights.safetensors' */
+  /** @default 'pytorch_lora_weights.safetensors', or `.bin` */
   weightName?: string;
-  /** Only safetensors files are written. */
-  safeSerialization?: true;
+  /**
+   * `false` writes what `torch.save` does instead of safetensors.
+   * @default true
+   */
+  safeSerialization?: boolean;
   /** The folder to write to, from `showDirectoryPicker()`. The Blob is returned in any case. */
   saveDirectory?: FileSystemDirectoryHandle;
   /** Called with the file instead of writing it. */

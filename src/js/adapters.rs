@@ -83,6 +83,7 @@ struct FuseOptions {
 struct SaveOptions {
     adapter_name: Option<String>,
     layers: Option<BTreeMap<String, Option<BTreeMap<String, JsTensor>>>>,
+    safe_serialization: bool,
 }
 
 /// Tensors under the names of a file, each group's after its prefix.
@@ -171,23 +172,29 @@ impl Pipeline {
         self.inner.unfuse_lora();
     }
 
-    /// An adapter as a safetensors file, or layers that are given, by component and by name.
+    /// An adapter as a file, or layers that are given, by component and by name.
     #[wasm_bindgen(js_name = saveLoraWeights)]
     pub async fn save_lora(&self, options: JsValue) -> JsResult<Uint8Array> {
-        let SaveOptions { adapter_name, layers } = convert::parse(options, "options")?;
-        let bytes = match layers {
+        let options: SaveOptions = convert::parse(options, "options")?;
+        let file = match options.layers {
             Some(layers) => {
                 let groups = layers.into_iter().map(|(component, layers)| {
                     (format!("{component}."), layers.unwrap_or_default())
                 });
-                state_dict(groups)?.to_safetensors()?
+                state_dict(groups)?
             }
             None => {
-                let name = adapter_name.or_else(|| self.inner.active_adapters().pop().map(|a| a.0));
+                let active = || self.inner.active_adapters().pop().map(|(name, _)| name);
+                let name = options.adapter_name.or_else(active);
                 let missing = || Error::argument("adapterName", "no adapter is loaded");
-                self.inner.save_lora(&name.ok_or_else(missing)?).await?
+                StateDict::parse(
+                    "adapter",
+                    &self.inner.save_lora(&name.ok_or_else(missing)?).await?,
+                )?
             }
         };
+        let bytes =
+            if options.safe_serialization { file.to_safetensors()? } else { file.to_pickle() };
         Ok(Uint8Array::from(bytes.as_slice()))
     }
 

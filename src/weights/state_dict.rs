@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
-use super::pickle::{Item, Pickle, is_torch_file};
+use super::pickle::{self, Item, Pickle, is_torch_file};
 use super::{Dtype, Header, HostTensor};
 use crate::error::{Error, Result};
 
@@ -78,6 +78,15 @@ impl StateDict {
         self.entries.iter().find(|(key, _)| key == name).map(|(_, entry)| entry)
     }
 
+    /// The file that [`parse`](Self::parse) reads again, as `torch.save` writes it. Only tensors are
+    /// written.
+    pub fn to_pickle(&self) -> Vec<u8> {
+        pickle::write(self.entries.iter().filter_map(|(name, entry)| match entry {
+            Entry::Tensor(tensor) => Some((name.as_str(), tensor)),
+            _ => None,
+        }))
+    }
+
     /// The file that [`parse`](Self::parse) reads again, in safetensors. Only tensors are written.
     ///
     /// # Errors
@@ -144,6 +153,30 @@ mod tests {
         };
         let bytes = dict.to_safetensors().expect("written");
         assert_eq!(StateDict::parse("x", &bytes).expect("read"), dict);
+    }
+
+    #[test]
+    fn what_torch_would_write_is_read_again() {
+        let tensor = |shape: &[usize], dtype, bytes: &[u8]| {
+            Entry::Tensor(HostTensor::new(shape.to_vec(), dtype, bytes.to_vec()))
+        };
+        let dict = StateDict {
+            file: "x".into(),
+            entries: vec![
+                ("b".into(), tensor(&[2, 3], Dtype::F32, &[7; 24])),
+                ("a.é".into(), tensor(&[], Dtype::F16, &[1, 2])),
+                ("empty".into(), tensor(&[0, 4], Dtype::Bf16, &[])),
+            ],
+            ..StateDict::default()
+        };
+        let bytes = dict.to_pickle();
+        assert_eq!(StateDict::parse("x", &bytes).expect("read"), dict);
+        if let Some(folder) = std::env::var_os("IP2P_SAVE") {
+            let file = std::path::Path::new(&folder).join("tensors.bin");
+            std::fs::write(file, bytes).expect("a folder to write to");
+        }
+        let none = StateDict { file: "x".into(), ..StateDict::default() };
+        assert_eq!(StateDict::parse("x", &none.to_pickle()).expect("read"), none);
     }
 
     #[test]

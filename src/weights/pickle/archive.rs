@@ -15,13 +15,13 @@ const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// The version of the old container.
 const PROTOCOL: i128 = 1001;
 
-const END_OF_DIRECTORY: u32 = 0x0605_4b50;
+pub const END_OF_DIRECTORY: u32 = 0x0605_4b50;
 const END_OF_DIRECTORY_BYTES: usize = 22;
 const ZIP64_LOCATOR: u32 = 0x0706_4b50;
 const ZIP64_LOCATOR_BYTES: usize = 20;
 const ZIP64_END_OF_DIRECTORY: u32 = 0x0606_4b50;
-const DIRECTORY_ENTRY: u32 = 0x0201_4b50;
-const LOCAL_HEADER: u32 = 0x0403_4b50;
+pub const DIRECTORY_ENTRY: u32 = 0x0201_4b50;
+pub const LOCAL_HEADER: u32 = 0x0403_4b50;
 
 /// Whether `bytes` start as one of the containers does, and not as safetensors do: with a length,
 /// whose bytes may be any, and a brace, which neither container has in its place.

@@ -1,4 +1,4 @@
-//! Reads what `torch.save` writes (`.bin`, `.pt`, `.ckpt`) without running anything.
+//! Reads what `torch.save` writes (`.bin`, `.pt`, `.ckpt`) without running anything, and writes it.
 //!
 //! A pickle is a program. The machine here knows the operations that build dictionaries of
 //! tensors, and refuses a file that needs any other. Memory is bounded: texts and storages stay in
@@ -9,8 +9,10 @@ mod archive;
 mod cursor;
 mod graph;
 mod machine;
+mod write;
 
 pub use archive::is_torch_file;
+pub use write::write;
 
 use self::graph::{Element, Graph, TensorNode, Value};
 use super::{Dtype, HostTensor};
