@@ -9,10 +9,11 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor};
+use half::f16;
 use instruct_pix2pix::bench;
 use instruct_pix2pix::bench::cases::{self, Case, Side};
 use instruct_pix2pix::device::Gpu;
-use instruct_pix2pix::kernels::StandIn;
+use instruct_pix2pix::kernels::{MatrixWriter, StandIn};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
@@ -108,6 +109,23 @@ fn the_browser_compares_with_the_references_numbers() {
         let error = error(&other.values, &golden.values);
         assert!(error <= 1e-6, "{name}: {error:e}");
     }
+}
+
+#[test]
+fn a_matrix_is_written_row_by_row() {
+    let gpu = gpu();
+    for device in [&gpu.device, &Device::flex()] {
+        let values: Vec<f16> = (0..7 * 6).map(|i| f16::from_f32(i as f32 - 20.5)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut writer = MatrixWriter::new([7, 6], device).expect("whole words");
+        for rows in [0..1, 1..5, 5..7] {
+            writer.write(bytes[rows.start * 12..rows.end * 12].to_vec());
+        }
+        let read = writer.finish().to_float(DType::F32).into_data();
+        let expected: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(read.iter::<f32>().collect::<Vec<_>>(), expected);
+    }
+    assert!(MatrixWriter::new([7, 5], &gpu.device).is_none());
 }
 
 /// Small models; a channel count that the tiles of convolutions take.

@@ -22,6 +22,10 @@ const PROGRESS_BYTES: usize = 256 << 10;
 /// A stalled connection is looked for this many times within the time that it may say nothing.
 const TICKS: u32 = 4;
 
+/// Room behind the bytes of a range, for the hash that the cache writes there: a vector that has to
+/// grow doubles.
+const SPARE_BYTES: usize = 8;
+
 /// How many requests may be under way at once: fewer after each failure, more again after
 /// successes.
 #[derive(Debug)]
@@ -146,7 +150,7 @@ impl RemoteFile {
         arrived: &dyn Fn(u64),
     ) -> Result<Vec<u8>> {
         let length = (range.end - range.start) as usize;
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = Vec::with_capacity(length + SPARE_BYTES);
         let mut attempt = 1;
         loop {
             let before = bytes.len();

@@ -54,6 +54,72 @@ impl StandIn {
     }
 }
 
+/// A [`Matrix`] of halves that comes row by row: on a GPU it is written to the device as it comes, so
+/// that it is never whole in host memory.
+#[derive(Debug)]
+pub struct MatrixWriter {
+    shape: [usize; 2],
+    device: Device,
+    written: usize,
+    /// Where there is no GPU.
+    host: Vec<u8>,
+    #[cfg(feature = "wgpu")]
+    gpu: Option<burn_wgpu::CubeTensor>,
+}
+
+impl MatrixWriter {
+    /// Nothing of a matrix of `shape` yet. `None` where its rows are not of whole words.
+    pub fn new(shape: [usize; 2], device: &Device) -> Option<Self> {
+        let [rows, columns] = shape;
+        if columns % 2 == 1 {
+            return None;
+        }
+        #[cfg(feature = "wgpu")]
+        let gpu = Tensor::<2, Int>::empty([rows, columns / 2], (device, DType::I32))
+            .try_into_primitive::<burn_wgpu::CubeBackend>()
+            .ok();
+        Some(Self {
+            shape,
+            device: device.clone(),
+            written: 0,
+            host: Vec::new(),
+            #[cfg(feature = "wgpu")]
+            gpu,
+        })
+    }
+
+    /// Appends rows: their values' bytes, little-endian.
+    pub fn write(&mut self, bytes: Vec<u8>) {
+        let start = self.written as u64;
+        self.written += bytes.len();
+        #[cfg(feature = "wgpu")]
+        if let Some(tensor) = &self.gpu {
+            // Of the values' bytes; the handle's own size is rounded up.
+            let [rows, columns] = self.shape;
+            let end = (rows * columns * 2 - self.written) as u64;
+            let place = tensor.handle.clone().offset_start(start).offset_end(end);
+            tensor.client.write(&place, burn::tensor::Bytes::from_bytes_vec(bytes));
+            return;
+        }
+        self.host.extend(bytes);
+    }
+
+    /// The matrix.
+    ///
+    /// # Panics
+    /// When fewer rows, or more, were written than there are.
+    pub fn finish(self) -> Matrix {
+        let [rows, columns] = self.shape;
+        assert_eq!(self.written, rows * columns * 2);
+        #[cfg(feature = "wgpu")]
+        if let Some(tensor) = self.gpu {
+            let words = Tensor::from_primitive::<burn_wgpu::CubeBackend>(tensor);
+            return Matrix { shape: self.shape, storage: Storage::PackedF16(words) };
+        }
+        Matrix::from_f16_bytes(self.host, self.shape, &self.device)
+    }
+}
+
 /// A [`Matrix`] on the GPU.
 #[cfg(feature = "wgpu")]
 #[derive(Debug, Clone)]
@@ -80,15 +146,20 @@ impl Matrix {
 
     /// A matrix of halves from its values, row by row, packed where `shape` allows.
     pub fn from_f16(values: Vec<f16>, shape: [usize; 2], device: &Device) -> Self {
+        let bytes = values.into_iter().flat_map(f16::to_le_bytes).collect();
+        Self::from_f16_bytes(bytes, shape, device)
+    }
+
+    /// The same from the values' bytes, little-endian, which are not copied.
+    pub fn from_f16_bytes(bytes: Vec<u8>, shape: [usize; 2], device: &Device) -> Self {
         let [rows, columns] = shape;
         if columns % 2 == 1 {
-            return Self::from_f32(values.into_iter().map(f16::to_f32).collect(), shape, device);
+            let halves = bytes.as_chunks::<2>().0.iter();
+            let values = halves.map(|half| f16::from_le_bytes(*half).to_f32()).collect();
+            return Self::from_f32(values, shape, device);
         }
-        let words: Vec<i32> = values
-            .chunks_exact(2)
-            .map(|pair| i32::from(pair[0].to_bits()) | (i32::from(pair[1].to_bits()) << 16))
-            .collect();
-        let data = TensorData::new(words, [rows, columns / 2]);
+        // Two halves after one another are a word with the first in its low half.
+        let data = TensorData::from_bytes_vec(bytes, [rows, columns / 2], DType::I32);
         Self { shape, storage: Storage::PackedF16(Tensor::from_data(data, (device, DType::I32))) }
     }
 

@@ -34,12 +34,12 @@ pub use geglu::{geglu, geglu_gate};
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, linear, product};
-pub use matrix::{Matrix, StandIn};
+pub use matrix::{Matrix, MatrixWriter, StandIn};
 
 #[cfg(feature = "tuning")]
 pub use source::device_memory;
 #[cfg(feature = "wgpu")]
-pub use source::{compile_only, release_memory};
+pub use source::{compile_only, flush, release_memory};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

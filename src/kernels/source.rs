@@ -90,6 +90,15 @@ pub fn compile_only<T>(device: &Device, work: impl FnOnce() -> T) {
     release_memory(device);
 }
 
+/// Hands over to the device what waits in host memory to be written there. On other devices than GPUs
+/// nothing waits.
+pub fn flush(device: &Device) {
+    let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
+    if let Err(error) = probe.client.flush() {
+        log::warn!("writing to the GPU: {error}");
+    }
+}
+
 /// Gives memory that no tensor uses back to the GPU: the sizes that one model asks for seldom serve
 /// another. On other devices than GPUs nothing is done.
 pub fn release_memory(device: &Device) {

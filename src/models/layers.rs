@@ -172,8 +172,9 @@ impl Embedding {
     pub fn set_added(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
         let [_, channels] = self.weight.value().shape();
         let rows = values.len() / channels;
-        let tensor = HostTensor::from_f32(vec![rows, channels], &values);
-        self.added = (rows > 0).then(|| (first, matrix(&tensor, tensor.shape(), placement)));
+        let shape = [rows, channels];
+        let tensor = HostTensor::from_f32(shape.to_vec(), &values);
+        self.added = (rows > 0).then(|| (first, matrix(tensor, &shape, placement)));
     }
 
     /// One past the greatest id that has a vector.

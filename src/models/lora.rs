@@ -76,8 +76,8 @@ impl Weight {
         let (rank, axes) = (down.shape()[0], down.shape().len());
         let mut shape = self.shape().to_vec();
         let outputs = std::mem::replace(&mut shape[0], rank);
-        let down = matrix(down, &shape, placement);
-        let up = matrix(up, &[outputs, rank], placement);
+        let down = matrix(down.clone(), &shape, placement);
+        let up = matrix(up.clone(), &[outputs, rank], placement);
         self.lora.push(LoraBranch { adapter, down, up, axes, scaling, strength: 0.0 });
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::lora::LoraBranch;
-use crate::kernels::{Matrix, StandIn};
+use crate::kernels::{Matrix, MatrixWriter, StandIn};
 use crate::weights::HostTensor;
 
 /// How weights are kept on the device. Biases and norms are always `f32`.
@@ -52,7 +52,20 @@ pub trait Parameter {
     fn values(&self) -> Option<Values>;
 
     /// Converts and uploads the values. `tensor` has as many elements as [`shape`](Self::shape).
-    fn load(&mut self, tensor: &HostTensor, placement: &Placement);
+    fn load(&mut self, tensor: HostTensor, placement: &Placement);
+
+    /// What takes a weight's rows one after the other, where it may come so: some of them at a time,
+    /// in [`rows`], and then the whole, in [`set`](Self::set).
+    fn writer(&self, placement: &Placement) -> Option<MatrixWriter> {
+        let shape = self.shape();
+        if shape.len() < 2 || placement.weights != WeightDtype::F16 {
+            return None;
+        }
+        MatrixWriter::new([shape[0], shape[1..].iter().product()], &placement.device)
+    }
+
+    /// Takes a weight whose rows were written. A vector has none.
+    fn set(&mut self, _matrix: Matrix) {}
 
     /// Fills it with what stands for its values.
     fn stand_in(&mut self, values: StandIn, placement: &Placement);
@@ -95,7 +108,7 @@ impl Parameter for Vector {
         self.value.clone().map(Values::Vector)
     }
 
-    fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
+    fn load(&mut self, tensor: HostTensor, placement: &Placement) {
         let data = TensorData::new(tensor.to_f32(), self.shape);
         self.value = Some(Tensor::from_data(data, (&placement.device, DType::F32)));
     }
@@ -164,8 +177,13 @@ impl Parameter for Weight {
         self.value.clone().map(Values::Weight)
     }
 
-    fn load(&mut self, tensor: &HostTensor, placement: &Placement) {
+    fn load(&mut self, tensor: HostTensor, placement: &Placement) {
         self.value = Some(matrix(tensor, &self.shape, placement));
+        self.original = None;
+    }
+
+    fn set(&mut self, matrix: Matrix) {
+        self.value = Some(matrix);
         self.original = None;
     }
 
@@ -182,29 +200,42 @@ impl Parameter for Weight {
 }
 
 /// Converts and uploads a weight that checkpoints store in `shape`.
-pub(super) fn matrix(tensor: &HostTensor, shape: &[usize], placement: &Placement) -> Matrix {
+pub(super) fn matrix(tensor: HostTensor, shape: &[usize], placement: &Placement) -> Matrix {
     let dims = [shape[0], shape[1..].iter().product()];
     let device = &placement.device;
     match placement.weights {
-        WeightDtype::F16 => Matrix::from_f16(channels_last(tensor.to_f16(), shape), dims, device),
-        WeightDtype::F32 => Matrix::from_f32(channels_last(tensor.to_f32(), shape), dims, device),
+        WeightDtype::F16 => Matrix::from_f16_bytes(rows(tensor, shape), dims, device),
+        WeightDtype::F32 => {
+            let mut values = tensor.to_f32();
+            drop(tensor);
+            channels_last(&mut values, shape);
+            Matrix::from_f32(values, dims, device)
+        }
     }
 }
 
-/// A convolution's weight from `[O, I, kh, kw]` to `[O, kh, kw, I]`; others as they are.
-fn channels_last<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
-    let &[_, inputs, kh, kw] = shape else { return values };
+/// Rows of a weight of `shape` as a [`Matrix`] of halves has them.
+pub fn rows(tensor: HostTensor, shape: &[usize]) -> Vec<u8> {
+    let mut bytes = tensor.into_f16_bytes();
+    channels_last(bytes.as_chunks_mut::<2>().0, shape);
+    bytes
+}
+
+/// Turns a convolution's weight from `[O, I, kh, kw]` to `[O, kh, kw, I]`; leaves others as they are.
+fn channels_last<T: Copy>(values: &mut [T], shape: &[usize]) {
+    let &[_, inputs, kh, kw] = shape else { return };
     let area = kh * kw;
     if area == 1 {
-        return values;
+        return;
     }
-    let mut packed = Vec::with_capacity(values.len());
-    for output in values.chunks_exact(inputs * area) {
+    let mut packed = Vec::with_capacity(inputs * area);
+    for output in values.chunks_exact_mut(inputs * area) {
+        packed.clear();
         for tap in 0..area {
             packed.extend(output[tap..].iter().step_by(area));
         }
+        output.copy_from_slice(&packed);
     }
-    packed
 }
 
 /// Called with each parameter's checkpoint key.
@@ -300,7 +331,11 @@ mod tests {
     #[test]
     fn convolutions_become_channels_last() {
         // [O=1, I=2, kh=1, kw=3]
-        assert_eq!(channels_last(vec![0, 1, 2, 10, 11, 12], &[1, 2, 1, 3]), [0, 10, 1, 11, 2, 12]);
-        assert_eq!(channels_last(vec![5, 6], &[1, 2]), [5, 6]);
+        let mut values = [0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32];
+        channels_last(&mut values, &[2, 2, 1, 3]);
+        assert_eq!(values, [0, 10, 1, 11, 2, 12, 20, 30, 21, 31, 22, 32]);
+        let mut values = [5, 6];
+        channels_last(&mut values, &[1, 2]);
+        assert_eq!(values, [5, 6]);
     }
 }

@@ -82,6 +82,32 @@ impl HostTensor {
         }
     }
 
+    /// The bytes of [`to_f16`](Self::to_f16), in the memory that this one's are in: a model's largest
+    /// tensor is not copied.
+    pub fn into_f16_bytes(self) -> Vec<u8> {
+        let mut bytes = self.bytes;
+        match self.dtype {
+            Dtype::F16 => {}
+            Dtype::Bf16 => {
+                for value in bytes.as_chunks_mut::<2>().0 {
+                    *value = f16::from_f32(bf16::from_le_bytes(*value).to_f32()).to_le_bytes();
+                }
+            }
+            Dtype::F32 => {
+                let count = bytes.len() / 4;
+                for i in 0..count {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|j| bytes[4 * i + j]);
+                    let half = f16::from_f32(f32::from_le_bytes([a, b, c, d])).to_le_bytes();
+                    // Never beyond what has been read.
+                    bytes[2 * i..2 * i + 2].copy_from_slice(&half);
+                }
+                bytes.truncate(2 * count);
+                bytes.shrink_to_fit();
+            }
+        }
+        bytes
+    }
+
     fn elements<const N: usize, S, T>(&self, parse: fn([u8; N]) -> S, to: fn(S) -> T) -> Vec<T> {
         self.bytes.as_chunks::<N>().0.iter().map(|bytes| to(parse(*bytes))).collect()
     }
@@ -102,10 +128,14 @@ mod tests {
             let tensor = HostTensor::new(vec![2, 2], dtype, bytes);
             assert_eq!(tensor.to_f32(), values);
             assert_eq!(tensor.to_f16(), values.map(f16::from_f32));
+            let halves: Vec<u8> = tensor.to_f16().iter().flat_map(|x| x.to_le_bytes()).collect();
+            assert_eq!(tensor.into_f16_bytes(), halves);
         }
         let bytes = [1.5f32, -0.25].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
         let tensor = HostTensor::new(vec![2], Dtype::Bf16, bytes);
         assert_eq!(tensor.to_f32(), [1.5, -0.25]);
         assert_eq!(tensor.to_f16(), [1.5, -0.25].map(f16::from_f32));
+        let halves = [1.5f32, -0.25].map(|x| f16::from_f32(x).to_le_bytes()).concat();
+        assert_eq!(tensor.into_f16_bytes(), halves);
     }
 }

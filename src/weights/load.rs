@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
+
 use super::safetensors::LENGTH_BYTES;
 use super::{Header, HostTensor, TensorInfo};
 use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
-use crate::models::module::{Module, Placement, WeightDtype};
+use crate::models::module::{Module, Parameter, Placement, WeightDtype, rows};
 
 /// Files by the names that errors call them by.
 type OpenFiles<'a> = Vec<(String, Box<dyn FileReader + 'a>)>;
@@ -188,6 +190,7 @@ async fn fill(
         let file = files.last().map_or_else(|| component.to_owned(), |(file, _)| file.clone());
         return Err(Error::MissingTensor { file, name, expected });
     }
+    let mut queue = Queue { device: &placement.device, bytes: 0 };
     for ((file, reader), plan) in files.iter_mut().zip(plans) {
         let mut report = || on_progress(Progress { component, file });
         for (tensor, target) in plan {
@@ -196,17 +199,79 @@ async fn fill(
                 reader.skip(length, &mut report).await?;
                 continue;
             };
-            let bytes = reader.read(length, &mut report).await?;
-            let host = HostTensor::new(tensor.shape, dtype, bytes);
-            model.visit("", &mut |path, parameter| {
-                if path == key {
-                    parameter.load(&host, placement);
-                }
-            });
+            let mut parameter = Slot { model: &mut *model, key: &key };
+            let writer =
+                if length > PART_MAX { parameter.with(|p| p.writer(placement)) } else { None };
+            let Some(mut writer) = writer.flatten() else {
+                queue.make_room(length);
+                let bytes = reader.read(length, &mut report).await?;
+                let host = HostTensor::new(tensor.shape, dtype, bytes);
+                parameter.with(|parameter| parameter.load(host, placement));
+                continue;
+            };
+            let count = tensor.shape[0];
+            let row = length / count as u64;
+            let step = (PART_MAX / row).max(1) as usize;
+            for first in (0..count).step_by(step) {
+                let mut shape = tensor.shape.clone();
+                shape[0] = step.min(count - first);
+                let length = row * shape[0] as u64;
+                queue.make_room(length);
+                let bytes = reader.read(length, &mut report).await?;
+                let host = HostTensor::new(shape.clone(), dtype, bytes);
+                writer.write(rows(host, &shape));
+            }
+            parameter.with(|parameter| parameter.set(writer.finish()));
         }
         reader.finish(&mut report).await?;
     }
     Ok(unused)
+}
+
+/// A parameter of a model, by its key.
+struct Slot<'a> {
+    model: &'a mut dyn Module,
+    key: &'a str,
+}
+
+impl Slot<'_> {
+    /// Does something with the parameter.
+    fn with<T>(&mut self, work: impl FnOnce(&mut dyn Parameter) -> T) -> Option<T> {
+        let (mut work, mut result) = (Some(work), None);
+        self.model.visit("", &mut |path, parameter| {
+            if path == self.key
+                && let Some(work) = work.take()
+            {
+                result = Some(work(parameter));
+            }
+        });
+        result
+    }
+}
+
+/// Weights of more bytes come in parts of about as many, so that none is ever whole in host memory.
+const PART_MAX: u64 = 1 << 20;
+
+/// Bytes that may wait in host memory until the GPU takes them.
+const QUEUED_MAX: u64 = 16 << 20;
+
+/// What waits in host memory until the GPU takes it.
+struct Queue<'a> {
+    #[cfg_attr(not(feature = "wgpu"), expect(dead_code))]
+    device: &'a Device,
+    bytes: u64,
+}
+
+impl Queue<'_> {
+    /// Makes room for more.
+    fn make_room(&mut self, bytes: u64) {
+        if self.bytes + bytes > QUEUED_MAX {
+            #[cfg(feature = "wgpu")]
+            crate::kernels::flush(self.device);
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+    }
 }
 
 async fn read_header(
