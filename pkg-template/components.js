@@ -38,7 +38,7 @@ export function hostOf(pipeline, classes) {
 export function assembly(components, family) {
   known.check(components ?? {}, family.constructs);
   const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
-  const { forceZerosForEmptyPrompt, isCosxlEdit } = components ?? {};
+  const { forceZerosForEmptyPrompt, isCosxlEdit, addWatermarker } = components ?? {};
   const refuse = (name, message) => {
     throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
   };
@@ -78,7 +78,7 @@ export function assembly(components, family) {
   return {
     host,
     parts,
-    options: { className: family.className, forceZerosForEmptyPrompt, isCosxlEdit },
+    options: { className: family.className, forceZerosForEmptyPrompt, isCosxlEdit, addWatermarker },
     scheduler: isOwn ? undefined : scheduler,
     info: { ...info, className: family.className, scheduler: className },
     judge,

@@ -358,6 +358,13 @@ export interface XLComponentOptions
    * @default false
    */
   isCosxlEdit?: boolean;
+  /**
+   * Put SDXL's invisible watermark into results, as diffusers does where the package
+   * invisible-watermark is installed. Pictures that are narrower than 256 pixels, or smaller than
+   * 256 x 256, get none.
+   * @default false
+   */
+  addWatermarker?: boolean;
   /** A checker of another pipeline, with its `featureExtractor`, or a function of yours. */
   safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
   featureExtractor?: Component<'featureExtractor'> | null;
@@ -529,6 +536,8 @@ export interface LoadOptions extends ReadOptions {
   forceZerosForEmptyPrompt?: boolean;
   /** For models of SDXL: see {@link XLComponentOptions.isCosxlEdit}. */
   isCosxlEdit?: boolean;
+  /** For models of SDXL: see {@link XLComponentOptions.addWatermarker}. */
+  addWatermarker?: boolean;
   /**
    * Another pipeline, in a worker as this one or not, whose worker and GPU device to use, so that components can
    * be shared. It ends with the last of them.
@@ -564,6 +573,7 @@ export interface DownloadOptions
     | 'cache'
     | 'forceZerosForEmptyPrompt'
     | 'isCosxlEdit'
+    | 'addWatermarker'
   > {
   /**
    * Download the safety checker too.

@@ -57,6 +57,7 @@ export const LOAD = {
   featureExtractor: ['object'],
   forceZerosForEmptyPrompt: ['boolean'],
   isCosxlEdit: ['boolean'],
+  addWatermarker: ['boolean'],
   singleFile: STRING,
   config: STRING,
 };
@@ -84,6 +85,7 @@ export const XL_COMPONENTS = {
   scheduler: ['object', 'string'],
   forceZerosForEmptyPrompt: ['boolean'],
   isCosxlEdit: ['boolean'],
+  addWatermarker: ['boolean'],
   safetyChecker: ['object', 'function'],
   featureExtractor: ['object'],
 };

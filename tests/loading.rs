@@ -483,7 +483,11 @@ fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
         pollster::block_on(edit).expect("edits").latents
     };
     let mut pipeline = load(Path::new(model));
-    let config = XlConfig { force_zeros_for_empty_prompt: false, is_cosxl_edit: true };
+    let config = XlConfig {
+        force_zeros_for_empty_prompt: false,
+        is_cosxl_edit: true,
+        add_watermarker: true,
+    };
     pipeline.set_config(config);
     let folder = Folder::new("saved-xl");
     let fetch = Directory(model.into());

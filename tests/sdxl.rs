@@ -9,14 +9,14 @@ use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, ModelSource};
-use instruct_pix2pix::image::RgbImage;
+use instruct_pix2pix::image::{RgbImage, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
-    Observer, Output, OutputType, PipelineClass, Prompts, SecondTexts,
+    Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, SecondTexts,
     StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
     XlConfig, XlEditRequest, to_host,
 };
@@ -536,6 +536,42 @@ fn a_pipeline_is_built_of_the_components_of_another() {
     let result = pollster::block_on(sd.edit(&request, &mut noise, &mut observer));
     let error = result.expect_err("it lacks conditions");
     assert!(error.to_string().contains("addition_embed_type"), "{error}");
+}
+
+#[test]
+fn a_watermark_is_put_into_large_results_on_demand() {
+    let mut pipeline = pipeline();
+    let samples = |pipeline: &Pipeline, side: usize| {
+        let request = changed(|request| {
+            (request.height, request.width) = (Some(side), Some(side));
+            request.edit.output = OutputType::Nhwc;
+            request.edit.num_inference_steps = 1;
+            // The VAE alone is looked at.
+            request.denoising_end = Some(1e-3);
+        });
+        let mut recorder = Recorder::default();
+        let output = run(pipeline, &request, &mut recorder).expect("edits");
+        let OutputImages::Samples(samples) = output.images else { panic!("samples") };
+        let decoded = pollster::block_on(to_host(recorder.decoder[1].clone())).expect("readable");
+        (samples.data, decoded, recorder.warnings)
+    };
+    pipeline.set_config(XlConfig { add_watermarker: true, ..pipeline.config() });
+    let (marked, mut expected, warnings) = samples(&pipeline, 256);
+    assert_eq!(warnings, Vec::<String>::new());
+    expected.iter_mut().for_each(|x| *x = 255.0 * (*x / 2.0 + 0.5));
+    let plain: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
+    assert!(watermark(&mut expected, [256, 256]));
+    let difference = |found: &[f32], expected: &[f32]| {
+        found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let expected: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
+    assert!(difference(&marked, &expected) < 1e-5);
+    assert!(difference(&marked, &plain) > 1e-2);
+    let (small, _, warnings) = samples(&pipeline, 32);
+    assert!(warnings[0].starts_with("addWatermarker"), "{warnings:?}");
+    pipeline.set_config(XlConfig::default());
+    let (unmarked, _, warnings) = samples(&pipeline, 32);
+    assert!(difference(&small, &unmarked) < 1e-6 && warnings.is_empty());
 }
 
 /// A folder that is removed in the end.

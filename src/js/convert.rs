@@ -32,6 +32,7 @@ pub struct PipelineOptions {
     class_name: Option<String>,
     force_zeros_for_empty_prompt: Option<bool>,
     is_cosxl_edit: Option<bool>,
+    add_watermarker: Option<bool>,
 }
 
 /// A type of numbers by its name in torch.
@@ -64,14 +65,16 @@ impl PipelineOptions {
         let flags = [
             ("forceZerosForEmptyPrompt", self.force_zeros_for_empty_prompt),
             ("isCosxlEdit", self.is_cosxl_edit),
+            ("addWatermarker", self.add_watermarker),
         ];
         match pipeline {
             InstructPix2Pix::Xl(pipeline) => {
                 let own = pipeline.config();
-                let [zeros, cosxl] = flags.map(|(_, flag)| flag);
+                let [zeros, cosxl, watermark] = flags.map(|(_, flag)| flag);
                 pipeline.set_config(XlConfig {
                     force_zeros_for_empty_prompt: zeros.unwrap_or(own.force_zeros_for_empty_prompt),
                     is_cosxl_edit: cosxl.unwrap_or(own.is_cosxl_edit),
+                    add_watermarker: watermark.unwrap_or(own.add_watermarker),
                 });
                 Ok(())
             }

@@ -11,7 +11,7 @@ use super::{
     to_host, to_nchw,
 };
 use crate::error::{Error, Result};
-use crate::image::{RgbImage, VaeImageProcessor, to_u8};
+use crate::image::{RgbImage, VaeImageProcessor, to_u8, watermark};
 use crate::kernels::combine;
 use crate::schedulers::{Scheduler, StepInput};
 
@@ -164,8 +164,21 @@ impl PipelineBase {
         observer.tap("decoded", Tap::Latents(&pictures));
         let [rows, height, width, _] = pictures.dims();
         let processor = VaeImageProcessor { vae_scale_factor: self.vae.config().scale_factor() };
-        let mut samples = processor.denormalize(&to_host(pictures).await?);
+        let mut decoded = to_host(pictures).await?;
         let picture_length = height * width * 3;
+        if self.xl.is_some_and(|config| config.add_watermarker) {
+            for picture in decoded.chunks_exact_mut(picture_length) {
+                picture.iter_mut().for_each(|x| *x = 255.0 * (*x / 2.0 + 0.5));
+                let is_large = watermark(picture, [height, width]);
+                picture.iter_mut().for_each(|x| *x = 2.0 * (*x / 255.0 - 0.5));
+                if !is_large {
+                    observer.warn(format!(
+                        "addWatermarker: {width} x {height} pixels are too few; there is no watermark"
+                    ));
+                }
+            }
+        }
+        let mut samples = processor.denormalize(&decoded);
         let mut images = samples
             .chunks_exact(picture_length)
             .map(|picture| RgbImage::new(width, height, to_u8(picture)))

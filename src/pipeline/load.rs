@@ -413,6 +413,7 @@ impl Blank {
                 default.force_zeros_for_empty_prompt,
             ),
             is_cosxl_edit: flag("is_cosxl_edit", default.is_cosxl_edit),
+            add_watermarker: flag("add_watermarker", default.add_watermarker),
         };
         Ok(Self { class, config, texts, vae, unet, scheduler, safety })
     }

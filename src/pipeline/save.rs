@@ -91,10 +91,12 @@ impl PipelineBase {
         if let Some(class) = &self.scheduler.class_name {
             index.insert("scheduler".into(), json!(["diffusers", class]));
         }
-        if let Some(XlConfig { force_zeros_for_empty_prompt, is_cosxl_edit }) = self.xl {
+        if let Some(config) = self.xl {
+            let XlConfig { force_zeros_for_empty_prompt, is_cosxl_edit, add_watermarker } = config;
             let flags = [
                 ("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt),
                 ("is_cosxl_edit", is_cosxl_edit),
+                ("add_watermarker", add_watermarker),
             ];
             index.extend(flags.map(|(name, flag)| (name.into(), json!(flag))));
         } else if self.safety_checker.is_none() {

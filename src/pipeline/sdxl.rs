@@ -30,11 +30,14 @@ pub struct XlConfig {
     pub force_zeros_for_empty_prompt: bool,
     /// Whether the pictures' latents are scaled, as CosXL-Edit was trained.
     pub is_cosxl_edit: bool,
+    /// Whether results carry SDXL's [invisible watermark](crate::image::watermark). diffusers' default
+    /// is whether a package for it is installed; here it is off.
+    pub add_watermarker: bool,
 }
 
 impl Default for XlConfig {
     fn default() -> Self {
-        Self { force_zeros_for_empty_prompt: true, is_cosxl_edit: false }
+        Self { force_zeros_for_empty_prompt: true, is_cosxl_edit: false, add_watermarker: false }
     }
 }
 

@@ -42,6 +42,7 @@ const CALL = {
 const CONSTRUCTOR = {
   force_zeros_for_empty_prompt: 'forceZerosForEmptyPrompt',
   is_cosxl_edit: 'isCosxlEdit',
+  add_watermarker: 'addWatermarker',
 };
 /** What describes every case. Anything else is a feature of its own. */
 const KEYS = [

@@ -142,6 +142,7 @@ struct WordInfo {
 struct PipelineOptions {
     force_zeros_for_empty_prompt: Option<bool>,
     is_cosxl_edit: Option<bool>,
+    add_watermarker: Option<bool>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -351,12 +352,13 @@ fn run(folder: &Path, info: &CaseInfo, precision: Precision, pipelines: &Pipelin
         }
         InstructPix2Pix::Xl(pipeline) => {
             let own = pipeline.config();
-            let PipelineOptions { force_zeros_for_empty_prompt, is_cosxl_edit } =
+            let PipelineOptions { force_zeros_for_empty_prompt, is_cosxl_edit, add_watermarker } =
                 info.pipeline_kwargs;
             pipeline.set_config(XlConfig {
                 force_zeros_for_empty_prompt: force_zeros_for_empty_prompt
                     .unwrap_or(own.force_zeros_for_empty_prompt),
                 is_cosxl_edit: is_cosxl_edit.unwrap_or(own.is_cosxl_edit),
+                add_watermarker: add_watermarker.unwrap_or(own.add_watermarker),
             });
             pollster::block_on(pipeline.edit(&request, noise, &mut recorder))
         }
