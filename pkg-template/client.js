@@ -1,7 +1,8 @@
 import { readAdapter } from './adapters.js';
 import { Changes } from './changes.js';
-import { assemble, assembly, CHECKER, Component, COMPONENTS, LOADED } from './components.js';
+import { assemble, assembly, Component, LOADED } from './components.js';
 import { InstructPix2PixError } from './errors.js';
+import { CHECKER } from './family.js';
 import { FolderWriter } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
@@ -11,7 +12,7 @@ import { locate } from './urls.js';
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
 
-/** What both classes have in common; they differ only in where their engine runs. */
+/** What all classes have in common: they differ in where their engine runs, and in their family. */
 export class Client {
   #host;
   #info;
@@ -43,17 +44,23 @@ export class Client {
       this.#hasChecker = hasChecker;
       return;
     }
-    const { host, parts, scheduler, info, judge, hasChecker } = assembly(components);
+    const family = this.#family;
+    const { host, parts, options, scheduler, info, judge, hasChecker } = assembly(components, family);
     this.#host = host;
     this.#home = host.engine;
     host.retain();
     this.#info = info;
     this.#judge = judge;
     this.#hasChecker = hasChecker;
-    this.#pipeline = assemble(host.engine, parts);
+    this.#pipeline = assemble(host.engine, parts, options);
     // Reported by the first call that needs it.
     this.#pipeline.catch(() => {});
     if (scheduler) this.setScheduler(scheduler).catch(() => {});
+  }
+
+  /** @returns {import('./family.js').Family} */
+  get #family() {
+    return this.constructor.family;
   }
 
   get info() {
@@ -69,7 +76,8 @@ export class Client {
   }
 
   get components() {
-    const names = COMPONENTS.filter((name) => this.#hasChecker || !CHECKER.includes(name));
+    const all = Object.keys(this.#family.files);
+    const names = all.filter((name) => this.#hasChecker || !CHECKER.includes(name));
     return Object.fromEntries(names.map((name) => [name, this.#component(name)]));
   }
 
@@ -78,23 +86,25 @@ export class Client {
   }
 
   async edit({ signal, onStep, outputType, returnDict = true, ...options }) {
-    known.check({ outputType, returnDict, ...options }, known.EDIT);
-    const { image, onStepTensorInputs, crossAttentionKwargs, ...rest } = options;
+    known.check({ outputType, returnDict, ...options }, this.#family.edit);
+    const { image, onStepTensorInputs, crossAttentionKwargs, callback, callbackSteps, ...rest } = options;
     known.check(crossAttentionKwargs ?? {}, known.CROSS_ATTENTION);
     const judge = this.#judge;
+    const follow = follower(onStep, callback, callbackSteps);
+    const shown = onStepTensorInputs ?? (onStep && ['latents']);
     const request = {
       ...promptsOf(rest),
       outputType,
       seeds: seedsOf(rest),
       loraScale: crossAttentionKwargs?.scale,
-      tensorInputs: onStep ? (onStepTensorInputs ?? ['latents']) : onStepTensorInputs,
-      callsBack: { step: onStep !== undefined, judge: judge !== undefined },
+      tensorInputs: callback ? [...(shown ?? []), 'latents'] : shown,
+      callsBack: { step: follow !== undefined, judge: judge !== undefined },
     };
     const result = await this.#enqueue(
       [signal],
       async ({ type, ...event }) => {
         if (type === 'judge') return judgeAll(judge, event.images);
-        return known.stepTensors(await onStep(event));
+        return follow(event);
       },
       async (stop) => ({ ...request, ...(await this.#images(image, stop)) }),
       async (ready, notify, stop) => {
@@ -102,19 +112,23 @@ export class Client {
         return this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop);
       },
     );
-    return receive(result, outputType, returnDict);
+    const received = await receive(result, outputType);
+    if (returnDict) return received;
+    // diffusers' class for SDXL checks no pictures.
+    return this.#family.wanted ? [received.images] : [received.images, received.nsfwContentDetected];
   }
 
   async encodePrompt(options) {
-    known.check(options, known.ENCODE_PROMPT);
+    known.check(options, this.#family.encodePrompt);
     return this.#invoke('encodePrompt', [promptsOf(options)]);
   }
 
-  async encodeImage({ image, signal }) {
+  async encodeImage({ image, signal, ...options }) {
+    known.check(options, this.#family.encodeImage);
     return this.#enqueue(
       [signal],
       undefined,
-      async (stop) => ({ method: 'encodeImage', args: [await this.#images(image, stop)] }),
+      async (stop) => ({ method: 'encodeImage', args: [{ ...options, ...(await this.#images(image, stop)) }] }),
       (call, notify, stop) => this.#run(call, notify, stop),
     );
   }
@@ -213,12 +227,15 @@ export class Client {
   }
 
   async saveLoraWeights(options = {}) {
-    known.check(options, known.SAVE_LORA);
-    const { unetLoraLayers, textEncoderLoraLayers, safeSerialization = true } = options;
-    const layers =
-      unetLoraLayers || textEncoderLoraLayers
-        ? { unet: unetLoraLayers, text_encoder: textEncoderLoraLayers }
-        : undefined;
+    known.check(options, this.#family.saveLora);
+    const { unetLoraLayers, textEncoderLoraLayers, textEncoder2LoraLayers, safeSerialization = true } =
+      options;
+    const given = unetLoraLayers || textEncoderLoraLayers || textEncoder2LoraLayers;
+    const layers = given && {
+      unet: unetLoraLayers,
+      text_encoder: textEncoderLoraLayers,
+      text_encoder_2: textEncoder2LoraLayers,
+    };
     const request = { adapterName: options.adapterName, layers, safeSerialization };
     const bytes = await this.#invoke('saveLoraWeights', [request]);
     const defaultName = `pytorch_lora_weights.${safeSerialization ? 'safetensors' : 'bin'}`;
@@ -234,8 +251,8 @@ export class Client {
     return blob;
   }
 
-  async loadTextualInversion(source, { token, hfToken, signal, ...options } = {}) {
-    known.check({ token, hfToken, ...options }, known.TEXTUAL_INVERSION);
+  async loadTextualInversion(source, { token, hfToken, textEncoder, signal, ...options } = {}) {
+    known.check({ token, hfToken, textEncoder, ...options }, known.TEXTUAL_INVERSION);
     const sources = listOf(source);
     const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
     if (tokens.length !== sources.length) {
@@ -248,7 +265,7 @@ export class Client {
     const files = await Promise.all(sources.map((each) => readAdapter(each, place)));
     const added = [];
     for (const [i, file] of files.entries()) {
-      const word = { token: tokens[i] };
+      const word = { token: tokens[i], textEncoder: this.#family.files[textEncoder] ?? textEncoder };
       added.push(...(await this.#invoke('loadTextualInversion', [word], signal ?? null, file)));
     }
     return added;
@@ -381,11 +398,34 @@ function listOf(value) {
 }
 
 /** The engine takes lists of texts. */
-function promptsOf({ prompt, negativePrompt, seed: _, generator: __, ...options }) {
+function promptsOf({ prompt, negativePrompt, prompt2, negativePrompt2, ...options }) {
+  const { seed: _, generator: __, ...rest } = options;
+  const texts = (value) => (value == null ? undefined : listOf(value));
   return {
-    ...options,
-    prompts: prompt == null ? undefined : listOf(prompt),
-    negativePrompts: negativePrompt == null ? undefined : listOf(negativePrompt),
+    ...rest,
+    prompts: texts(prompt),
+    negativePrompts: texts(negativePrompt),
+    // As Python's `or` reads it: an empty text is none.
+    prompts2: texts(prompt2 || undefined),
+    negativePrompts2: texts(negativePrompt2 || undefined),
+  };
+}
+
+/** What is called after each model call: `onStep`, and diffusers' legacy `callback` in its time. */
+function follower(onStep, callback, callbackSteps = 1) {
+  if (!Number.isInteger(callbackSteps) || callbackSteps < 1) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `callbackSteps: ${callbackSteps} is no whole number of 1 or more`,
+    );
+  }
+  if (!callback) return onStep && (async (event) => known.stepTensors(await onStep(event)));
+  return async (event) => {
+    const { step, inferenceStep, timestep, latents } = event;
+    if (inferenceStep !== undefined && step % callbackSteps === 0) {
+      await callback(inferenceStep, timestep, latents);
+    }
+    return known.stepTensors(await onStep?.(event));
   };
 }
 
@@ -402,15 +442,14 @@ function toImageData({ data, width, height }) {
   return new ImageData(data, width, height);
 }
 
-async function receive({ images, latents, seeds, warnings, ...rest }, outputType, returnDict) {
+async function receive({ images, latents, seeds, warnings, ...rest }, outputType) {
   for (const warning of warnings) console.warn(`instruct-pix2pix-web: ${warning}`);
   const [seed] = seeds.map((digits) => {
     const number = Number(digits);
     return Number.isSafeInteger(number) ? number : BigInt(digits);
   });
-  const received = { images: await convert(images ?? latents, outputType), ...rest };
-  if (!returnDict) return [received.images, received.nsfwContentDetected];
-  return { ...received, latents, seed, warnings };
+  const converted = await convert(images ?? latents, outputType);
+  return { images: converted, ...rest, latents, seed, warnings };
 }
 
 async function convert(images, outputType) {

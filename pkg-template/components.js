@@ -4,19 +4,6 @@ import * as known from './options.js';
 /** Lets the package's own code make pipelines of what was loaded. */
 export const LOADED = Symbol('loaded');
 
-/** The components of a pipeline, as the constructor takes them, and their names in files. */
-const FILES = {
-  vae: 'vae',
-  textEncoder: 'text_encoder',
-  tokenizer: 'tokenizer',
-  unet: 'unet',
-  scheduler: 'scheduler',
-  safetyChecker: 'safety_checker',
-  featureExtractor: 'feature_extractor',
-};
-export const COMPONENTS = Object.keys(FILES);
-export const CHECKER = ['safetyChecker', 'featureExtractor'];
-
 /** A part of a loaded pipeline, which lives where its pipeline does. */
 export class Component {
   /** @internal */
@@ -27,8 +14,8 @@ export class Component {
   }
 }
 
-export async function assemble(engine, parts) {
-  const { pipeline } = await engine.assemble(await numbersOf(parts));
+export async function assemble(engine, parts, options) {
+  const { pipeline } = await engine.assemble({ components: await numbersOf(parts), ...options });
   return pipeline;
 }
 
@@ -39,15 +26,19 @@ export async function numbersOf(parts) {
 }
 
 /** The engine that another pipeline lives in. */
-export function hostOf(pipeline, Class) {
-  if (pipeline instanceof Class) return pipeline.components.unet[LOADED].host;
-  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${Class.name}`);
+export function hostOf(pipeline, classes) {
+  if (classes.some((Class) => pipeline instanceof Class)) {
+    return pipeline.components.unet[LOADED].host;
+  }
+  const names = classes.map((Class) => Class.name).join(' or ');
+  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${names}`);
 }
 
 /** Checks the constructor's argument, and says what to build of it. */
-export function assembly(components) {
-  known.check(components ?? {}, known.COMPONENTS);
+export function assembly(components, family) {
+  known.check(components ?? {}, family.constructs);
   const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
+  const { forceZerosForEmptyPrompt, isCosxlEdit, addWatermarker } = components ?? {};
   const refuse = (name, message) => {
     throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
   };
@@ -57,7 +48,7 @@ export function assembly(components) {
   if (hasChecker && !featureExtractor) {
     refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
   }
-  if (!safetyChecker && requiresSafetyChecker) {
+  if (!safetyChecker && requiresSafetyChecker && !family.wanted) {
     console.warn(
       'instruct-pix2pix-web: pictures are not checked for unsafe content, because the safety checker was left ' +
         'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
@@ -66,13 +57,13 @@ export function assembly(components) {
   }
   const parts = {};
   let host;
-  for (const name of COMPONENTS) {
+  for (const name of Object.keys(family.files)) {
     const component = components?.[name];
-    const isOptional = CHECKER.includes(name) || (name === 'scheduler' && component != null);
+    const isOptional = family.optional.includes(name) || (name === 'scheduler' && component != null);
     if (component instanceof Component) {
       host = sameHost(host, component, name);
       // The feature extractor comes with the checker.
-      if (name !== 'featureExtractor') parts[FILES[name]] = component[LOADED].pipeline;
+      if (name !== 'featureExtractor') parts[family.files[name]] = component[LOADED].pipeline;
     } else if (!isOptional) {
       refuse(name, 'a component of a loaded pipeline is needed');
     }
@@ -87,25 +78,27 @@ export function assembly(components) {
   return {
     host,
     parts,
+    options: { className: family.className, forceZerosForEmptyPrompt, isCosxlEdit, addWatermarker },
     scheduler: isOwn ? undefined : scheduler,
-    info: { ...info, scheduler: className },
+    info: { ...info, className: family.className, scheduler: className },
     judge,
     hasChecker,
   };
 }
 
-/** Tells the components among a load's options from the rest. */
-export function givenComponents({ shareWith, ...options }) {
+/** Tells the components of any of `classes` among a load's options from the rest. */
+export function givenComponents({ shareWith, ...options }, classes) {
   const rest = { ...options };
   const given = {};
   let host;
-  for (const name of COMPONENTS) {
+  const files = Object.assign({}, ...classes.map(({ family }) => family.files));
+  for (const name of Object.keys(files)) {
     const component = options[name];
     if (!(component instanceof Component)) continue;
     delete rest[name];
     host = sameHost(host, component, name);
     // The feature extractor comes with the checker.
-    if (name !== 'featureExtractor') given[FILES[name]] = component[LOADED].pipeline;
+    if (name !== 'featureExtractor') given[files[name]] = component[LOADED].pipeline;
   }
   return { shareWith, rest, given, host };
 }

@@ -90,11 +90,11 @@ export class Engine {
   /**
    * A pipeline of other pipelines' components.
    *
-   * @param {Record<string, number>} components their names in `model_index.json`, and where to take
-   *   them from
+   * `components` are their names in `model_index.json`, and the numbers of the pipelines to take
+   * them from; the rest goes to the engine.
    */
-  assemble(components) {
-    return this.#call(() => this.#keep(this.#parts(components).build()));
+  assemble({ components, ...options }) {
+    return this.#call(() => this.#keep(this.#parts(components).build(options)));
   }
 
   #parts(components) {

@@ -30,7 +30,7 @@ declare abstract class Pipeline implements AsyncDisposable {
    */
   edit<T extends OutputType = 'image'>(
     options: EditOptions<T> & { returnDict: false },
-  ): Promise<[images: OutputImages[T], nsfwContentDetected: boolean[] | undefined]>;
+  ): Promise<[images: OutputImages[T], nsfwContentDetected?: boolean[] | undefined]>;
   edit<T extends OutputType = 'image'>(options: EditOptions<T>): Promise<EditResult<T>>;
 
   /**
@@ -164,7 +164,8 @@ export class InstructPix2Pix extends Pipeline {
   constructor(components: ComponentOptions);
 
   /**
-   * Downloads a model and puts it on the GPU.
+   * Downloads a model and puts it on the GPU. The class of the pipeline is the one that the model's
+   * `model_index.json` names: a model of SDXL gives an {@link InstructPix2PixXL}.
    *
    * @param model A repository on the Hugging Face Hub (`'timbrooks/instruct-pix2pix'`), or the URL
    *   of a folder with the diffusers layout. A string that begins with `.` or `/`, or that holds
@@ -187,6 +188,49 @@ export class InstructPix2Pix extends Pipeline {
 
   /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
+}
+
+/**
+ * The pipeline of Stable Diffusion XL and CosXL-Edit, in a Web Worker of its own.
+ *
+ * It is large: `diffusers/sdxl-instructpix2pix-768` is a download of 12.3 GB, and takes 6.9 GB of
+ * GPU memory in float16.
+ *
+ * @example
+ * const pipe = await InstructPix2PixXL.fromPretrained('diffusers/sdxl-instructpix2pix-768');
+ * const { images } = await pipe.edit({ image: file, prompt: 'make it snowy', numInferenceSteps: 30 });
+ */
+export class InstructPix2PixXL extends InstructPix2Pix {
+  /** See the constructor of {@link InstructPix2Pix}. */
+  constructor(components: XLComponentOptions);
+
+  readonly components: XLComponents;
+
+  /** As in {@link InstructPix2Pix}. The pictures are resized to `height` and `width`. */
+  edit<T extends OutputType = 'image'>(
+    options: XLEditOptions<T> & { returnDict: false },
+  ): Promise<[images: OutputImages[T]]>;
+  edit<T extends OutputType = 'image'>(options: XLEditOptions<T>): Promise<EditResult<T>>;
+
+  /** Encodes instructions, so that they serve many edits: pass all four tensors on to {@link edit}. */
+  encodePrompt(options: XLEncodePromptOptions): Promise<XLPromptEmbeds>;
+
+  /** Encodes pictures in the size of the edits that they are for. */
+  encodeImage(options: XLEncodeImageOptions): Promise<Tensor>;
+
+  saveLoraWeights(options?: XLSaveLoraOptions): Promise<Blob>;
+
+  /**
+   * Downloads a model and puts it on the GPU: see {@link InstructPix2Pix.fromPretrained}. A model
+   * of another class rejects with `unsupported`, before its weights are downloaded.
+   */
+  static fromPretrained(model: ModelLocation, options?: LoadOptions): Promise<InstructPix2PixXL>;
+
+  /** Rejects with `unsupported`: models of SDXL are loaded from folders. */
+  static fromSingleFile(
+    source: string | URL | Blob,
+    options?: SingleFileOptions,
+  ): Promise<InstructPix2PixXL>;
 }
 
 /**
@@ -215,6 +259,40 @@ export class DirectInstructPix2Pix extends Pipeline {
 
   /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
+}
+
+/** {@link InstructPix2PixXL} on the calling thread: see {@link DirectInstructPix2Pix}. */
+export class DirectInstructPix2PixXL extends DirectInstructPix2Pix {
+  /** See the constructor of {@link InstructPix2Pix}. */
+  constructor(components: XLComponentOptions);
+
+  readonly components: XLComponents;
+
+  /** See {@link InstructPix2PixXL.edit}. */
+  edit<T extends OutputType = 'image'>(
+    options: XLEditOptions<T> & { returnDict: false },
+  ): Promise<[images: OutputImages[T]]>;
+  edit<T extends OutputType = 'image'>(options: XLEditOptions<T>): Promise<EditResult<T>>;
+
+  /** See {@link InstructPix2PixXL.encodePrompt}. */
+  encodePrompt(options: XLEncodePromptOptions): Promise<XLPromptEmbeds>;
+
+  /** See {@link InstructPix2PixXL.encodeImage}. */
+  encodeImage(options: XLEncodeImageOptions): Promise<Tensor>;
+
+  saveLoraWeights(options?: XLSaveLoraOptions): Promise<Blob>;
+
+  /** See {@link InstructPix2PixXL.fromPretrained}. */
+  static fromPretrained(
+    model: ModelLocation,
+    options?: LoadOptions,
+  ): Promise<DirectInstructPix2PixXL>;
+
+  /** See {@link InstructPix2PixXL.fromSingleFile}. */
+  static fromSingleFile(
+    source: string | URL | Blob,
+    options?: SingleFileOptions,
+  ): Promise<DirectInstructPix2PixXL>;
 }
 
 /** A part of a loaded pipeline, which lives where its pipeline does. */
@@ -251,6 +329,45 @@ export interface ComponentOptions
    * @default true
    */
   requiresSafetyChecker?: boolean;
+}
+
+/** The parts of a pipeline of SDXL. */
+export interface XLComponents extends Components {
+  textEncoder2: Component<'textEncoder2'>;
+  tokenizer2: Component<'tokenizer2'>;
+}
+
+/** Parts to build a pipeline of SDXL of. */
+export interface XLComponentOptions
+  extends Omit<
+    XLComponents,
+    'scheduler' | 'safetyChecker' | 'featureExtractor' | 'textEncoder' | 'tokenizer'
+  > {
+  /** Absent, with its tokenizer, for models that have only the second, such as SDXL's refiner. */
+  textEncoder?: Component<'textEncoder'>;
+  tokenizer?: Component<'tokenizer'>;
+  scheduler: Components['scheduler'] | SchedulerName | SchedulerConfig;
+  /**
+   * Where there is no negative prompt at all, take zeros for its embeddings in place of those of an
+   * empty text.
+   * @default true
+   */
+  forceZerosForEmptyPrompt?: boolean;
+  /**
+   * Scale the pictures' latents, as CosXL-Edit was trained.
+   * @default false
+   */
+  isCosxlEdit?: boolean;
+  /**
+   * Put SDXL's invisible watermark into results, as diffusers does where the package
+   * invisible-watermark is installed. Pictures that are narrower than 256 pixels, or smaller than
+   * 256 x 256, get none.
+   * @default false
+   */
+  addWatermarker?: boolean;
+  /** A checker of another pipeline, with its `featureExtractor`, or a function of yours. */
+  safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
+  featureExtractor?: Component<'featureExtractor'> | null;
 }
 
 /** Where on the Hub. */
@@ -406,10 +523,23 @@ export interface LoadOptions extends ReadOptions {
   unet?: Component<'unet'>;
   /** See `vae`. */
   scheduler?: Component<'scheduler'>;
+  /** See `vae`; of SDXL. */
+  textEncoder2?: Component<'textEncoder2'>;
+  /** See `vae`; of SDXL. */
+  tokenizer2?: Component<'tokenizer2'>;
   /** Comes with `safetyChecker`. */
   featureExtractor?: Component<'featureExtractor'>;
   /**
-   * Another pipeline of the same class whose worker and GPU device to use, so that components can
+   * For models of SDXL: see {@link XLComponentOptions.forceZerosForEmptyPrompt}. What the model
+   * says, by default.
+   */
+  forceZerosForEmptyPrompt?: boolean;
+  /** For models of SDXL: see {@link XLComponentOptions.isCosxlEdit}. */
+  isCosxlEdit?: boolean;
+  /** For models of SDXL: see {@link XLComponentOptions.addWatermarker}. */
+  addWatermarker?: boolean;
+  /**
+   * Another pipeline, in a worker as this one or not, whose worker and GPU device to use, so that components can
    * be shared. It ends with the last of them.
    */
   shareWith?: InstructPix2Pix | DirectInstructPix2Pix;
@@ -421,7 +551,7 @@ export interface LoadOptions extends ReadOptions {
 
 /** How a checkpoint in one file is found and kept. */
 export interface SingleFileOptions
-  extends Omit<LoadOptions, keyof Components | 'safetyChecker' | 'revision'> {
+  extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision'> {
   /**
    * A model of the same shape, with the configurations and the tokenizer for the file: a repository
    * or the URL of a folder. The weights are not read from there, except a safety checker's.
@@ -434,7 +564,17 @@ export interface SingleFileOptions
 
 /** What to fill the cache with. */
 export interface DownloadOptions
-  extends Omit<LoadOptions, keyof Components | 'safetyChecker' | 'shareWith' | 'dtype' | 'cache'> {
+  extends Omit<
+    LoadOptions,
+    | keyof XLComponents
+    | 'safetyChecker'
+    | 'shareWith'
+    | 'dtype'
+    | 'cache'
+    | 'forceZerosForEmptyPrompt'
+    | 'isCosxlEdit'
+    | 'addWatermarker'
+  > {
   /**
    * Download the safety checker too.
    * @default false
@@ -514,6 +654,8 @@ export interface ReadyProgress {
 export interface PipelineInfo {
   /** The Hub id, or the absolute URL. */
   model: string;
+  /** The pipeline's class, as diffusers calls it. */
+  className: 'StableDiffusionInstructPix2PixPipeline' | 'StableDiffusionXLInstructPix2PixPipeline';
   /** The type in use for computing. */
   dtype: 'float16' | 'float32';
   /** The type the weights are kept in. */
@@ -581,6 +723,62 @@ export interface PromptEmbeds {
   promptEmbeds: Tensor;
   /** The same of what to keep away from; absent with `doClassifierFreeGuidance: false`. */
   negativePromptEmbeds?: Tensor;
+}
+
+/** Instructions for SDXL's two text encoders, as texts or as embeddings. */
+export interface XLPromptOptions extends PromptOptions {
+  /**
+   * The instruction for the second text encoder: one for all prompts, or one for each. An empty
+   * text counts as none.
+   * @default prompt
+   */
+  prompt2?: string | readonly string[];
+  /**
+   * What the result should not look like. Left out, its embeddings are zeros, unless
+   * `forceZerosForEmptyPrompt` is off; `''` is encoded.
+   */
+  negativePrompt?: string | readonly string[];
+  /**
+   * The same for the second text encoder; without `negativePrompt` it is ignored.
+   * @default negativePrompt
+   */
+  negativePrompt2?: string | readonly string[];
+  /** The second text encoder's pooled output, `[N, 1280]`; needed beside `promptEmbeds`. */
+  pooledPromptEmbeds?: Tensor;
+  /** The same of what to keep away from; needed beside `negativePromptEmbeds` with guidance. */
+  negativePooledPromptEmbeds?: Tensor;
+}
+
+/** What to encode with SDXL's text encoders. */
+export interface XLEncodePromptOptions extends XLPromptOptions {
+  /**
+   * Encode what to keep away from as well.
+   * @default true
+   */
+  doClassifierFreeGuidance?: boolean;
+  /**
+   * How much adapters contribute to the text encoders this time, times their own weights.
+   * @default 1
+   */
+  loraScale?: number;
+}
+
+/** Instructions encoded by SDXL's text encoders, to be passed on to an edit. */
+export interface XLPromptEmbeds extends PromptEmbeds {
+  /** `[N, 1280]` */
+  pooledPromptEmbeds: Tensor;
+  /** Absent with `doClassifierFreeGuidance: false`. */
+  negativePooledPromptEmbeds?: Tensor;
+}
+
+/** Pictures to encode for edits with SDXL. */
+export interface XLEncodeImageOptions {
+  image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
+  /** See {@link XLEditOptions.height}. */
+  height?: number;
+  /** See {@link XLEditOptions.width}. */
+  width?: number;
+  signal?: AbortSignal;
 }
 
 /** What an edit's `images` are. */
@@ -680,6 +878,65 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
   signal?: AbortSignal;
 }
 
+/** What to edit with SDXL, and how. Sizes and places are `[height, width]`, pixels. */
+export interface XLEditOptions<T extends OutputType = OutputType>
+  extends Omit<EditOptions<T>, keyof PromptOptions>,
+    XLPromptOptions {
+  /**
+   * How strongly to follow the instruction. 1 or less switches guidance off.
+   * @default 5
+   */
+  guidanceScale?: number;
+  /** Height of the results; by default what the UNet was trained on, 768 or 1024 as a rule. */
+  height?: number;
+  /** Width of the results; as `height`. */
+  width?: number;
+  /**
+   * The share of the way to go, between 0 and 1: the result keeps noise, for another model to go on
+   * with. Take `outputType: 'latent'` then.
+   */
+  denoisingEnd?: number;
+  /**
+   * How far to keep the contrast of the prediction for the text, 0 to 1, against overexposure.
+   * @default 0
+   */
+  guidanceRescale?: number;
+  /**
+   * The size of which the result is to look: a small one makes it look enlarged.
+   * @default [height, width]
+   */
+  originalSize?: readonly [height: number, width: number];
+  /**
+   * Where the result is to look cut out of that.
+   * @default [0, 0]
+   */
+  cropsCoordsTopLeft?: readonly [top: number, left: number];
+  /** @default [height, width] */
+  targetSize?: readonly [height: number, width: number];
+  /**
+   * The aesthetic score to aim for. Rejects unless the model's UNet was trained on it.
+   * @default 6
+   */
+  aestheticScore?: number;
+  /**
+   * The aesthetic score to keep away from. Rejects unless the model's UNet was trained on it.
+   * @default 2.5
+   */
+  negativeAestheticScore?: number;
+  /** `scale`: how much adapters contribute to UNet and text encoders in this edit. */
+  crossAttentionKwargs?: { scale?: number };
+  /**
+   * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
+   * second order is after two calls of the UNet. `onStep` can do more.
+   */
+  callback?: (step: number, timestep: number, latents: Tensor) => unknown;
+  /**
+   * Call `callback` only where the number of the UNet's call is a multiple of this.
+   * @default 1
+   */
+  callbackSteps?: number;
+}
+
 /** Tensors of a running edit. */
 export interface StepTensors {
   /** The scheduler's sample, `[N, 4, H / 8, W / 8]`. */
@@ -742,6 +999,11 @@ export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
   token?: string | readonly string[];
   /** The Hub's access token. */
   hfToken?: string;
+  /**
+   * Which of SDXL's text encoders learns it. By default both, from files with vectors for both, and
+   * else the one that the vectors fit.
+   */
+  textEncoder?: 'textEncoder' | 'textEncoder2';
 }
 
 /** A LoRA that has been loaded. */
@@ -771,6 +1033,12 @@ export interface SaveLoraOptions {
   saveDirectory?: FileSystemDirectoryHandle;
   /** Called with the file instead of writing it. */
   saveFunction?: (bytes: Uint8Array, weightName: string) => void | Promise<void>;
+}
+
+/** What to write of adapters for SDXL, and where to. */
+export interface XLSaveLoraOptions extends SaveLoraOptions {
+  /** Layers of the second text encoder. */
+  textEncoder2LoraLayers?: Record<string, Tensor>;
 }
 
 /** The schedulers implemented. */
@@ -813,6 +1081,11 @@ export interface EditStep extends StepTensors {
   steps: number;
   /** The timestep in the diffusion, from about 1000 down to 0. */
   timestep: number;
+  /**
+   * The inference step that this call of the UNet ended, from 0. Absent where the step goes on:
+   * samplers of the second order call the UNet twice for most.
+   */
+  inferenceStep?: number;
   /** Milliseconds since this edit began. */
   elapsed: number;
 }

@@ -7,27 +7,34 @@ import { task } from './task.js';
 import { absoluteUrl, locate, resolveModel } from './urls.js';
 
 /**
+ * Where pipelines run, and their classes there.
+ *
+ * @typedef {{ create: () => any, classes: any[] }} Place
+ */
+
+/**
  * @template {Client} T
  * @param {new (mark: symbol, loaded: any) => T} Class
- * @param {() => any} createEngine
+ * @param {Place} place
  * @param {string | URL} model
  * @param {import('./index.js').LoadOptions} options
  * @returns {Promise<T>}
  */
-export async function load(Class, createEngine, model, { onProgress, signal, ...options }) {
+export async function load(Class, { create, classes }, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
   known.check(options, known.LOAD);
   checkStore(options.cache);
-  const { shareWith, rest, given, host: home } = givenComponents(options);
+  const { shareWith, rest, given, host: home } = givenComponents(options, classes);
   const { safetyChecker, ...others } = rest;
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
   const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
   const place = files ? { ...others, files } : locate({ ...others, model });
-  const request = { ...place, safetyChecker: judge ? false : safetyChecker };
+  const className = Class.family.wanted;
+  const request = { ...place, className, safetyChecker: judge ? false : safetyChecker };
   if (options.cache !== false && !files) askToPersist();
-  const shared = home ?? (shareWith && hostOf(shareWith, Class));
+  const shared = home ?? (shareWith && hostOf(shareWith, classes));
   shared?.retain();
-  const host = shared ?? new Host(createEngine);
+  const host = shared ?? new Host(create);
   try {
     const components = await numbersOf(given);
     const { result } = task(
@@ -41,7 +48,8 @@ export async function load(Class, createEngine, model, { onProgress, signal, ...
     const hasChecker = request.safetyChecker === true || given.safety_checker !== undefined;
     // What was given cannot be loaded again.
     const again = Object.keys(given).length > 0 ? undefined : request;
-    return new Class(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
+    const Found = classes.find(({ family }) => family.className === info.className);
+    return new Found(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
   } catch (error) {
     host.release(undefined);
     throw error;
@@ -59,17 +67,17 @@ function filesOf(files, singleFile) {
  * @template {Client} T
  * @returns {Promise<T>}
  */
-export async function loadSingleFile(Class, createEngine, source, { config, ...options }) {
+export async function loadSingleFile(Class, where, source, { config, ...options }) {
   known.check({ config }, { config: ['string', 'object'] });
   const request = { ...options, config: resolveModel(config ?? DEFAULT_CONFIG) };
   if (source instanceof Blob) {
     const file = source.name === undefined ? new File([source], 'model.safetensors') : source;
-    return load(Class, createEngine, [file], { ...request, singleFile: file.name });
+    return load(Class, where, [file], { ...request, singleFile: file.name });
   }
   const url = absoluteUrl(source);
   const slash = url.split(/[?#]/, 1)[0].lastIndexOf('/');
   const singleFile = decodeURIComponent(url.slice(slash + 1).split(/[?#]/, 1)[0]);
-  return load(Class, createEngine, url.slice(0, slash), { ...request, singleFile });
+  return load(Class, where, url.slice(0, slash), { ...request, singleFile });
 }
 
 /** What a checkpoint in one file takes its configurations from. */
@@ -78,14 +86,14 @@ const DEFAULT_CONFIG = 'timbrooks/instruct-pix2pix';
 /**
  * Fills the cache.
  *
- * @param {() => any} createEngine
+ * @param {Place} where
  */
-export async function download(createEngine, model, { onProgress, signal, ...options }) {
+export async function download({ create }, model, { onProgress, signal, ...options }) {
   signal?.throwIfAborted();
   known.check(options, known.DOWNLOAD);
   checkStore(options.cache);
   askToPersist();
-  const engine = createEngine();
+  const engine = create();
   try {
     const { result } = task(
       [signal],

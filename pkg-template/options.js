@@ -49,10 +49,15 @@ export const LOAD = {
   shareWith: ['object'],
   vae: ['object'],
   textEncoder: ['object'],
+  textEncoder2: ['object'],
   tokenizer: ['object'],
+  tokenizer2: ['object'],
   unet: ['object'],
   scheduler: ['object'],
   featureExtractor: ['object'],
+  forceZerosForEmptyPrompt: ['boolean'],
+  isCosxlEdit: ['boolean'],
+  addWatermarker: ['boolean'],
   singleFile: STRING,
   config: STRING,
 };
@@ -70,6 +75,22 @@ export const COMPONENTS = {
 };
 
 /** @type {Options} */
+export const XL_COMPONENTS = {
+  vae: ['object'],
+  textEncoder: ['object'],
+  textEncoder2: ['object'],
+  tokenizer: ['object'],
+  tokenizer2: ['object'],
+  unet: ['object'],
+  scheduler: ['object', 'string'],
+  forceZerosForEmptyPrompt: ['boolean'],
+  isCosxlEdit: ['boolean'],
+  addWatermarker: ['boolean'],
+  safetyChecker: ['object', 'function'],
+  featureExtractor: ['object'],
+};
+
+/** @type {Options} */
 const PROMPTS = {
   prompt: TEXTS,
   negativePrompt: TEXTS,
@@ -79,7 +100,26 @@ const PROMPTS = {
 };
 
 /** @type {Options} */
+const XL_PROMPTS = {
+  ...PROMPTS,
+  prompt2: TEXTS,
+  negativePrompt2: TEXTS,
+  pooledPromptEmbeds: TENSOR,
+  negativePooledPromptEmbeds: TENSOR,
+};
+
+/** @type {Options} */
 export const ENCODE_PROMPT = { ...PROMPTS, doClassifierFreeGuidance: ['boolean'] };
+
+/** @type {Options} */
+export const XL_ENCODE_PROMPT = {
+  ...XL_PROMPTS,
+  doClassifierFreeGuidance: ['boolean'],
+  loraScale: NUMBER,
+};
+
+/** @type {Options} */
+export const XL_SIZE = { height: NUMBER, width: NUMBER };
 
 /** @type {Options} */
 export const EDIT = {
@@ -103,6 +143,22 @@ export const EDIT = {
 };
 
 /** @type {Options} */
+export const XL_EDIT = {
+  ...EDIT,
+  ...XL_PROMPTS,
+  ...XL_SIZE,
+  denoisingEnd: NUMBER,
+  guidanceRescale: NUMBER,
+  originalSize: LIST,
+  cropsCoordsTopLeft: LIST,
+  targetSize: LIST,
+  aestheticScore: NUMBER,
+  negativeAestheticScore: NUMBER,
+  callback: ['function'],
+  callbackSteps: NUMBER,
+};
+
+/** @type {Options} */
 export const CROSS_ATTENTION = { scale: NUMBER };
 
 /** @type {Options} */
@@ -115,7 +171,12 @@ const ADAPTER_SOURCE = { ...READING, weightName: STRING, subfolder: STRING };
 export const LORA = { ...ADAPTER_SOURCE, adapterName: STRING };
 
 /** `token` is the word here, as in diffusers. @type {Options} */
-export const TEXTUAL_INVERSION = { ...ADAPTER_SOURCE, token: TEXTS, hfToken: STRING };
+export const TEXTUAL_INVERSION = {
+  ...ADAPTER_SOURCE,
+  token: TEXTS,
+  hfToken: STRING,
+  textEncoder: STRING,
+};
 
 /** @type {Options} */
 export const ADAPTERS = { adapterNames: TEXTS, adapterWeights: ['number', 'array'] };
@@ -133,6 +194,9 @@ export const SAVE_LORA = {
   saveFunction: ['function'],
   saveDirectory: ['object'],
 };
+
+/** @type {Options} */
+export const XL_SAVE_LORA = { ...SAVE_LORA, textEncoder2LoraLayers: ['object'] };
 
 /**
  * @param {Record<string, unknown>} options

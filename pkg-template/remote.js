@@ -54,8 +54,8 @@ export class RemoteEngine {
     return this.#read('invoke', call, notify, signal);
   }
 
-  assemble(components) {
-    return this.#call('assemble', components);
+  assemble(request) {
+    return this.#call('assemble', request);
   }
 
   /** Calls a method of the cache: `{ method, args, cache? }`. */

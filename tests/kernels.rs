@@ -151,7 +151,7 @@ fn warming_up_compiles_what_an_edit_launches() {
     let options =
         LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
     let (unet, vae) = configs();
-    let (compiled, ()) = bench::launched(|| warm_up(&unet, &vae, &options));
+    let (compiled, ()) = bench::launched(|| warm_up(&unet, &vae, DType::F32, &options));
 
     // What an edit is given is there before it.
     let ones = |shape: [usize; 4]| Tensor::<4>::ones(shape, (device, DType::F32));

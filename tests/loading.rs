@@ -13,8 +13,9 @@ use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    Components, EditRequest, Images, LoadEvent, LoadOptions, Prompts, Sink,
-    StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
+    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, Prompts, Sink,
+    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline,
+    TorchGenerator, Unobserved, XlConfig, XlEditRequest,
 };
 use instruct_pix2pix::weights::{self, WeightFiles};
 use instruct_pix2pix::{Error, Result};
@@ -451,6 +452,52 @@ fn what_is_saved_is_loaded_again_as_the_same_model() {
         }
         assert!(sink.file.is_none());
     }
+}
+
+#[test]
+fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle/models/tiny-sdxl-ip2p");
+    let load = |folder: &Path| {
+        let placement = placement(WeightDtype::F32);
+        let options =
+            LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+        let fetch = Directory(folder.to_owned());
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        let given = Components::default();
+        let mut on_event = |_: LoadEvent<'_>| {};
+        let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event);
+        match pollster::block_on(load).expect("loads") {
+            InstructPix2Pix::Xl(pipeline) => pipeline,
+            InstructPix2Pix::Sd(_) => panic!("a model of SDXL"),
+        }
+    };
+    let edit = |pipeline: &StableDiffusionXLInstructPix2PixPipeline| {
+        let pixels = vec![100; 16 * 16 * 3];
+        let mut request =
+            XlEditRequest { height: Some(16), width: Some(16), ..XlEditRequest::default() };
+        request.edit.images = Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]);
+        request.edit.text = Prompts::new("make it snowy");
+        request.edit.num_inference_steps = 2;
+        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+        let edit = pipeline.edit(&request, &mut noise, &mut observer);
+        pollster::block_on(edit).expect("edits").latents
+    };
+    let mut pipeline = load(Path::new(model));
+    let config = XlConfig {
+        force_zeros_for_empty_prompt: false,
+        is_cosxl_edit: true,
+        add_watermarker: true,
+    };
+    pipeline.set_config(config);
+    let folder = Folder::new("saved-xl");
+    let fetch = Directory(model.into());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let mut sink = FolderSink { folder: folder.0.clone(), file: None, paths: Vec::new() };
+    pollster::block_on(pipeline.save_pretrained(&files, &mut sink)).expect("saves");
+    let saved = load(&folder.0);
+    assert_eq!(saved.config(), config);
+    assert_eq!(edit(&saved), edit(&pipeline));
+    assert!(sink.paths.iter().any(|path| path == "tokenizer_2/vocab.json"));
 }
 
 #[test]

@@ -166,7 +166,7 @@ async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
         let text = unet.text_keys(&random(bench, [batch, 77, 2048]));
         let added = AddedConditions {
             text_embeds: random(bench, [batch, 1280]),
-            time_ids: vec![[768.0, 768.0, 0.0, 0.0, 768.0, 768.0]; batch],
+            time_ids: vec![vec![768.0, 768.0, 0.0, 0.0, 768.0, 768.0]; batch],
         };
         let run = || unet.forward_to(x.clone(), &[500.0], &text, Some(&added));
         let name = format!("SDXL UNet step at 768, batch {batch}");

@@ -4,11 +4,13 @@ mod decode;
 mod feature_extractor;
 mod processor;
 mod resize;
+mod watermark;
 
 pub use decode::decode;
 pub use feature_extractor::ClipImageProcessor;
 pub use processor::{VaeImageProcessor, to_u8};
 pub use resize::{Filter, resize};
+pub use watermark::watermark;
 
 use crate::error::{Error, Result};
 

@@ -27,13 +27,13 @@ impl VaeImageProcessor {
         picture: &RgbImage,
         size: Option<[usize; 2]>,
     ) -> Result<([usize; 2], Vec<f32>)> {
-        let [height, width] = self.round(size.unwrap_or([picture.height, picture.width]))?;
+        let [height, width] = self.round(size, [picture.height, picture.width])?;
         let picture = resize(picture, width, height, Filter::Lanczos);
         let samples = picture.data.iter().map(|&x| 2.0 * (f32::from(x) / 255.0) - 1.0).collect();
         Ok(([height, width], samples))
     }
 
-    /// The same for samples `[N, 3, H, W]` in 0 to 1, resized to their nearest neighbours; those in -1 to 1 are left
+    /// The same for samples `[N, 3, H, W]` in 0 to 1 and `size`, resized to their nearest neighbours; those in -1 to 1 are left
     /// as they are. They are taken to be that where one is negative, as diffusers does.
     ///
     /// # Errors
@@ -42,6 +42,7 @@ impl VaeImageProcessor {
         &self,
         [rows, channels, height, width]: [usize; 4],
         samples: &[f32],
+        size: Option<[usize; 2]>,
     ) -> Result<([usize; 2], Vec<f32>)> {
         if channels != 3 {
             let message =
@@ -51,7 +52,7 @@ impl VaeImageProcessor {
         if !samples.iter().all(|x| x.is_finite()) {
             return Err(Error::argument("image", "not all samples are finite"));
         }
-        let [new_height, new_width] = self.round([height, width])?;
+        let [new_height, new_width] = self.round(size, [height, width])?;
         let normalized = samples.iter().any(|x| *x < 0.0);
         // torch's `interpolate` multiplies by the ratio in single precision.
         let nearest = |i: usize, from: usize, to: usize| {
@@ -71,12 +72,13 @@ impl VaeImageProcessor {
         Ok(([new_height, new_width], values))
     }
 
-    /// Height and width, rounded down to multiples of the factor.
-    fn round(&self, [height, width]: [usize; 2]) -> Result<[usize; 2]> {
+    /// Height and width, those asked for or the picture's own, rounded down to multiples of the factor.
+    fn round(&self, size: Option<[usize; 2]>, own: [usize; 2]) -> Result<[usize; 2]> {
         let least = MIN_SIDE.max(self.vae_scale_factor);
+        let [height, width] = size.unwrap_or(own);
         if height < least || width < least {
             return Err(Error::argument(
-                "image",
+                if size.is_some() { "height, width" } else { "image" },
                 format!("{width} x {height} pixels; both sides need at least {least}"),
             ));
         }

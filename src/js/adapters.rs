@@ -61,8 +61,11 @@ struct LoraOptions {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WordOptions {
     token: Option<String>,
+    /// What `model_index.json` calls it.
+    text_encoder: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -206,9 +209,13 @@ impl Pipeline {
         options: JsValue,
         signal: Option<AbortSignal>,
     ) -> JsResult<Vec<String>> {
-        let WordOptions { token } = convert::parse(options, "options")?;
+        let WordOptions { token, text_encoder } = convert::parse(options, "options")?;
         let (file, bytes) = Source::read(source, TEXTUAL_INVERSION_FILES, signal).await?;
-        Ok(self.inner.load_textual_inversion(&file, &bytes, token.as_deref())?)
+        let token = token.as_deref();
+        Ok(match text_encoder {
+            Some(name) => self.inner.load_textual_inversion_into(&name, &file, &bytes, token)?,
+            None => self.inner.load_textual_inversion(&file, &bytes, token)?,
+        })
     }
 
     /// Forgets words, or every word.

@@ -1,7 +1,7 @@
 //! Between JavaScript's values and the pipeline's.
 
 use burn::tensor::DType;
-use js_sys::{Array, Float32Array, Function, JSON, Object, Reflect, Uint8Array, Uint8ClampedArray};
+use js_sys::{Array, Float32Array, Function, JSON, Object, Reflect, Uint8ClampedArray};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::models::{FreeU, WeightDtype};
 use crate::pipeline::{
-    EditRequest, Floats, Images, LoadEvent, Output, OutputImages, OutputType, Prompts,
-    SchedulerChoice, StepTensorNames, StepTensors,
+    Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PipelineClass, SchedulerChoice,
+    StepTensors, XlConfig,
 };
 use crate::schedulers::SchedulerConfig;
 
@@ -28,6 +28,11 @@ pub struct PipelineOptions {
     pub single_file: Option<String>,
     /// The model that has the configurations of that.
     pub config: Option<String>,
+    /// The pipeline's class, as diffusers calls it, where no other will do.
+    class_name: Option<String>,
+    force_zeros_for_empty_prompt: Option<bool>,
+    is_cosxl_edit: Option<bool>,
+    add_watermarker: Option<bool>,
 }
 
 /// A type of numbers by its name in torch.
@@ -45,6 +50,38 @@ impl PipelineOptions {
         match self.weight_dtype {
             Some(Dtype::Float32) => WeightDtype::F32,
             _ => WeightDtype::F16,
+        }
+    }
+
+    /// The pipeline's class, where no other will do.
+    pub fn class(&self) -> Result<Option<PipelineClass>> {
+        let Some(name) = &self.class_name else { return Ok(None) };
+        let class = PipelineClass::ALL.into_iter().find(|class| class.name() == name);
+        class.map(Some).ok_or_else(|| Error::argument("className", format!("`{name}` is unknown")))
+    }
+
+    /// Sets what SDXL's class has beside components.
+    pub fn configure(&self, pipeline: &mut InstructPix2Pix) -> Result<()> {
+        let flags = [
+            ("forceZerosForEmptyPrompt", self.force_zeros_for_empty_prompt),
+            ("isCosxlEdit", self.is_cosxl_edit),
+            ("addWatermarker", self.add_watermarker),
+        ];
+        match pipeline {
+            InstructPix2Pix::Xl(pipeline) => {
+                let own = pipeline.config();
+                let [zeros, cosxl, watermark] = flags.map(|(_, flag)| flag);
+                pipeline.set_config(XlConfig {
+                    force_zeros_for_empty_prompt: zeros.unwrap_or(own.force_zeros_for_empty_prompt),
+                    is_cosxl_edit: cosxl.unwrap_or(own.is_cosxl_edit),
+                    add_watermarker: watermark.unwrap_or(own.add_watermarker),
+                });
+                Ok(())
+            }
+            InstructPix2Pix::Sd(_) => match flags.into_iter().find(|(_, flag)| flag.is_some()) {
+                Some((name, _)) => Err(Error::argument(name, "this model is not of SDXL")),
+                None => Ok(()),
+            },
         }
     }
 
@@ -87,54 +124,6 @@ impl FreeUFactors {
     }
 }
 
-/// Pictures: of bytes, or a tensor of samples or latents.
-#[derive(Debug, Deserialize)]
-struct ImageOptions {
-    images: Option<Vec<Picture>>,
-    tensor: Option<JsTensor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Picture {
-    #[serde(with = "serde_wasm_bindgen::preserve")]
-    data: Uint8Array,
-    width: usize,
-    height: usize,
-}
-
-/// Instructions, as texts or as embeddings.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PromptOptions {
-    prompts: Option<Vec<String>>,
-    prompt_embeds: Option<JsTensor>,
-    negative_prompts: Option<Vec<String>>,
-    negative_prompt_embeds: Option<JsTensor>,
-    num_images_per_prompt: Option<f64>,
-    do_classifier_free_guidance: Option<bool>,
-}
-
-/// What an edit takes beside pictures and instructions.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OtherOptions {
-    num_inference_steps: Option<f64>,
-    timesteps: Option<Vec<f64>>,
-    sigmas: Option<Vec<f64>>,
-    guidance_scale: Option<f64>,
-    image_guidance_scale: Option<f64>,
-    eta: Option<f64>,
-    /// Decimal digits: serde has no big integers of 64 bits.
-    seeds: Option<Vec<String>>,
-    #[serde(default, with = "serde_wasm_bindgen::preserve")]
-    scheduler: JsValue,
-    lora_scale: Option<f64>,
-    latents: Option<JsTensor>,
-    noises: Option<JsTensor>,
-    output_type: Option<String>,
-    tensor_inputs: Option<Vec<String>>,
-}
-
 /// Numbers with their shape, row-major.
 #[derive(Debug, Deserialize)]
 pub struct JsTensor {
@@ -156,119 +145,14 @@ impl JsTensor {
         Ok(values)
     }
 
-    fn floats<const D: usize>(&self, name: &'static str) -> Result<Floats<D>> {
+    /// The numbers alone.
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.data.to_vec()
+    }
+
+    /// The numbers, where they have as many axes.
+    pub fn floats<const D: usize>(&self, name: &'static str) -> Result<Floats<D>> {
         Floats::new(name, &self.shape, self.data.to_vec())
-    }
-}
-
-impl ImageOptions {
-    fn images(&self) -> Result<Images> {
-        if let Some(tensor) = &self.tensor {
-            return Ok(Images::Tensor(tensor.floats("image")?));
-        }
-        let pictures = self.images.iter().flatten().map(|picture| {
-            RgbImage::from_rgba(picture.width, picture.height, &picture.data.to_vec())
-        });
-        Ok(Images::Pictures(pictures.collect::<Result<_>>()?))
-    }
-}
-
-impl PromptOptions {
-    fn prompts(self) -> Result<Prompts> {
-        let embeds = |name, tensor: Option<JsTensor>| tensor.map(|t| t.floats(name)).transpose();
-        Ok(Prompts {
-            prompts: self.prompts.unwrap_or_default(),
-            prompt_embeds: embeds("promptEmbeds", self.prompt_embeds)?,
-            negative_prompts: self.negative_prompts,
-            negative_prompt_embeds: embeds("negativePromptEmbeds", self.negative_prompt_embeds)?,
-            num_images_per_prompt: count("numImagesPerPrompt", self.num_images_per_prompt, 1)?,
-        })
-    }
-}
-
-/// A whole number. The pipeline says how great it must be.
-fn count(name: &'static str, value: Option<f64>, default: usize) -> Result<usize> {
-    match value {
-        None => Ok(default),
-        Some(value) if value.fract() == 0.0 && (0.0..=1e6).contains(&value) => Ok(value as usize),
-        Some(value) => {
-            Err(Error::argument(name, format!("{value} is no whole number of 1 or more")))
-        }
-    }
-}
-
-/// The pictures of `Pipeline.encodeImage`.
-pub fn images(options: JsValue) -> Result<Images> {
-    parse::<ImageOptions>(options, "image")?.images()
-}
-
-/// The instructions of `Pipeline.encodePrompt`, and whether it is to encode what to keep away from.
-pub fn prompts(options: JsValue) -> Result<(Prompts, bool)> {
-    let options: PromptOptions = parse(options, "options")?;
-    let guided = options.do_classifier_free_guidance.unwrap_or(true);
-    Ok((options.prompts()?, guided))
-}
-
-/// An edit, with what it draws from and what it shows.
-#[derive(Debug)]
-pub struct Edit {
-    /// What is asked for; diffusers' defaults for what is left out.
-    pub request: EditRequest,
-    /// Seeds: one, or one for each result; drawn when none is given.
-    pub seeds: Vec<u64>,
-    /// Recorded noise to play back in place of drawn.
-    pub noises: Option<Vec<f32>>,
-    /// What each step shows.
-    pub tensor_inputs: StepTensorNames,
-}
-
-impl Edit {
-    /// Reads the options of `Pipeline.edit`.
-    pub fn parse(options: JsValue) -> Result<Self> {
-        let defaults = EditRequest::default();
-        let images = images(options.clone())?;
-        let (text, _) = prompts(options.clone())?;
-        let other: OtherOptions = parse(options, "options")?;
-        let names = other.tensor_inputs.iter().flatten().map(String::as_str);
-        Ok(Self {
-            tensor_inputs: StepTensorNames::parse(names)?,
-            seeds: other.seeds()?,
-            noises: other.noises.as_ref().map(|noises| noises.data.to_vec()),
-            request: EditRequest {
-                images,
-                text,
-                num_inference_steps: count(
-                    "numInferenceSteps",
-                    other.num_inference_steps,
-                    defaults.num_inference_steps,
-                )?,
-                guidance_scale: other.guidance_scale.unwrap_or(defaults.guidance_scale),
-                image_guidance_scale: other
-                    .image_guidance_scale
-                    .unwrap_or(defaults.image_guidance_scale),
-                eta: other.eta.unwrap_or(defaults.eta),
-                scheduler: scheduler(&other.scheduler)?,
-                lora_scale: other.lora_scale.unwrap_or(defaults.lora_scale),
-                latents: other.latents.map(|latents| latents.floats("latents")).transpose()?,
-                output: output_type(other.output_type.as_deref())?,
-                timesteps: other.timesteps,
-                sigmas: other.sigmas,
-            },
-        })
-    }
-}
-
-/// diffusers' `output_type`, by its name here.
-fn output_type(name: Option<&str>) -> Result<OutputType> {
-    match name {
-        None | Some("image" | "blob") => Ok(OutputType::Pictures),
-        Some("np") => Ok(OutputType::Nhwc),
-        Some("pt") => Ok(OutputType::Nchw),
-        Some("latent") => Ok(OutputType::Latent),
-        Some(name) => {
-            let message = format!("`{name}` is none of image, blob, np, pt, latent");
-            Err(Error::argument("outputType", message))
-        }
     }
 }
 
@@ -287,24 +171,6 @@ pub fn scheduler(value: &JsValue) -> Result<Option<SchedulerChoice>> {
         Error::argument("scheduler", "a configuration object needs its `_class_name`")
     })?;
     Ok(Some(SchedulerChoice { class_name, config: Some(config) }))
-}
-
-impl OtherOptions {
-    /// The seeds; one is drawn when none is given.
-    fn seeds(&self) -> Result<Vec<u64>> {
-        let invalid = || Error::argument("seed", "a whole number of at most 64 bits");
-        let parse = |digits: &String| {
-            let signed = || digits.parse::<i64>().map(|seed| seed as u64);
-            digits.parse::<u64>().or_else(|_| signed()).map_err(|_| invalid())
-        };
-        match &self.seeds {
-            Some(seeds) => seeds.iter().map(parse).collect(),
-            // PyTorch's generator looks at no more than 32 bits.
-            None => getrandom::u32()
-                .map(|seed| vec![u64::from(seed)])
-                .map_err(|e| Error::argument("seed", format!("none could be drawn: {e}"))),
-        }
-    }
 }
 
 /// Reads an options object.

@@ -7,6 +7,7 @@ mod bench;
 mod convert;
 mod error;
 mod observer;
+mod request;
 mod save;
 mod source;
 mod start;
@@ -25,12 +26,14 @@ use crate::hub::sleep;
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    Components, EditRequest, Images, LoadEvent, LoadOptions, NoiseSource, RecordedNoise,
-    StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
+    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource,
+    PipelineClass, RecordedNoise, StableDiffusionInstructPix2PixPipeline, StepTensorNames,
+    TorchGenerator, TorchGenerators, XlConfig,
 };
-use convert::{Edit, PipelineOptions, object};
+use convert::{PipelineOptions, object};
 use error::{JsError, JsResult};
 use observer::JsObserver;
+use request::{Edit, Texts};
 use save::JsSink;
 use source::{SourceOptions, notice_event};
 
@@ -43,11 +46,11 @@ const ADAPTER_PAUSE: std::time::Duration = std::time::Duration::from_millis(500)
 /// How long a browser may take to tell that a device is lost whose work has failed.
 const NEWS_OF_LOSS: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// A loaded `StableDiffusionInstructPix2PixPipeline` on a GPU.
+/// A loaded pipeline on a GPU.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct Pipeline {
-    inner: StableDiffusionInstructPix2PixPipeline,
+    inner: InstructPix2Pix,
     model: String,
     /// Last, so that it is dropped after what is on it.
     gpu: Gpu,
@@ -86,12 +89,20 @@ impl Parts {
         Ok(self.components.take(name, &pipeline.inner)?)
     }
 
-    /// A pipeline of these components.
-    pub fn build(self) -> JsResult<Pipeline> {
+    /// A pipeline of these components, of the class that `options` names.
+    pub fn build(self, options: JsValue) -> JsResult<Pipeline> {
+        let asked: PipelineOptions = convert::parse(options, "options")?;
         let missing = || Error::argument("unet", "this component is needed");
         let (options, model) = self.base.ok_or_else(missing)?;
         let gpu = self.gpu.ok_or_else(missing)?;
-        Ok(Pipeline { inner: self.components.build(options)?, model, gpu })
+        let mut inner = match asked.class()?.unwrap_or(PipelineClass::Sd) {
+            PipelineClass::Sd => InstructPix2Pix::Sd(self.components.build(options)?),
+            PipelineClass::Xl => {
+                InstructPix2Pix::Xl(self.components.build_xl(XlConfig::default(), options)?)
+            }
+        };
+        asked.configure(&mut inner)?;
+        Ok(Pipeline { inner, model, gpu })
     }
 }
 
@@ -128,12 +139,7 @@ impl Pipeline {
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
         let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
-        let download = StableDiffusionInstructPix2PixPipeline::download(
-            &files,
-            weights,
-            checker,
-            &mut on_event,
-        );
+        let download = InstructPix2Pix::download(&files, weights, checker, &mut on_event);
         Box::pin(download).await?;
         tell(&on_progress, object(&[("type", "ready".into())]));
         Ok(())
@@ -164,15 +170,25 @@ impl Pipeline {
         judge: Option<Function>,
         signal: Option<AbortSignal>,
     ) -> JsResult<JsValue> {
-        let Edit { request, seeds, noises, tensor_inputs } = Edit::parse(request)?;
+        let Edit { request, seeds, noises, tensor_inputs } =
+            Edit::parse(request, self.inner.class())?;
         let mut noise: Box<dyn NoiseSource> = match (noises, seeds.as_slice()) {
             (Some(values), _) => Box::new(RecordedNoise::new(values)),
             (None, [seed]) => Box::new(TorchGenerator::new(*seed)),
             (None, seeds) => Box::new(TorchGenerators::new(seeds)),
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
-        let asked = asked_of(&request);
-        let edit = Box::pin(self.inner.edit(&request, &mut *noise, &mut observer));
+        let asked = asked_of(&request.edit);
+        let edit = Box::pin(async {
+            match &self.inner {
+                InstructPix2Pix::Sd(pipeline) => {
+                    pipeline.edit(&request.edit, &mut *noise, &mut observer).await
+                }
+                InstructPix2Pix::Xl(pipeline) => {
+                    pipeline.edit(&request, &mut *noise, &mut observer).await
+                }
+            }
+        });
         match on_device(&self.gpu.health, edit, &asked).await {
             Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
             Err(error) => Err(observer.error.unwrap_or(error).into()),
@@ -182,21 +198,35 @@ impl Pipeline {
     /// Encodes instructions on their own.
     #[wasm_bindgen(js_name = encodePrompt)]
     pub async fn encode_prompt(&self, options: JsValue) -> JsResult<Object> {
-        let (prompts, guided) = convert::prompts(options)?;
-        let mut observer = JsObserver::new(None, None, None, StepTensorNames::default());
-        let embeds = self.inner.encode_prompt(&prompts, guided, &mut observer).await?;
+        let Texts { first, second, guided, lora_scale } = Texts::parse(options)?;
+        let observer = &mut JsObserver::new(None, None, None, StepTensorNames::default());
+        let embeds = match &self.inner {
+            InstructPix2Pix::Sd(pipeline) => {
+                pipeline.encode_prompt(&first, guided, observer).await?
+            }
+            InstructPix2Pix::Xl(pipeline) => {
+                pipeline.encode_prompt(&first, &second, guided, lora_scale, observer).await?
+            }
+        };
         let negative = embeds.negative_prompt_embeds.as_ref().map(convert::tensor);
+        let pooled = embeds.pooled_prompt_embeds.as_ref().map(convert::tensor);
+        let negative_pooled = embeds.negative_pooled_prompt_embeds.as_ref().map(convert::tensor);
         Ok(object(&[
             ("promptEmbeds", convert::tensor(&embeds.prompt_embeds).into()),
             ("negativePromptEmbeds", negative.into()),
+            ("pooledPromptEmbeds", pooled.into()),
+            ("negativePooledPromptEmbeds", negative_pooled.into()),
         ]))
     }
 
     /// Encodes pictures on their own.
     #[wasm_bindgen(js_name = encodeImage)]
     pub async fn encode_image(&self, options: JsValue) -> JsResult<Object> {
-        let images = convert::images(options)?;
-        Ok(convert::tensor(&self.inner.encode_image(&images).await?))
+        let (images, [height, width]) = request::images(options)?;
+        Ok(convert::tensor(&match &self.inner {
+            InstructPix2Pix::Sd(pipeline) => pipeline.encode_image(&images).await?,
+            InstructPix2Pix::Xl(pipeline) => pipeline.encode_image(&images, height, width).await?,
+        }))
     }
 
     /// Turns FreeU on, or off where there are no factors.
@@ -259,6 +289,7 @@ impl Pipeline {
         let scheduler = self.inner.scheduler().class_name.as_deref();
         object(&[
             ("model", self.model.as_str().into()),
+            ("className", self.inner.class().name().into()),
             ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
             ("weightDtype", weights.into()),
@@ -303,15 +334,21 @@ impl Pipeline {
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
         let warm_up = !gpu.software;
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
-        let inner = match options.single_file {
+        let wanted = options.class()?;
+        let mut inner = match &options.single_file {
             None => {
-                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_with(
+                let load = Box::pin(InstructPix2Pix::load(
                     &files,
                     load_options,
                     parts.components,
+                    wanted,
                     &mut on_event,
                 ));
                 on_device(&gpu.health, load, asked).await?
+            }
+            Some(_) if wanted == Some(PipelineClass::Xl) => {
+                let message = "SDXL from one file; load it from a folder in diffusers' layout";
+                return Err(Error::unsupported(message));
             }
             Some(path) => {
                 let config = source_options.of(options.config.as_deref().unwrap_or_default());
@@ -320,14 +357,15 @@ impl Pipeline {
                 let config = access.open(&notify).await?;
                 let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
                     &files,
-                    &path,
+                    path,
                     &config,
                     load_options,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, asked).await?
+                InstructPix2Pix::Sd(on_device(&gpu.health, load, asked).await?)
             }
         };
+        options.configure(&mut inner)?;
         tell(&on_progress, object(&[("type", "ready".into())]));
         Ok(Self { inner, model: source_options.name(), gpu })
     }

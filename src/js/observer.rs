@@ -63,6 +63,7 @@ impl Observer for JsObserver {
                 ("step", (step.index as f64).into()),
                 ("steps", (step.count as f64).into()),
                 ("timestep", step.timestep.into()),
+                ("inferenceStep", step.inference_step.map(|index| index as f64).into()),
                 ("elapsed", (self.start.elapsed().as_secs_f64() * 1e3).into()),
             ]);
             let tensors = [

@@ -247,6 +247,11 @@ impl ClipTextModel {
         self.config.hidden_size
     }
 
+    /// Whether the pooled output is projected (`CLIPTextModelWithProjection`).
+    pub fn is_projected(&self) -> bool {
+        self.text_projection.is_some()
+    }
+
     /// Gives the ids from `first` on the vectors in `values`, row by row, in place of any that
     /// were added before; the model's own table is not touched. Ids of the model's table that are
     /// `first` or more have no use then, as in transformers, which cuts the table there.

@@ -333,8 +333,9 @@ struct Stage {
 pub struct AddedConditions {
     /// The second encoder's pooled text, `[B, P]`.
     pub text_embeds: Tensor<2>,
-    /// For each sample: original size, crop and target size, pixels.
-    pub time_ids: Vec<[f64; 6]>,
+    /// For each sample: original size, crop and target size, pixels; or an aesthetic score in place
+    /// of the last, where the model was trained on it. As many for each.
+    pub time_ids: Vec<Vec<f64>>,
 }
 
 /// A text as the UNet's blocks attend to it: the same in every step of an edit.
@@ -463,8 +464,8 @@ impl UNet2DConditionModel {
         let time = if timesteps.len() == batch { time } else { time.repeat_dim(0, batch) };
         match (&self.add_embedding, &self.add_time_proj, added) {
             (Some(embedding), Some(projection), Some(added)) => {
-                let ids = added.time_ids.as_flattened();
-                let ids = projection.forward(ids, &device, dtype);
+                let ids = added.time_ids.concat();
+                let ids = projection.forward(&ids, &device, dtype);
                 let ids = ids.reshape([batch, ids_channels(added, projection)]);
                 time.add(embedding.forward(Tensor::cat(vec![added.text_embeds.clone(), ids], 1)))
             }
@@ -474,5 +475,5 @@ impl UNet2DConditionModel {
 }
 
 fn ids_channels(added: &AddedConditions, projection: &Timesteps) -> usize {
-    added.time_ids.first().map_or(0, |ids| ids.len()) * projection.channels
+    added.time_ids.first().map_or(0, Vec::len) * projection.channels
 }

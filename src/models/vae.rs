@@ -39,6 +39,10 @@ pub struct AutoencoderKLConfig {
     pub sample_size: usize,
     /// Latents are multiplied by this before the UNet sees them and divided before decoding.
     pub scaling_factor: f64,
+    /// The mean of the latents of each channel, where they are to be normalised.
+    pub latents_mean: Option<Vec<f64>>,
+    /// Their standard deviation.
+    pub latents_std: Option<Vec<f64>>,
     /// Whether half precision overflows (SDXL's first autoencoder).
     pub force_upcast: bool,
     /// Whether there is a 1x1 convolution after the encoder.
@@ -63,6 +67,8 @@ impl Default for AutoencoderKLConfig {
             norm_num_groups: 32,
             sample_size: 32,
             scaling_factor: 0.18215,
+            latents_mean: None,
+            latents_std: None,
             force_upcast: true,
             use_quant_conv: true,
             use_post_quant_conv: true,
@@ -115,7 +121,20 @@ impl AutoencoderKLConfig {
         if !(config.scaling_factor.is_finite() && config.scaling_factor != 0.0) {
             return Err(Error::config(file, "`scaling_factor` must be finite and not zero"));
         }
+        for values in config.statistics().into_iter().flatten() {
+            if values.len() != config.latent_channels || !values.iter().all(|x| x.is_finite()) {
+                let channels = config.latent_channels;
+                let message =
+                    format!("`latents_mean` and `latents_std` need {channels} numbers each");
+                return Err(Error::config(file, message));
+            }
+        }
         Ok(config)
+    }
+
+    /// Mean and standard deviation of the latents of each channel, where there are both.
+    pub fn statistics(&self) -> Option<[&[f64]; 2]> {
+        Some([self.latents_mean.as_deref()?, self.latents_std.as_deref()?])
     }
 
     /// Pixels along one axis for each latent.

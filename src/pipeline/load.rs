@@ -1,5 +1,6 @@
 //! Builds a pipeline from a model's files.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::image::ClipImageProcessor;
 
 use crate::models::module::{Visitor, join};
 use crate::models::{
-    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module, PerBlock, Placement,
+    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, Module, PerBlock, Placement,
     SafetyCheckerConfig, StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel,
     WeightDtype,
 };
@@ -19,8 +20,13 @@ use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
 use web_time::Instant;
 
+use super::base::PipelineBase;
 use super::speed::Speed;
-use super::{Components, SafetyCheck, StableDiffusionInstructPix2PixPipeline};
+use super::text::TextEncoder;
+use super::{
+    Components, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline, XlConfig,
+};
 
 /// Where and how a pipeline computes.
 #[derive(Debug, Clone)]
@@ -71,13 +77,117 @@ pub(super) const TRANSFORMERS_STEM: &str = "model";
 pub(super) const SAFETY_CHECKER: &str = "safety_checker";
 pub(super) const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
 
-impl StableDiffusionInstructPix2PixPipeline {
-    /// Loads a model: configurations first, then one component after the other, each tensor by
-    /// itself.
+/// A loaded pipeline, of the class that its model names.
+#[derive(Debug, Clone)]
+pub enum InstructPix2Pix {
+    /// Of Stable Diffusion 1.5 and its family.
+    Sd(StableDiffusionInstructPix2PixPipeline),
+    /// Of Stable Diffusion XL.
+    Xl(StableDiffusionXLInstructPix2PixPipeline),
+}
+
+impl Deref for InstructPix2Pix {
+    type Target = PipelineBase;
+
+    fn deref(&self) -> &PipelineBase {
+        match self {
+            Self::Sd(pipeline) => pipeline,
+            Self::Xl(pipeline) => pipeline,
+        }
+    }
+}
+
+impl DerefMut for InstructPix2Pix {
+    fn deref_mut(&mut self) -> &mut PipelineBase {
+        match self {
+            Self::Sd(pipeline) => pipeline,
+            Self::Xl(pipeline) => pipeline,
+        }
+    }
+}
+
+impl InstructPix2Pix {
+    /// Loads a model, as the class that its `model_index.json` names: configurations first, then
+    /// one component after the other, each tensor by itself. Of components that are `given` nothing
+    /// is read. With `wanted`, no other class will do.
     ///
     /// # Errors
     /// [`Error::NotFound`] and other network errors; [`Error::Unsupported`] when `model_index.json`
     /// names another pipeline; what parsing and filling the components may say.
+    pub async fn load(
+        files: &dyn ModelFiles,
+        options: LoadOptions,
+        given: Components,
+        wanted: Option<PipelineClass>,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        // Models are large on their own, and futures that hold them would fill a small stack.
+        let given = Box::new(given);
+        Box::pin(Self::load_boxed(files, options, given, wanted, on_event)).await
+    }
+
+    async fn load_boxed(
+        files: &dyn ModelFiles,
+        options: LoadOptions,
+        given: Box<Components>,
+        wanted: Option<PipelineClass>,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        let checker = options.safety_checker;
+        let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        #[cfg(feature = "wgpu")]
+        if options.warm_up {
+            let vae = blank.vae.config();
+            let dtype = blank.class.vae_dtype(vae, options.dtype);
+            super::warm_up(blank.unet.config(), vae, dtype, &options);
+        }
+        // All are opened before the first is read, so that the total is known from the start.
+        let mut opened = Vec::new();
+        for (name, stem, model) in blank.components(&given) {
+            let dtype = options.placement.weights;
+            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
+        }
+        fill(files, opened, Some(&options.placement), on_event).await?;
+        Box::pin(blank.finish(given.safety_checker, options)).await
+    }
+
+    /// The class.
+    pub fn class(&self) -> PipelineClass {
+        match self {
+            Self::Sd(_) => PipelineClass::Sd,
+            Self::Xl(_) => PipelineClass::Xl,
+        }
+    }
+
+    /// Reads everything that [`load`](Self::load) would read, and keeps nothing but what `files` keeps: fills a cache
+    /// without a device. `weights` and `safety_checker` decide on the files, as there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), except those of tensors.
+    pub async fn download(
+        files: &dyn ModelFiles,
+        weights: WeightDtype,
+        safety_checker: bool,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<()> {
+        let given = Box::new(Components::default());
+        let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
+        let components = blank.components(&given);
+        let mut opened = Vec::new();
+        let mut nothing = components.iter().map(|_| Nothing).collect::<Vec<_>>();
+        for ((name, stem, _), model) in components.into_iter().zip(&mut nothing) {
+            let model: &mut dyn Module = model;
+            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, model));
+        }
+        fill(files, opened, None, on_event).await
+    }
+}
+
+impl StableDiffusionInstructPix2PixPipeline {
+    /// Loads a model of this class, as [`InstructPix2Pix::load`] does.
+    ///
+    /// # Errors
+    /// As [`InstructPix2Pix::load`].
     pub async fn load(
         files: &dyn ModelFiles,
         options: LoadOptions,
@@ -90,39 +200,18 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// The same with some components given, of which nothing is read then.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`InstructPix2Pix::load`].
     pub async fn load_with(
         files: &dyn ModelFiles,
         options: LoadOptions,
         given: Components,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        let mut blank = Blank::read(files, &given, options.safety_checker).await?;
-        #[cfg(feature = "wgpu")]
-        if options.warm_up {
-            super::warm_up(blank.unet.config(), blank.vae.config(), &options);
+        let wanted = Some(PipelineClass::Sd);
+        match InstructPix2Pix::load(files, options, given, wanted, on_event).await? {
+            InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
+            InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
         }
-        let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
-        if given.text_encoder.is_none() {
-            components.push(("text_encoder", TRANSFORMERS_STEM, &mut blank.text_encoder));
-        }
-        if given.vae.is_none() {
-            components.push(("vae", DIFFUSERS_STEM, &mut blank.vae));
-        }
-        if given.unet.is_none() {
-            components.push(("unet", DIFFUSERS_STEM, &mut blank.unet));
-        }
-        if let Some((checker, _)) = &mut blank.safety {
-            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, checker));
-        }
-        // All are opened before the first is read, so that the total is known from the start.
-        let mut opened = Vec::new();
-        for (name, stem, model) in components {
-            let dtype = options.placement.weights;
-            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
-        }
-        fill(files, opened, Some(&options.placement), on_event).await?;
-        blank.finish(given, options).await
     }
 
     /// Loads a model from one file with the keys of the original implementation, as trainers write
@@ -143,8 +232,9 @@ impl StableDiffusionInstructPix2PixPipeline {
                 "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
             )));
         }
-        let given = Components::default();
-        let mut blank = Blank::read(config, &given, options.safety_checker).await?;
+        let given = Box::new(Components::default());
+        let (checker, wanted) = (options.safety_checker, Some(PipelineClass::Sd));
+        let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
         let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
             let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
             return Err(Error::unsupported(what));
@@ -155,53 +245,31 @@ impl StableDiffusionInstructPix2PixPipeline {
             diffusers_key(key, layout).map(|(component, key)| join(component, &key))
         });
         let opened = opened.await?;
-        let Blank { text_encoder, vae, unet, .. } = &mut blank;
-        let mut whole = Whole([("text_encoder", text_encoder), ("vae", vae), ("unet", unet)]);
+        let Blank { texts, vae, unet, .. } = &mut blank;
+        let text = &mut texts[0].model;
+        let mut whole = Whole([("text_encoder", text), ("vae", &mut **vae), ("unet", &mut **unet)]);
         let placement = Some(&options.placement);
         fill(checkpoint, vec![("checkpoint", opened, &mut whole)], placement, on_event).await?;
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
             let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
             let opened = opened.await?;
-            fill(config, vec![(SAFETY_CHECKER, opened, checker)], placement, on_event).await?;
+            let part = (SAFETY_CHECKER, opened, &mut **checker as &mut dyn Module);
+            fill(config, vec![part], placement, on_event).await?;
         }
-        blank.finish(given, options).await
+        match blank.finish(None, options).await? {
+            InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
+            InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
+        }
     }
+}
 
-    /// Reads everything that [`load`](Self::load) would read, and keeps nothing but what `files` keeps: fills a cache
-    /// without a device. `weights` and `safety_checker` decide on the files, as there.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load), except those of tensors.
-    pub async fn download(
-        files: &dyn ModelFiles,
-        weights: WeightDtype,
-        safety_checker: bool,
-        on_event: &mut dyn FnMut(LoadEvent<'_>),
-    ) -> Result<()> {
-        let blank = Blank::read(files, &Components::default(), safety_checker).await?;
-        let mut components = vec![
-            ("text_encoder", TRANSFORMERS_STEM),
-            ("vae", DIFFUSERS_STEM),
-            ("unet", DIFFUSERS_STEM),
-        ];
-        if blank.safety.is_some() {
-            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM));
-        }
-        let mut nothing = components.iter().map(|_| Nothing).collect::<Vec<_>>();
-        let mut opened = Vec::new();
-        for ((name, stem), model) in components.into_iter().zip(&mut nothing) {
-            let model: &mut dyn Module = model;
-            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, model));
-        }
-        fill(files, opened, None, on_event).await
-    }
-
+impl PipelineBase {
     /// Loads a safety checker from the folder `folder` of a model, with the model's feature
     /// extractor, and checks every picture from now on.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`InstructPix2Pix::load`].
     pub async fn load_safety_checker(
         &mut self,
         files: &dyn ModelFiles,
@@ -211,58 +279,120 @@ impl StableDiffusionInstructPix2PixPipeline {
         let placement = &self.options().placement;
         let opened = WeightFiles::open(files, folder, TRANSFORMERS_STEM, placement.weights).await?;
         files.prepare().await?;
-        weights::load(&mut checker, opened, placement, &mut |_| {}).await?;
+        weights::load(&mut *checker, opened, placement, &mut |_| {}).await?;
         files.finish().await?;
-        self.set_safety_checker(Some(SafetyCheck::new(checker, extractor).await?));
+        self.set_safety_checker(Some(SafetyCheck::new(*checker, extractor).await?));
         Ok(())
     }
 }
 
+/// The classes of pipelines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipelineClass {
+    /// `StableDiffusionInstructPix2PixPipeline`
+    Sd,
+    /// `StableDiffusionXLInstructPix2PixPipeline`
+    Xl,
+}
+
+impl PipelineClass {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sd, Self::Xl];
+
+    /// What `model_index.json` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sd => "StableDiffusionInstructPix2PixPipeline",
+            Self::Xl => "StableDiffusionXLInstructPix2PixPipeline",
+        }
+    }
+
+    /// The type of the VAE's activations, where the others' is `dtype`: that of SDXL overflows in half precision.
+    pub(super) fn vae_dtype(self, vae: &AutoencoderKLConfig, dtype: DType) -> DType {
+        match self {
+            Self::Xl if vae.force_upcast => DType::F32,
+            _ => dtype,
+        }
+    }
+
+    /// Its text encoders, each with its tokenizer.
+    fn texts(self) -> &'static [(&'static str, &'static str)] {
+        let all = &TEXTS;
+        match self {
+            Self::Sd => &all[..1],
+            Self::Xl => all,
+        }
+    }
+}
+
+/// Text encoders, each with its tokenizer.
+pub(super) const TEXTS: [(&str, &str); 2] =
+    [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
+
 /// Empty models by the configurations of a model, and what else its small files say.
 struct Blank {
-    text_encoder: ClipTextModel,
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
+    class: PipelineClass,
+    config: XlConfig,
+    texts: Vec<TextEncoder>,
+    vae: Box<AutoencoderKL>,
+    unet: Box<UNet2DConditionModel>,
     scheduler: SchedulerConfig,
-    tokenizer: ClipTokenizer,
-    safety: Option<(StableDiffusionSafetyChecker, ClipImageProcessor)>,
+    safety: Option<(Box<StableDiffusionSafetyChecker>, ClipImageProcessor)>,
 }
 
 impl Blank {
-    /// Reads what is not given.
+    /// Reads what is not given, of a model of the class that is `wanted`, or of any.
     async fn read(
         files: &dyn ModelFiles,
         given: &Components,
         safety_checker: bool,
+        wanted: Option<PipelineClass>,
     ) -> Result<Self> {
         let text = async |path: &str| read_text(files, path).await;
-        let index = parse_index(&text("model_index.json").await?)?;
+        let (class, index) = parse_index(&text("model_index.json").await?, wanted)?;
         let config = async |component: &str| {
             let path = format!("{component}/config.json");
             let json = text(&path).await?;
             Ok::<_, Error>((path, json))
         };
-        let text_encoder = match &given.text_encoder {
-            Some(model) => model.clone(),
-            None => {
-                let (path, json) = config("text_encoder").await?;
-                ClipTextConfig::parse(&path, &json)?.init()
+        let mut texts = Vec::new();
+        for (component, folder) in class.texts() {
+            let (tokenizer, model) = given.text(component);
+            // SDXL's refiner has no first one.
+            if model.is_none() && index[*component][0].is_null() && class == PipelineClass::Xl {
+                continue;
             }
-        };
-        let vae = match &given.vae {
+            let model = match model {
+                Some(model) => model.clone(),
+                None => {
+                    let (path, json) = config(component).await?;
+                    ClipTextConfig::parse(&path, &json)?.init()
+                }
+            };
+            let tokenizer = match tokenizer {
+                Some(tokenizer) => tokenizer.clone(),
+                None => read_tokenizer(files, folder).await?,
+            };
+            texts.push(TextEncoder::new(component, tokenizer, model));
+        }
+        if texts.is_empty() {
+            let message = "no text encoder; one is needed, `text_encoder_2` with a projection";
+            return Err(Error::config("model_index.json", message));
+        }
+        let vae = Box::new(match &given.vae {
             Some(model) => model.clone(),
             None => {
                 let (path, json) = config("vae").await?;
                 AutoencoderKLConfig::parse(&path, &json)?.init()
             }
-        };
-        let unet = match &given.unet {
+        });
+        let unet = Box::new(match &given.unet {
             Some(model) => model.clone(),
             None => {
                 let (path, json) = config("unet").await?;
                 UNet2DConditionConfig::parse(&path, &json)?.init()
             }
-        };
+        });
         let scheduler = match &given.scheduler {
             Some(scheduler) => scheduler.clone(),
             None => {
@@ -275,42 +405,62 @@ impl Blank {
             true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
             false => None,
         };
-        let tokenizer = match &given.tokenizer {
-            Some(tokenizer) => tokenizer.clone(),
-            None => {
-                let settings = match text("tokenizer/tokenizer_config.json").await {
-                    Ok(settings) => Some(settings),
-                    Err(Error::NotFound { .. }) => None,
-                    Err(error) => return Err(error),
-                };
-                let vocab = text("tokenizer/vocab.json").await?;
-                let merges = text("tokenizer/merges.txt").await?;
-                ClipTokenizer::new(&vocab, &merges, settings.as_deref())?
-            }
+        let default = XlConfig::default();
+        let flag = |name: &str, default: bool| index[name].as_bool().unwrap_or(default);
+        let config = XlConfig {
+            force_zeros_for_empty_prompt: flag(
+                "force_zeros_for_empty_prompt",
+                default.force_zeros_for_empty_prompt,
+            ),
+            is_cosxl_edit: flag("is_cosxl_edit", default.is_cosxl_edit),
+            add_watermarker: flag("add_watermarker", default.add_watermarker),
         };
-        Ok(Self { text_encoder, vae, unet, scheduler, tokenizer, safety })
+        Ok(Self { class, config, texts, vae, unet, scheduler, safety })
+    }
+
+    /// The models that are not given, each with its name and the stem of its files' names.
+    fn components(
+        &mut self,
+        given: &Components,
+    ) -> Vec<(&'static str, &'static str, &mut dyn Module)> {
+        let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
+        for text in &mut self.texts {
+            if given.text(text.component).1.is_none() {
+                components.push((text.component, TRANSFORMERS_STEM, &mut text.model));
+            }
+        }
+        if given.vae.is_none() {
+            components.push(("vae", DIFFUSERS_STEM, &mut *self.vae));
+        }
+        if given.unet.is_none() {
+            components.push(("unet", DIFFUSERS_STEM, &mut *self.unet));
+        }
+        if let Some((checker, _)) = &mut self.safety {
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, &mut **checker));
+        }
+        components
     }
 
     /// The pipeline, once the models are filled.
     async fn finish(
         self,
-        given: Components,
+        given_checker: Option<SafetyCheck>,
         options: LoadOptions,
-    ) -> Result<StableDiffusionInstructPix2PixPipeline> {
-        let Self { text_encoder, vae, unet, scheduler, tokenizer, safety } = self;
-        let mut pipeline = StableDiffusionInstructPix2PixPipeline::new(
-            tokenizer,
-            text_encoder,
-            vae,
-            unet,
-            scheduler,
-            options,
-        );
-        pipeline.set_safety_checker(match safety {
-            Some((checker, extractor)) => Some(SafetyCheck::new(checker, extractor).await?),
-            None => given.safety_checker,
+    ) -> Result<InstructPix2Pix> {
+        let Self { class, config, texts, vae, unet, scheduler, safety } = self;
+        let mut base = PipelineBase::new(texts, vae, unet, scheduler, options);
+        base.set_safety_checker(match safety {
+            Some((checker, extractor)) => Some(SafetyCheck::new(*checker, extractor).await?),
+            None => given_checker,
         });
-        Ok(pipeline)
+        Ok(match class {
+            PipelineClass::Sd => {
+                InstructPix2Pix::Sd(StableDiffusionInstructPix2PixPipeline::of(base))
+            }
+            PipelineClass::Xl => {
+                InstructPix2Pix::Xl(StableDiffusionXLInstructPix2PixPipeline::of(base, config))
+            }
+        })
     }
 }
 
@@ -396,23 +546,41 @@ pub(super) async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<Stri
 async fn read_safety_checker(
     files: &dyn ModelFiles,
     folder: &str,
-) -> Result<(StableDiffusionSafetyChecker, ClipImageProcessor)> {
+) -> Result<(Box<StableDiffusionSafetyChecker>, ClipImageProcessor)> {
     let path = format!("{folder}/config.json");
     let checker = SafetyCheckerConfig::parse(&path, &read_text(files, &path).await?)?;
     let path = "feature_extractor/preprocessor_config.json";
     let extractor = ClipImageProcessor::parse(path, &read_text(files, path).await?)?;
-    Ok((checker.init(), extractor))
+    Ok((Box::new(checker.init()), extractor))
 }
 
-fn parse_index(json: &str) -> Result<serde_json::Value> {
+async fn read_tokenizer(files: &dyn ModelFiles, folder: &str) -> Result<ClipTokenizer> {
+    let text = async |file: &str| read_text(files, &format!("{folder}/{file}")).await;
+    let settings = match text("tokenizer_config.json").await {
+        Ok(settings) => Some(settings),
+        Err(Error::NotFound { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let (vocab, merges) = (text("vocab.json").await?, text("merges.txt").await?);
+    ClipTokenizer::new(&vocab, &merges, settings.as_deref())
+}
+
+/// The class that `model_index.json` names, and its other contents.
+fn parse_index(
+    json: &str,
+    wanted: Option<PipelineClass>,
+) -> Result<(PipelineClass, serde_json::Value)> {
     let file = "model_index.json";
     let index: serde_json::Value =
         serde_json::from_str(json).map_err(|e| Error::config(file, e))?;
-    let class = index["_class_name"].as_str().unwrap_or_default();
-    if class == "StableDiffusionInstructPix2PixPipeline" {
-        return Ok(index);
+    let name = index["_class_name"].as_str().unwrap_or_default();
+    let mut known =
+        PipelineClass::ALL.into_iter().filter(|class| wanted.is_none_or(|one| one == *class));
+    match known.clone().find(|class| class.name() == name) {
+        Some(class) => Ok((class, index)),
+        None => {
+            let known = known.by_ref().map(PipelineClass::name).collect::<Vec<_>>().join(" and ");
+            Err(Error::unsupported(format!("pipeline `{name}` of {file}; {known} can be loaded")))
+        }
     }
-    Err(Error::unsupported(format!(
-        "pipeline `{class}` of {file}; StableDiffusionInstructPix2PixPipeline is"
-    )))
 }

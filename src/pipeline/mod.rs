@@ -2,33 +2,42 @@
 //! [`Observer`], and knows of no browser.
 
 mod adapters;
+mod base;
 mod components;
+mod denoise;
 mod guidance;
 mod layout;
 mod load;
 mod noise;
 mod observer;
+mod pictures;
 mod request;
 mod safety;
 mod save;
 mod sd;
+mod sdxl;
 mod speed;
+mod text;
 #[cfg(feature = "wgpu")]
 mod warm_up;
+mod xl_request;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+pub use base::PipelineBase;
 pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
-pub use load::{LoadEvent, LoadOptions};
+pub use load::{InstructPix2Pix, LoadEvent, LoadOptions, PipelineClass};
 pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
 pub use safety::SafetyCheck;
 pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
+pub use sdxl::{StableDiffusionXLInstructPix2PixPipeline, XlConfig};
 #[cfg(feature = "wgpu")]
 pub use warm_up::warm_up;
+pub use xl_request::{SecondTexts, XlEditRequest};
 
 use crate::image::RgbImage;
 
@@ -63,6 +72,10 @@ pub struct PromptEmbeds {
     pub prompt_embeds: Floats<3>,
     /// The same of what to keep away from; absent without guidance.
     pub negative_prompt_embeds: Option<Floats<3>>,
+    /// `[N, P]`, of SDXL.
+    pub pooled_prompt_embeds: Option<Floats<2>>,
+    /// `[N, P]`, of SDXL with guidance.
+    pub negative_pooled_prompt_embeds: Option<Floats<2>>,
 }
 
 /// The result of an edit.

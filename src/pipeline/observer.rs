@@ -18,6 +18,9 @@ pub struct Step {
     pub count: usize,
     /// The sampler's timestep.
     pub timestep: f64,
+    /// The inference step that this call ended, from 0: samplers of the second order call the model
+    /// twice for most. This is when diffusers calls its legacy `callback`.
+    pub inference_step: Option<usize>,
 }
 
 /// Which tensors an [`Observer`] wants to see after each step.

@@ -44,7 +44,8 @@ pub struct SchedulerChoice {
 /// Pictures, as they come.
 #[derive(Debug, Clone)]
 pub enum Images {
-    /// Of one size. Sides are rounded down to multiples of the VAE's factor, with Lanczos.
+    /// Resized with Lanczos: to the height and width that are asked for, or, where the pipeline asks for none (they
+    /// must be of one size then), to the multiples of the VAE's factor below their own.
     Pictures(Vec<RgbImage>),
     /// Samples in 0 to 1, `[N, 3, H, W]` (in -1 to 1 when one of them is negative, as diffusers
     /// reads them), or latents that are not encoded again, `[N, 4, h, w]`: the VAE's mode, as
@@ -62,12 +63,17 @@ impl Images {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        match self.count() {
+            0 => Err(Error::argument("image", "at least one is needed")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses pictures that differ in size, where each keeps its own.
+    pub(super) fn check_sizes(&self) -> Result<()> {
         let Self::Pictures(pictures) = self else { return Ok(()) };
-        let Some(first) = pictures.first() else {
-            return Err(Error::argument("image", "at least one is needed"));
-        };
         let sizes = |picture: &RgbImage| [picture.width, picture.height];
-        if pictures.iter().any(|picture| sizes(picture) != sizes(first)) {
+        if pictures.iter().any(|picture| sizes(picture) != sizes(&pictures[0])) {
             return Err(Error::argument("image", "all pictures must have the same size"));
         }
         Ok(())
@@ -189,9 +195,9 @@ pub struct EditRequest {
     pub eta: f64,
     /// Another sampler.
     pub scheduler: Option<SchedulerChoice>,
-    /// How much the adapters contribute to the UNet in this edit, times their own weights:
-    /// diffusers' `cross_attention_kwargs["scale"]`. The text encoder of this pipeline does not
-    /// heed it.
+    /// How much the adapters contribute in this edit, times their own weights: diffusers'
+    /// `cross_attention_kwargs["scale"]`. SDXL's text encoders heed it, that of Stable Diffusion
+    /// 1.5 does not.
     pub lora_scale: f64,
     /// The initial noise, `[B, C, h, w]`, before the sampler scales it; drawn when absent.
     pub latents: Option<Floats<4>>,
@@ -220,6 +226,12 @@ impl Default for EditRequest {
 }
 
 impl EditRequest {
+    /// How many steps the sampler is asked for.
+    pub(super) fn inference_steps(&self) -> usize {
+        let given = self.timesteps.as_ref().or(self.sigmas.as_ref());
+        given.map_or(self.num_inference_steps, Vec::len)
+    }
+
     /// Checks what can be checked before any work is done.
     pub(super) fn check(&self) -> Result<()> {
         self.text.check()?;

@@ -5,9 +5,9 @@
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::StableDiffusionInstructPix2PixPipeline;
 use super::adapters::read_back;
-use super::load::{DIFFUSERS_STEM, SAFETY_CHECKER, TRANSFORMERS_STEM, read_text};
+use super::load::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
+use super::{PipelineBase, XlConfig};
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::{Module, Values};
@@ -25,21 +25,14 @@ pub trait Sink {
     fn close(&mut self) -> LocalBoxFuture<'_, Result<()>>;
 }
 
-/// What is copied as it is from where the model was loaded, for each component.
-const COPIED: [(&str, &[&str]); 5] = [
-    ("text_encoder", &["config.json"]),
-    ("vae", &["config.json"]),
-    ("unet", &["config.json"]),
-    (
-        "tokenizer",
-        &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"],
-    ),
-    (SAFETY_CHECKER, &["config.json"]),
-];
+/// What is copied as it is from where the model was loaded, of a model and of a tokenizer.
+const CONFIG: &[&str] = &["config.json"];
+const TOKENIZER: &[&str] =
+    &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
 const EXTRACTOR: [&str; 2] = ["feature_extractor", "preprocessor_config.json"];
 
-impl StableDiffusionInstructPix2PixPipeline {
+impl PipelineBase {
     /// Writes the model in diffusers' layout: configurations from `files`, which are those that it was loaded from,
     /// weights as they are kept on the device, with what is fused, and without adapters and learnt words.
     ///
@@ -54,10 +47,14 @@ impl StableDiffusionInstructPix2PixPipeline {
         let scheduler = serde_json::to_value(&self.scheduler)
             .map_err(|e| Error::config("scheduler/scheduler_config.json", e))?;
         write(sink, "scheduler/scheduler_config.json", pretty(&scheduler)).await?;
-        for (component, names) in COPIED {
-            if component == SAFETY_CHECKER && !has_checker {
-                continue;
-            }
+        let texts = TEXTS.into_iter();
+        let texts = texts.filter(|(name, _)| copy.texts.iter().any(|text| text.component == *name));
+        let mut copied = vec![("vae", CONFIG), ("unet", CONFIG)];
+        copied.extend(texts.flat_map(|(name, folder)| [(name, CONFIG), (folder, TOKENIZER)]));
+        if has_checker {
+            copied.push((SAFETY_CHECKER, CONFIG));
+        }
+        for (component, names) in copied {
             for name in names {
                 let path = format!("{component}/{name}");
                 match files.read(&path).await {
@@ -69,10 +66,12 @@ impl StableDiffusionInstructPix2PixPipeline {
             }
         }
         let mut models: Vec<(&str, &str, &mut dyn Module)> = vec![
-            ("text_encoder", TRANSFORMERS_STEM, &mut copy.text_encoder),
-            ("vae", DIFFUSERS_STEM, &mut copy.vae),
-            ("unet", DIFFUSERS_STEM, &mut copy.unet),
+            ("vae", DIFFUSERS_STEM, &mut *copy.vae),
+            ("unet", DIFFUSERS_STEM, &mut *copy.unet),
         ];
+        for text in &mut copy.texts {
+            models.push((text.component, TRANSFORMERS_STEM, &mut text.model));
+        }
         if let Some(check) = &mut copy.safety_checker {
             let path = EXTRACTOR.join("/");
             write(sink, &path, read_text(files, &path).await?.into_bytes()).await?;
@@ -92,7 +91,15 @@ impl StableDiffusionInstructPix2PixPipeline {
         if let Some(class) = &self.scheduler.class_name {
             index.insert("scheduler".into(), json!(["diffusers", class]));
         }
-        if self.safety_checker.is_none() {
+        if let Some(config) = self.xl {
+            let XlConfig { force_zeros_for_empty_prompt, is_cosxl_edit, add_watermarker } = config;
+            let flags = [
+                ("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt),
+                ("is_cosxl_edit", is_cosxl_edit),
+                ("add_watermarker", add_watermarker),
+            ];
+            index.extend(flags.map(|(name, flag)| (name.into(), json!(flag))));
+        } else if self.safety_checker.is_none() {
             for component in [SAFETY_CHECKER, EXTRACTOR[0]] {
                 index.insert(component.into(), json!([null, null]));
             }

@@ -152,6 +152,16 @@ pub enum SigmaSchedule {
     Exponential,
 }
 
+/// Timesteps that a model was trained on, where its configuration does not say.
+const TRAIN_TIMESTEPS: usize = 1000;
+
+impl SchedulerConfig {
+    /// Timesteps that the model was trained on.
+    pub fn train_timesteps(&self) -> usize {
+        self.num_train_timesteps.unwrap_or(TRAIN_TIMESTEPS)
+    }
+}
+
 /// One list of fields makes both the file's struct, where everything may be absent, and the one the
 /// algorithms read, where only what diffusers defaults to `None` may be.
 macro_rules! fields {
@@ -196,7 +206,7 @@ macro_rules! fields {
 fields! {
     defaulted {
         /// Timesteps that the model was trained on.
-        num_train_timesteps: usize = |_| 1000,
+        num_train_timesteps: usize = |_| TRAIN_TIMESTEPS,
         /// First training beta.
         beta_start: f64 = |class| if class.has_stable_diffusion_betas() { 0.00085 } else { 0.0001 },
         /// Last training beta.

@@ -21,6 +21,11 @@ pub struct Embedding {
 const ENCODER_KEYS: [&str; 2] = ["clip_l", "clip_g"];
 
 impl Embedding {
+    /// Whether a file has vectors for both of SDXL's text encoders.
+    pub fn is_pair(dict: &StateDict) -> bool {
+        ENCODER_KEYS.iter().all(|key| dict.entries.iter().any(|(name, _)| name == key))
+    }
+
     /// The word in a file: diffusers' (its only key is the token), A1111's (`string_to_param` and
     /// `name`), one with vectors for both of SDXL's encoders, or a tensor by itself. `encoder` is
     /// 0 for the first text encoder of a pipeline.
@@ -29,8 +34,8 @@ impl Embedding {
     /// [`Error::Unsupported`] when it is none of these, [`Error::UnsupportedDtype`] when the
     /// vectors are no floats.
     pub fn new(dict: StateDict, encoder: usize) -> Result<Self> {
+        let is_pair = Self::is_pair(&dict);
         let StateDict { file, mut entries, .. } = dict;
-        let is_pair = ENCODER_KEYS.iter().all(|key| entries.iter().any(|(name, _)| name == key));
         let unnamed = |name: String| (!name.is_empty()).then_some(name);
         let (name, token, entry) = if is_pair {
             let key = ENCODER_KEYS.get(encoder).copied().unwrap_or_default();

@@ -28,6 +28,21 @@ const CALL = {
   num_images_per_prompt: 'numImagesPerPrompt',
   output_type: 'outputType',
   cross_attention_kwargs: 'crossAttentionKwargs',
+  prompt_2: 'prompt2',
+  negative_prompt_2: 'negativePrompt2',
+  height: 'height',
+  width: 'width',
+  denoising_end: 'denoisingEnd',
+  guidance_rescale: 'guidanceRescale',
+  original_size: 'originalSize',
+  crops_coords_top_left: 'cropsCoordsTopLeft',
+  target_size: 'targetSize',
+};
+/** Arguments of the pipeline's constructor, and the names of the package's options. */
+const CONSTRUCTOR = {
+  force_zeros_for_empty_prompt: 'forceZerosForEmptyPrompt',
+  is_cosxl_edit: 'isCosxlEdit',
+  add_watermarker: 'addWatermarker',
 };
 /** What describes every case. Anything else is a feature of its own. */
 const KEYS = [
@@ -51,6 +66,7 @@ const KEYS = [
   'freeu',
   'vae_tiling',
   'vae_slicing',
+  'pipeline_kwargs',
 ];
 
 class Unsupported extends Error {}
@@ -131,7 +147,7 @@ async function run(item) {
 /** What the case asks of the package, and what must come out. */
 function prepare(item) {
   if (item.noEdit) throw new Unsupported('no edit, compared natively');
-  if (item.pipeline !== 'sd') throw new Unsupported(`the pipeline ${item.pipeline}`);
+  if (!['sd', 'sdxl'].includes(item.pipeline)) throw new Unsupported(`the pipeline ${item.pipeline}`);
   const feature = Object.keys(item).find((key) => !KEYS.includes(key) && item[key]);
   if (feature) throw new Unsupported(feature);
   const { safety_checker: checker = 'safety_checker', ...folders } = item.component_dirs ?? {};
@@ -139,15 +155,7 @@ function prepare(item) {
     throw new Unsupported('components from other folders');
   }
   const { call } = item;
-  if (Array.isArray(call.prompt) && call.prompt.length > 1 && call.num_images_per_prompt > 1) {
-    throw new Unsupported('diffusers pairs several prompts with the wrong pictures here');
-  }
-
-  const request = {};
-  for (const [name, value] of Object.entries(call)) {
-    if (!(name in CALL)) throw new Unsupported(name);
-    request[CALL[name]] = value ?? undefined;
-  }
+  const request = named(call, CALL);
   // Of pictures given as samples, this is what diffusers calls them.
   if (request.outputType === 'pil' || request.outputType === 'np') delete request.outputType;
   if (!item.scheduler_from_model_folder) {
@@ -160,9 +168,12 @@ function prepare(item) {
     noises: tensors.noises,
     promptEmbeds: tensors.prompt_embeds_in,
     negativePromptEmbeds: tensors.negative_prompt_embeds_in,
+    pooledPromptEmbeds: tensors.pooled_prompt_embeds_in,
+    negativePooledPromptEmbeds: tensors.negative_pooled_prompt_embeds_in,
   };
   for (const [name, tensor] of Object.entries(sent)) if (tensor) request[name] = encode(tensor);
   request.image = imageOf(item.image_kind, tensors);
+  pairAsDiffusers(request);
   const latents = latents_steps.data.slice(-latents_steps.data.length / latents_steps.shape[0]);
   // The checker takes longer than the edit here, so it is asked only where it has something to find.
   const flagged = item.nsfw_content_detected?.includes(true);
@@ -170,6 +181,7 @@ function prepare(item) {
   return {
     set: {
       model: `/oracle/${item.model}`,
+      options: named(item.pipeline_kwargs ?? {}, CONSTRUCTOR),
       checker: flagged ? checker : undefined,
       loras: item.lora ?? [],
       words: item.textual_inversion ?? [],
@@ -178,8 +190,45 @@ function prepare(item) {
       slicing: Boolean(item.vae_slicing),
     },
     request,
-    golden: { latents, image: image_out_u8, flags },
+    golden: {
+      latents,
+      image: image_out_u8,
+      flags,
+      // Only the class for SDXL has this callback.
+      calls: item.pipeline === 'sdxl' ? item.legacy_callback_calls : undefined,
+    },
   };
+}
+
+/**
+ * diffusers gives result `r` the picture `r` modulo their number where there are several results for
+ * each of several prompts; here each prompt keeps its picture. So every result is asked for as a
+ * prompt of its own, with the picture that diffusers gives it.
+ */
+function pairAsDiffusers(request) {
+  const { numImagesPerPrompt: each = 1, prompt, negativePrompt, prompt2, negativePrompt2 } = request;
+  const { pictures } = request.image;
+  if (each === 1 || !(pictures?.length > 1)) return;
+  if (prompt === undefined) throw new Unsupported('several results for each of several embeddings');
+  const repeat = (texts) => (Array.isArray(texts) ? texts.flatMap((text) => Array(each).fill(text)) : texts);
+  const prompts = repeat([prompt].flat());
+  Object.assign(request, {
+    prompt: prompts,
+    negativePrompt: repeat(negativePrompt),
+    prompt2: repeat(prompt2),
+    negativePrompt2: repeat(negativePrompt2),
+    numImagesPerPrompt: 1,
+    image: { ...request.image, pictures: prompts.map((_, i) => pictures[i % pictures.length]) },
+  });
+}
+
+/** Python's arguments by the package's names. */
+function named(values, names) {
+  const entries = Object.entries(values).map(([name, value]) => {
+    if (!(name in names)) throw new Unsupported(name);
+    return [names[name], value ?? undefined];
+  });
+  return Object.fromEntries(entries);
 }
 
 function encode({ data, shape }) {
@@ -216,11 +265,11 @@ function withAlpha(rgb) {
 function editInPage(set, request) {
   return page.evaluate(
     async ([set, { image, ...options }]) => {
-      const { DirectInstructPix2Pix } = await import('/pkg/index.js');
+      const { DirectInstructPix2Pix, DirectInstructPix2PixXL } = await import('/pkg/index.js');
       const bytes = (text) => Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
       const tensor = ({ shape, data }) => ({ shape, data: new Float32Array(bytes(data).buffer) });
-      for (const name of ['latents', 'noises', 'promptEmbeds', 'negativePromptEmbeds']) {
-        if (options[name]) options[name] = tensor(options[name]);
+      for (const [name, value] of Object.entries(options)) {
+        if (value?.shape) options[name] = tensor(value);
       }
       const source = image.tensor
         ? tensor(image.tensor)
@@ -229,14 +278,16 @@ function editInPage(set, request) {
               new ImageData(new Uint8ClampedArray(bytes(data)), image.width, image.height),
           );
       try {
-        if (window.model !== set.model) {
-          window.model = undefined;
+        const loaded = JSON.stringify([set.model, set.options]);
+        if (window.loaded !== loaded) {
+          window.loaded = undefined;
           await window.pipe?.dispose();
           window.pipe = await DirectInstructPix2Pix.fromPretrained(set.model, {
+            ...set.options,
             dtype: 'float32',
             weightDtype: 'float32',
           });
-          window.model = set.model;
+          window.loaded = loaded;
           window.checker = undefined;
         }
         const { pipe } = window;
@@ -254,13 +305,20 @@ function editInPage(set, request) {
           const names = adapters.map(({ name }) => name);
           await pipe.setAdapters(names, adapters.map(({ weight }) => weight ?? 1));
         }
-        for (const { file, token } of set.words) {
-          await pipe.loadTextualInversion(`/oracle/adapters/${file}`, { token: token ?? undefined });
+        for (const { file, token, encoder } of set.words) {
+          await pipe.loadTextualInversion(`/oracle/adapters/${file}`, {
+            token: token ?? undefined,
+            textEncoder: encoder === 2 ? 'textEncoder2' : 'textEncoder',
+          });
         }
         if (set.freeU) await pipe.enableFreeU(set.freeU);
         if (set.tiling) await pipe.enableVaeTiling();
         if (set.slicing) await pipe.enableVaeSlicing();
-        const result = await pipe.edit({ ...options, image: source });
+        const calls = [];
+        const isXL = pipe instanceof DirectInstructPix2PixXL;
+        const callback = (step, timestep) => calls.push([step, timestep]);
+        const called = isXL ? { callback } : {};
+        const result = await pipe.edit({ ...options, ...called, image: source });
         await pipe.unloadLoraWeights();
         await pipe.unloadTextualInversion();
         await pipe.disableFreeU();
@@ -270,6 +328,7 @@ function editInPage(set, request) {
         const pictures = Array.isArray(images) ? images : [];
         return {
           latents: [...latents.data],
+          calls: isXL ? calls : undefined,
           flags: nsfwContentDetected,
           images: pictures.map(({ width, height, data }) => ({ width, height, data: [...data] })),
         };
@@ -293,6 +352,10 @@ function compare(found, golden) {
   if (String(found.flags) !== String(golden.flags)) {
     return { outcome: 'FAIL', text: `${text}; unsafe: ${found.flags}, not ${golden.flags}` };
   }
+  if (golden.calls && !sameCalls(found.calls, golden.calls)) {
+    const [ours, theirs] = [found.calls, golden.calls].map((calls) => JSON.stringify(calls));
+    return { outcome: 'FAIL', text: `${text}; callback ${ours}, not ${theirs}` };
+  }
   if (!golden.image) return { outcome, text };
   const [count, height, width] = golden.image.shape;
   const sizes = found.images.map((image) => `${image.width} x ${image.height}`);
@@ -305,6 +368,14 @@ function compare(found, golden) {
     outcome: image.peak <= IMAGE_TOLERANCE ? outcome : 'FAIL',
     text: `${text}; image peak ${image.peak} rmse ${image.rmse.toFixed(3)} of ${IMAGE_TOLERANCE}`,
   };
+}
+
+/** The same steps, at timesteps that are equal in single precision. */
+function sameCalls(found, golden) {
+  const [ours, theirs] = [found, golden].map((calls) =>
+    JSON.stringify(calls?.map(([step, timestep]) => [step, timestep.toPrecision(6)])),
+  );
+  return ours === theirs;
 }
 
 function difference(found, golden) {

@@ -101,3 +101,34 @@ test('the types say what the options are', () => {
   `;
   assert.equal(compile({ 'use.mts': use }), '');
 });
+
+test('the types know what SDXL takes', () => {
+  const use = `
+    import { DirectInstructPix2PixXL, InstructPix2Pix, InstructPix2PixXL } from 'instruct-pix2pix-web';
+    export async function use(image: ImageData) {
+      const any = await InstructPix2Pix.fromPretrained('a/b', { isCosxlEdit: true });
+      if (any instanceof InstructPix2PixXL) await any.edit({ image, prompt: 'p', prompt2: 'q' });
+      const pipe = await InstructPix2PixXL.fromPretrained('a/b');
+      const [pictures] = await pipe.edit({ image, prompt: 'p', outputType: 'pt', returnDict: false });
+      pictures.data satisfies Float32Array;
+      await pipe.edit({
+        image,
+        ...(await pipe.encodePrompt({ prompt: 'p', prompt2: 'q', loraScale: 0.5 })),
+        height: 768,
+        originalSize: [768, 1024],
+        guidanceRescale: 0.7,
+        denoisingEnd: 0.8,
+        callback: (step, timestep, latents) => latents.data.length + step + timestep,
+      });
+      const { unet, vae, scheduler, textEncoder2, tokenizer2 } = pipe.components;
+      new InstructPix2PixXL({ unet, vae, scheduler, textEncoder2, tokenizer2 });
+      new DirectInstructPix2PixXL({ ...pipe.components, forceZerosForEmptyPrompt: false });
+      // @ts-expect-error the second text encoder is needed
+      new InstructPix2PixXL({ unet, vae, scheduler, tokenizer2 });
+      // @ts-expect-error only SDXL has two prompts
+      await (await InstructPix2Pix.fromPretrained('a/b')).edit({ image, prompt: 'p', prompt2: 'q' });
+      await pipe.loadTextualInversion('a/b', { textEncoder: 'textEncoder2' });
+    }
+  `;
+  assert.equal(compile({ 'use.mts': use }), '');
+});

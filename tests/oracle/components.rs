@@ -151,7 +151,7 @@ fn unet(folder: &Path, file: &TensorFile) -> Verdict {
                     .as_chunks::<6>()
                     .0
                     .iter()
-                    .map(|ids| ids.map(f64::from))
+                    .map(|ids| ids.map(f64::from).to_vec())
                     .collect(),
             });
             let mut taps = Vec::new();

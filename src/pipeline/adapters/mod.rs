@@ -2,7 +2,7 @@
 //!
 //! Source: diffusers `loaders/lora_base.py` and `loaders/peft.py`; PEFT `tuners/tuners_utils.py`.
 
-mod sd;
+mod methods;
 mod source;
 
 pub use source::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};

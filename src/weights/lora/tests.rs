@@ -11,6 +11,49 @@ fn targets() -> Targets {
     Targets::new(&mut [("unet", &mut unet), ("text_encoder", &mut text)])
 }
 
+#[test]
+fn sdxl_is_named_by_peft_kohya_and_sgm() {
+    let unet =
+        include_str!("../../../tests/fixtures/oracle/models/tiny-sdxl-ip2p/unet/config.json");
+    let mut unet = UNet2DConditionConfig::parse("config.json", unet).expect("valid").init();
+    let encoder = |json| ClipTextConfig::parse("config.json", json).expect("valid").init();
+    let mut first = encoder(include_str!(
+        "../../../tests/fixtures/oracle/models/tiny-sdxl-ip2p/text_encoder/config.json"
+    ));
+    let mut second = encoder(include_str!(
+        "../../../tests/fixtures/oracle/models/tiny-sdxl-ip2p/text_encoder_2/config.json"
+    ));
+    let targets = Targets::new(&mut [
+        ("unet", &mut unet),
+        ("text_encoder", &mut first),
+        ("text_encoder_2", &mut second),
+    ]);
+    // Two transformer blocks in the second stage, which is the third group of SGM's blocks.
+    let block = "attentions.0.transformer_blocks.1.attn2.to_k";
+    let down = ("unet", format!("down_blocks.1.{block}"));
+    let middle = ("unet", format!("mid_block.{block}"));
+    let up = ("unet", format!("up_blocks.0.{block}"));
+    let add = ("unet", "add_embedding.linear_1".to_owned());
+    let [te1, te2] =
+        ["text_encoder", "text_encoder_2"].map(|name| (name, format!("{TEXT}.q_proj")));
+    let flat = |name: &str| name.replace('.', "_");
+    let cases = [
+        (format!("unet.{}", down.1), &down),
+        (format!("text_encoder.{}", te1.1), &te1),
+        (format!("text_encoder_2.{}", te2.1), &te2),
+        (format!("lora_unet_{}", flat(&down.1)), &down),
+        (format!("lora_te1_{}", flat(&te1.1)), &te1),
+        (format!("lora_te2_{}", flat(&te2.1)), &te2),
+        ("lora_unet_input_blocks_3_1_transformer_blocks_1_attn2_to_k".into(), &down),
+        ("lora_unet_middle_block_1_transformer_blocks_1_attn2_to_k".into(), &middle),
+        ("lora_unet_output_blocks_0_1_transformer_blocks_1_attn2_to_k".into(), &up),
+        ("lora_unet_label_emb_0_0".into(), &add),
+    ];
+    for (layer, expected) in cases {
+        assert_eq!(names::resolve(&layer, &targets).as_ref(), Some(expected), "{layer}");
+    }
+}
+
 /// A file of tensors of ones.
 fn dict(entries: &[(&str, &[usize])]) -> StateDict {
     let entries = entries.iter().map(|(key, shape)| {

@@ -1,0 +1,166 @@
+//! Instructions on their way to what the UNet attends to.
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::base::PipelineBase;
+use super::{Floats, Observer, Prompts, Tap};
+use crate::error::{Error, Result};
+use crate::models::{AddedConditions, ClipTextModel, ClipTextOutput};
+use crate::tokenizer::{ClipTokenizer, MAX_LENGTH};
+use crate::weights::textual_inversion::LearntWords;
+
+/// A text encoder with its tokenizer, and the words that both have learnt.
+#[derive(Debug, Clone)]
+pub(super) struct TextEncoder {
+    /// What `model_index.json` calls the model, e.g. `text_encoder_2`.
+    pub component: &'static str,
+    pub tokenizer: ClipTokenizer,
+    pub model: ClipTextModel,
+    pub words: LearntWords,
+}
+
+impl TextEncoder {
+    /// Without learnt words.
+    pub fn new(component: &'static str, tokenizer: ClipTokenizer, model: ClipTextModel) -> Self {
+        Self { component, tokenizer, model, words: LearntWords::default() }
+    }
+
+    /// Encodes texts, each cut and padded to `length` tokens.
+    pub fn encode(
+        &self,
+        texts: &[&str],
+        length: usize,
+        dtype: DType,
+        observer: &mut dyn Observer,
+    ) -> Result<ClipTextOutput> {
+        let mut ids = Vec::new();
+        for text in texts {
+            let (row, cut) = self.tokenizer.encode_to_length(text, length)?;
+            if let Some(cut) = cut {
+                observer.warn(format!(
+                    "the prompt is longer than CLIP can read, {length} tokens; this was left out: {cut}"
+                ));
+            }
+            ids.push(row);
+        }
+        observer.tap("input_ids", Tap::Ids(&ids));
+        self.model.forward(&ids, dtype)
+    }
+}
+
+/// What text encoders make of texts, a row for each.
+#[derive(Debug, Clone)]
+pub(super) struct Features {
+    /// `[N, T, C]`
+    pub tokens: Tensor<3>,
+    /// `[N, P]`, where the pipeline has a use for it.
+    pub pooled: Option<Tensor<2>>,
+}
+
+/// What the UNet is told beside the pictures: `[text, negative, negative]` with guidance.
+#[derive(Debug, Clone)]
+pub(super) struct Conditions {
+    pub text: Tensor<3>,
+    pub added: Option<AddedConditions>,
+}
+
+/// Which texts are to be encoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Side {
+    Prompt,
+    Negative,
+}
+
+impl Prompts {
+    /// The instructions, or what to keep away from, a text for each prompt.
+    pub(super) fn texts(&self, side: Side) -> Vec<&str> {
+        match side {
+            Side::Prompt => self.prompts.iter().map(String::as_str).collect(),
+            Side::Negative => {
+                one_for_each(self.negative_prompts.as_deref().unwrap_or_default(), self.count())
+            }
+        }
+    }
+}
+
+/// `texts`, of which one serves for all; empty ones where there is none.
+pub(super) fn one_for_each(texts: &[String], count: usize) -> Vec<&str> {
+    let each = |i: usize| texts.get(i % texts.len().max(1)).map_or("", String::as_str);
+    (0..count).map(each).collect()
+}
+
+impl PipelineBase {
+    /// The embeddings of instructions and of what to keep away from, a row for each prompt: those that are given, and
+    /// else what `embed` makes of the texts, in that many tokens.
+    pub(super) fn features(
+        &self,
+        text: &Prompts,
+        guided: bool,
+        embed: &mut dyn FnMut(Side, usize) -> Result<Features>,
+    ) -> Result<(Features, Option<Features>)> {
+        let given = |name: &'static str, embeds: &Floats<3>| {
+            let tokens = self.upload_embeds(name, embeds)?;
+            Ok::<_, Error>(Features { tokens, pooled: None })
+        };
+        let prompt = match &text.prompt_embeds {
+            Some(embeds) => given("promptEmbeds", embeds)?,
+            None => embed(Side::Prompt, MAX_LENGTH)?,
+        };
+        let [_, length, _] = prompt.tokens.dims();
+        let negative = match (&text.negative_prompt_embeds, guided) {
+            (_, false) => None,
+            (Some(embeds), true) if embeds.shape[1] != length => {
+                let message = format!("{} tokens; the prompt has {length}", embeds.shape[1]);
+                return Err(Error::argument("negativePromptEmbeds", message));
+            }
+            (Some(embeds), true) => Some(given("negativePromptEmbeds", embeds)?),
+            (None, true) if length > MAX_LENGTH => {
+                let message = format!(
+                    "{length} tokens, and CLIP reads {MAX_LENGTH}: give negativePromptEmbeds too"
+                );
+                return Err(Error::argument("promptEmbeds", message));
+            }
+            (None, true) => Some(embed(Side::Negative, length)?),
+        };
+        Ok((prompt, negative))
+    }
+
+    /// Embeddings as the UNet takes them.
+    pub(super) fn upload_embeds(
+        &self,
+        name: &'static str,
+        embeds: &Floats<3>,
+    ) -> Result<Tensor<3>> {
+        let width = self.unet.config().text_channels();
+        if embeds.shape[2] != width {
+            let message =
+                format!("{} numbers for a token; this model has {width}", embeds.shape[2]);
+            return Err(Error::argument(name, message));
+        }
+        Ok(self.upload(embeds))
+    }
+
+    /// Numbers on the device, of the activations' type.
+    pub(super) fn upload<const D: usize>(&self, values: &Floats<D>) -> Tensor<D> {
+        let data = TensorData::new(values.data.clone(), values.shape);
+        Tensor::<D>::from_data(data, (self.device(), DType::F32)).cast(self.options.dtype)
+    }
+}
+
+/// Puts `[text, negative, negative]` together, or the text alone.
+pub(super) fn rows<const D: usize>(text: Tensor<D>, negative: Option<Tensor<D>>) -> Tensor<D> {
+    match negative {
+        Some(negative) => Tensor::cat(vec![text, negative.clone(), negative], 0),
+        None => text,
+    }
+}
+
+/// Repeats each row, `[a, b]` to `[a, a, b, b]`.
+pub(super) fn repeat_each<const D: usize>(x: Tensor<D>, times: usize) -> Tensor<D> {
+    if times == 1 {
+        return x;
+    }
+    let rows = x.dims()[0];
+    let each = (0..rows).flat_map(|row| vec![x.clone().narrow(0, row, 1); times]);
+    Tensor::cat(each.collect(), 0)
+}

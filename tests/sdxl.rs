@@ -1,0 +1,630 @@
+//! SDXL's pipeline on the tiny model: what the parity cases do not look at.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Tensor};
+use futures_util::future::{LocalBoxFuture, ready};
+use instruct_pix2pix::Error;
+use instruct_pix2pix::cache::Repository;
+use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::image::{RgbImage, watermark};
+use instruct_pix2pix::kernels::StandIn;
+use instruct_pix2pix::models::{
+    AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+};
+use instruct_pix2pix::pipeline::{
+    CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
+    Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, SecondTexts,
+    StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
+    XlConfig, XlEditRequest, to_host,
+};
+
+type Pipeline = StableDiffusionXLInstructPix2PixPipeline;
+
+const XL: &str = "models/tiny-sdxl-ip2p";
+const SD: &str = "models/tiny-sd-ip2p";
+
+fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle")).join(path)
+}
+
+fn placement() -> Placement {
+    Placement { device: Device::flex(), weights: WeightDtype::F32 }
+}
+
+fn options() -> LoadOptions {
+    let placement = placement();
+    LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false }
+}
+
+fn load(
+    folder: &Path,
+    given: Components,
+    wanted: Option<PipelineClass>,
+) -> Result<InstructPix2Pix, Error> {
+    let fetch = Directory(folder.to_owned());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    pollster::block_on(InstructPix2Pix::load(&files, options(), given, wanted, &mut |_| {}))
+}
+
+fn of_xl(loaded: InstructPix2Pix) -> Pipeline {
+    match loaded {
+        InstructPix2Pix::Xl(pipeline) => pipeline,
+        InstructPix2Pix::Sd(_) => panic!("a model of SDXL"),
+    }
+}
+
+fn pipeline() -> Pipeline {
+    of_xl(load(&fixture(XL), Components::default(), None).expect("loads"))
+}
+
+fn picture(width: usize, height: usize) -> RgbImage {
+    let pixels = (0..width * height * 3).map(|i| (i * 7 % 251) as u8).collect();
+    RgbImage::new(width, height, pixels).expect("valid")
+}
+
+fn request() -> XlEditRequest {
+    let defaults = XlEditRequest::default();
+    XlEditRequest {
+        edit: EditRequest {
+            images: Images::Pictures(vec![picture(32, 32)]),
+            text: Prompts::new("make it snowy"),
+            num_inference_steps: 2,
+            output: OutputType::Latent,
+            ..defaults.edit.clone()
+        },
+        height: Some(32),
+        width: Some(32),
+        ..defaults
+    }
+}
+
+fn run(
+    pipeline: &Pipeline,
+    request: &XlEditRequest,
+    observer: &mut dyn Observer,
+) -> Result<Output, Error> {
+    pollster::block_on(pipeline.edit(request, &mut TorchGenerator::new(7), observer))
+}
+
+fn latents(pipeline: &Pipeline, request: &XlEditRequest) -> Vec<f32> {
+    run(pipeline, request, &mut Unobserved).expect("edits").latents.data
+}
+
+fn changed(change: impl FnOnce(&mut XlEditRequest)) -> XlEditRequest {
+    let mut request = request();
+    change(&mut request);
+    request
+}
+
+/// The error's code and message of an edit that must fail.
+fn refused(pipeline: &Pipeline, request: &XlEditRequest) -> (&'static str, String) {
+    let error = run(pipeline, request, &mut Unobserved).expect_err("refused");
+    (error.code(), error.to_string())
+}
+
+/// Keeps what passes by.
+#[derive(Default)]
+struct Recorder {
+    time_ids: Vec<f64>,
+    decoder: Vec<Tensor<4>>,
+    steps: usize,
+    warnings: Vec<String>,
+}
+
+impl Observer for Recorder {
+    fn step(
+        &mut self,
+        step: Step,
+        _: StepTensors,
+    ) -> LocalBoxFuture<'_, ControlFlow<(), StepTensors>> {
+        self.steps = step.count;
+        Box::pin(ready(CONTINUE))
+    }
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+
+    fn tap(&mut self, name: &'static str, tap: Tap<'_>) {
+        match tap {
+            Tap::Values(values) if name == "added_time_ids" => self.time_ids = values.to_vec(),
+            Tap::Latents(x) if name.starts_with("decode") => self.decoder.push(x.clone()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_diffusers() {
+    let XlEditRequest { edit, denoising_end, guidance_rescale, crops_coords_top_left, .. } =
+        XlEditRequest::default();
+    assert_eq!((edit.num_inference_steps, edit.guidance_scale), (100, 5.0));
+    assert_eq!((edit.image_guidance_scale, edit.eta), (1.5, 0.0));
+    assert_eq!((denoising_end, guidance_rescale, crops_coords_top_left), (None, 0.0, [0.0, 0.0]));
+    assert_eq!(pipeline().config(), XlConfig::default());
+}
+
+#[test]
+fn the_model_decides_on_the_class() {
+    for (folder, class) in [(SD, PipelineClass::Sd), (XL, PipelineClass::Xl)] {
+        let loaded = load(&fixture(folder), Components::default(), None).expect("loads");
+        assert_eq!(loaded.class(), class);
+        assert!(load(&fixture(folder), Components::default(), Some(class)).is_ok());
+        for other in PipelineClass::ALL.into_iter().filter(|other| *other != class) {
+            let error = load(&fixture(folder), Components::default(), Some(other));
+            let error = error.expect_err("another class");
+            assert_eq!(error.code(), "unsupported");
+            assert!(error.to_string().contains(class.name()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_scale_of_adapters_counts_for_one_call() {
+    let mut pipeline = pipeline();
+    let file = "lora_xl_peft.safetensors";
+    let bytes = fs::read(fixture("adapters").join(file)).expect("readable");
+    let without = latents(&pipeline, &request());
+    assert_eq!(pipeline.load_lora(Some("a"), file, &bytes).expect("loads"), Vec::<String>::new());
+    assert_eq!(
+        pipeline.list_adapters().into_keys().collect::<Vec<_>>(),
+        ["text_encoder", "text_encoder_2", "unet"]
+    );
+    let whole = latents(&pipeline, &request());
+    let half = changed(|request| request.edit.lora_scale = 0.5);
+    let first = latents(&pipeline, &half);
+    assert_eq!(latents(&pipeline, &half), first);
+    assert_eq!(latents(&pipeline, &request()), whole);
+    assert!(first != whole && first != without && whole != without);
+    // It reaches the text encoders, and encode_prompt takes it too.
+    let encode = |scale| {
+        let second = SecondTexts::default();
+        let text = Prompts::new("make it snowy");
+        pollster::block_on(pipeline.encode_prompt(&text, &second, true, scale, &mut Unobserved))
+    };
+    let [one, other, again] = [1.0, 0.5, 1.0].map(|scale| encode(scale).expect("encodes"));
+    assert_ne!(one.prompt_embeds, other.prompt_embeds);
+    assert_eq!(one, again);
+    assert_eq!(encode(f64::NAN).expect_err("refused").code(), "invalid-argument");
+    pipeline.unload_lora();
+    assert_eq!(latents(&pipeline, &request()), without);
+}
+
+#[test]
+fn a_word_is_taught_to_both_text_encoders_or_to_one() {
+    let file = "ti_xl.safetensors";
+    let bytes = fs::read(fixture("adapters").join(file)).expect("readable");
+    let of_word = changed(|request| request.edit.text = Prompts::new("a <thing>"));
+    let mut taught = pipeline();
+    let unknown = latents(&taught, &of_word);
+    let added = taught.load_textual_inversion(file, &bytes, Some("<thing>")).expect("loads");
+    assert_eq!(added.first().map(String::as_str), Some("<thing>"));
+    assert_eq!(taught.learnt_tokens(), added);
+    let both = latents(&taught, &of_word);
+    let one = |encoder: &str| {
+        let mut pipeline = pipeline();
+        pipeline
+            .load_textual_inversion_into(encoder, file, &bytes, Some("<thing>"))
+            .expect("loads");
+        latents(&pipeline, &of_word)
+    };
+    let (first, second) = (one("text_encoder"), one("text_encoder_2"));
+    assert!(both != unknown && both != first && both != second && first != second);
+    let error = taught.load_textual_inversion_into("text_encoder_3", file, &bytes, Some("<x>"));
+    assert_eq!(error.expect_err("there is none").code(), "invalid-argument");
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert!(taught.unload_textual_inversion(Some(&names(&["<other>"]))).is_err());
+    taught.unload_textual_inversion(Some(&names(&["<thing>"]))).expect("forgets");
+    assert_eq!(latents(&taught, &of_word), unknown);
+    // Vectors for one encoder go to the one that they fit.
+    let file = "ti_single.safetensors";
+    let bytes = fs::read(fixture("adapters").join(file)).expect("readable");
+    taught.load_textual_inversion(file, &bytes, None).expect("fits the first");
+    assert_eq!(taught.learnt_tokens(), ["<cat-toy>"]);
+}
+
+#[test]
+fn encoded_prompts_stand_for_their_texts() {
+    let pipeline = pipeline();
+    let text =
+        Prompts { negative_prompts: Some(vec!["blurry".into()]), ..Prompts::new("make it snowy") };
+    let second = SecondTexts { prompts: Some(vec!["winter".into()]), ..SecondTexts::default() };
+    let with_texts = changed(|request| {
+        (request.edit.text, request.second) = (text.clone(), second.clone());
+    });
+    let observer = &mut Unobserved;
+    let encode = pipeline.encode_prompt(&text, &second, true, 1.0, observer);
+    let embeds = pollster::block_on(encode).expect("encodes");
+    let with_embeds = changed(|request| {
+        request.edit.text = Prompts {
+            prompt_embeds: Some(embeds.prompt_embeds.clone()),
+            negative_prompt_embeds: embeds.negative_prompt_embeds.clone(),
+            ..Prompts::default()
+        };
+        request.second = SecondTexts {
+            pooled_prompt_embeds: embeds.pooled_prompt_embeds.clone(),
+            negative_pooled_prompt_embeds: embeds.negative_pooled_prompt_embeds.clone(),
+            ..SecondTexts::default()
+        };
+    });
+    let expected = latents(&pipeline, &with_texts);
+    assert_eq!(latents(&pipeline, &with_embeds), expected);
+    assert_ne!(latents(&pipeline, &request()), expected);
+
+    type Change = fn(&mut SecondTexts);
+    let broken: [(Change, &str); 4] = [
+        (|second| second.pooled_prompt_embeds = None, "pooledPromptEmbeds: they are needed"),
+        (
+            |second| second.negative_pooled_prompt_embeds = None,
+            "negativePooledPromptEmbeds: they are needed",
+        ),
+        (
+            |second| second.pooled_prompt_embeds = Some(zeros([2, 32])),
+            "pooledPromptEmbeds: 2 rows for 1 prompts",
+        ),
+        (
+            |second| second.negative_pooled_prompt_embeds = Some(zeros([1, 31])),
+            "negativePooledPromptEmbeds: shape [1, 31]",
+        ),
+    ];
+    for (change, expected) in broken {
+        let mut request = with_embeds.clone();
+        change(&mut request.second);
+        let (code, message) = refused(&pipeline, &request);
+        assert!(code == "invalid-argument" && message.contains(expected), "{message}");
+    }
+}
+
+fn zeros<const D: usize>(shape: [usize; D]) -> Floats<D> {
+    Floats { shape, data: vec![0.0; shape.iter().product()] }
+}
+
+#[test]
+fn what_a_request_has_wrong_is_named() {
+    let pipeline = pipeline();
+    type Change = fn(&mut XlEditRequest);
+    let cases: [(Change, &str); 14] = [
+        (|request| request.denoising_end = Some(1.5), "denoisingEnd"),
+        (|request| request.denoising_end = Some(f64::NAN), "denoisingEnd"),
+        (|request| request.guidance_rescale = -0.1, "guidanceRescale"),
+        (|request| request.original_size = Some([f64::INFINITY, 1.0]), "originalSize"),
+        (|request| request.crops_coords_top_left = [f64::NAN, 1.0], "cropsCoordsTopLeft"),
+        (|request| request.target_size = Some([1.0, f64::NAN]), "targetSize"),
+        (|request| request.aesthetic_score = Some(6.0), "aestheticScore"),
+        (|request| request.negative_aesthetic_score = Some(2.5), "negativeAestheticScore"),
+        (|request| request.aesthetic_score = Some(f64::NAN), "aestheticScore"),
+        (|request| request.second.prompts = Some(vec![String::new(); 3]), "prompt2"),
+        (|request| request.second.negative_prompts = Some(Vec::new()), "negativePrompt2"),
+        (|request| request.height = Some(4), "height"),
+        (|request| request.edit.images = Images::Tensor(zeros([1, 4, 8, 8])), "image: latents"),
+        (|request| request.edit.images = Images::Pictures(Vec::new()), "image"),
+    ];
+    for (i, (change, name)) in cases.into_iter().enumerate() {
+        let (code, message) = refused(&pipeline, &changed(change));
+        assert_eq!(code, "invalid-argument", "case {i}: {message}");
+        assert!(message.starts_with(name), "case {i}: {message}");
+    }
+}
+
+#[test]
+fn pictures_of_any_size_are_brought_to_that_of_the_result() {
+    let pipeline = pipeline();
+    let sizes = changed(|request| {
+        request.edit.images = Images::Pictures(vec![picture(50, 30), picture(16, 64)]);
+        request.edit.text.prompts = vec!["a".into(), "b".into()];
+        (request.height, request.width) = (Some(25), Some(43));
+    });
+    let output = run(&pipeline, &sizes, &mut Unobserved).expect("edits");
+    assert_eq!(output.latents.shape, [2, 4, 12, 21]);
+    // What is encoded apart stands for its picture.
+    let encode = |images| pollster::block_on(pipeline.encode_image(images, Some(25), Some(43)));
+    let encoded = encode(&sizes.edit.images).expect("encodes");
+    let mut with_latents = sizes.clone();
+    with_latents.edit.images = Images::Tensor(encoded);
+    assert_eq!(latents(&pipeline, &with_latents), output.latents.data);
+    // Without a size it is that of the UNet's training.
+    let default = changed(|request| (request.height, request.width) = (None, None));
+    let output = run(&pipeline, &default, &mut Unobserved).expect("edits");
+    assert_eq!(output.latents.shape, [1, 4, 32, 32]);
+}
+
+#[test]
+fn an_end_at_0_or_1_is_none() {
+    let pipeline = pipeline();
+    let steps = |end| {
+        let mut recorder = Recorder::default();
+        let request = changed(|request| {
+            request.denoising_end = end;
+            request.edit.num_inference_steps = 4;
+        });
+        run(&pipeline, &request, &mut recorder).expect("edits");
+        recorder.steps
+    };
+    assert_eq!([None, Some(0.0), Some(1.0), Some(0.5)].map(steps), [4, 4, 4, 2]);
+}
+
+#[test]
+fn a_second_negative_prompt_alone_is_ignored_and_said_so() {
+    let pipeline = pipeline();
+    let alone = changed(|request| request.second.negative_prompts = Some(vec!["ugly".into()]));
+    let mut recorder = Recorder::default();
+    let output = run(&pipeline, &alone, &mut recorder).expect("edits");
+    assert_eq!(output.latents.data, latents(&pipeline, &request()));
+    assert!(recorder.warnings[0].starts_with("negativePrompt2"), "{:?}", recorder.warnings);
+}
+
+/// A configuration of the model with some of its fields changed.
+fn config(component: &str, changes: serde_json::Value) -> String {
+    let path = fixture(XL).join(component).join("config.json");
+    let json = fs::read_to_string(path).expect("readable");
+    let mut config: serde_json::Value = serde_json::from_str(&json).expect("valid");
+    for (key, value) in changes.as_object().expect("an object") {
+        config[key] = value.clone();
+    }
+    config.to_string()
+}
+
+/// The pipeline with a UNet of another configuration and of random weights.
+fn with_unet(changes: serde_json::Value) -> Pipeline {
+    let json = config("unet", changes);
+    let mut unet = UNet2DConditionConfig::parse("config.json", &json).expect("valid").init();
+    unet.stand_in(StandIn::Random, &placement());
+    let given = Components { unet: Some(unet), ..Components::default() };
+    of_xl(load(&fixture(XL), given, None).expect("loads"))
+}
+
+#[test]
+fn aesthetic_scores_reach_a_unet_that_was_trained_on_them() {
+    // 8 channels for each of five conditions, and 32 of pooled text.
+    let refiner = with_unet(serde_json::json!({"projection_class_embeddings_input_dim": 72}));
+    let time_ids = |request: &XlEditRequest| {
+        let mut recorder = Recorder::default();
+        run(&refiner, request, &mut recorder).expect("edits");
+        recorder.time_ids
+    };
+    let rows = |wanted, unwanted| {
+        let place = [32.0, 32.0, 0.0, 0.0];
+        [wanted, unwanted, unwanted].map(|score| [&place[..], &[score]].concat()).concat()
+    };
+    assert_eq!(time_ids(&request()), rows(6.0, 2.5));
+    let asked = changed(|request| {
+        (request.aesthetic_score, request.negative_aesthetic_score) = (Some(7.0), Some(1.0));
+    });
+    assert_eq!(time_ids(&asked), rows(7.0, 1.0));
+}
+
+#[test]
+fn components_that_do_not_fit_are_named() {
+    let cases = [
+        (serde_json::json!({"projection_class_embeddings_input_dim": 81}), "projection_dim"),
+        (serde_json::json!({"cross_attention_dim": 41}), "text encoders that give 40"),
+        (serde_json::json!({"sample_size": null}), "height"),
+        (serde_json::json!({"addition_embed_type": null}), "addition_embed_type"),
+        (
+            serde_json::json!({"addition_embed_type": null, "addition_time_embed_dim": null}),
+            "without `text_time`",
+        ),
+    ];
+    for (changes, expected) in cases {
+        let pipeline = with_unet(changes);
+        let (_, message) =
+            refused(&pipeline, &changed(|request| (request.height, request.width) = (None, None)));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn statistics_of_latents_are_heeded() {
+    let changes = serde_json::json!({
+        "latents_mean": [0.5, -1.0, 2.0, 0.0], "latents_std": [2.0, 1.0, 0.5, 3.0]
+    });
+    let path = fixture(XL).join("vae/diffusion_pytorch_model.safetensors");
+    let folder = Copy::new("statistics");
+    fs::create_dir_all(folder.0.join("vae")).expect("writable");
+    fs::copy(path, folder.0.join("vae/diffusion_pytorch_model.safetensors")).expect("copies");
+    fs::write(folder.0.join("vae/config.json"), config("vae", changes)).expect("writable");
+    let index = fs::read(fixture(XL).join("model_index.json")).expect("readable");
+    fs::write(folder.0.join("model_index.json"), index).expect("writable");
+    let mut given = Components::default();
+    for name in ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "unet", "scheduler"]
+    {
+        given.take(name, &pipeline()).expect("has it");
+    }
+    let pipeline = of_xl(load(&folder.0, given, None).expect("loads"));
+    let pictures = changed(|request| request.edit.output = OutputType::Pictures);
+    let mut recorder = Recorder::default();
+    let output = run(&pipeline, &pictures, &mut recorder).expect("edits");
+    let found = pollster::block_on(to_host(recorder.decoder[0].clone().permute([0, 3, 1, 2])));
+    let found = found.expect("readable");
+    let statistics = [(0.5, 2.0), (-1.0, 1.0), (2.0, 0.5), (0.0, 3.0)];
+    for (channel, (mean, std)) in statistics.into_iter().enumerate() {
+        let values = |values: &[f32]| values.chunks(16 * 16).nth(channel).expect("4").to_vec();
+        for (found, latent) in values(&found).into_iter().zip(values(&output.latents.data)) {
+            let expected = latent / 0.13025 * std + mean;
+            let tolerance = 1e-5 * expected.abs().max(1.0);
+            assert!((found - expected).abs() <= tolerance, "{found}, not {expected}");
+        }
+    }
+    let wrong = config("vae", serde_json::json!({"latents_mean": [0.0], "latents_std": [1.0]}));
+    let error = AutoencoderKLConfig::parse("vae/config.json", &wrong).expect_err("too few");
+    assert_eq!(error.code(), "invalid-config");
+}
+
+#[test]
+fn the_vae_computes_in_single_precision_where_it_must() {
+    let load_as = |force_upcast: bool| {
+        let mut vae = AutoencoderKLConfig::parse(
+            "config.json",
+            &config("vae", serde_json::json!({"force_upcast": force_upcast})),
+        )
+        .expect("valid")
+        .init();
+        vae.stand_in(StandIn::Random, &placement());
+        let given = Components { vae: Some(vae.clone()), ..Components::default() };
+        let fetch = Directory(fixture(XL));
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        let options = LoadOptions { dtype: DType::F16, ..options() };
+        let mut on_event = |_: LoadEvent<'_>| {};
+        let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event);
+        let pipeline = of_xl(pollster::block_on(load).expect("loads"));
+        let pictures = changed(|request| {
+            request.edit.output = OutputType::Pictures;
+            request.edit.num_inference_steps = 1;
+        });
+        let mut recorder = Recorder::default();
+        run(&pipeline, &pictures, &mut recorder).expect("edits");
+        let expected = vae.decode(recorder.decoder[0].clone());
+        let read = |x: Tensor<4>| pollster::block_on(to_host(x)).expect("readable");
+        read(recorder.decoder[1].clone()) == read(expected)
+    };
+    assert_eq!([true, false].map(load_as), [true, false]);
+}
+
+#[test]
+fn a_pipeline_is_built_of_the_components_of_another() {
+    let pipeline = pipeline();
+    let all = || {
+        let mut components = Components::default();
+        let names = [
+            "vae",
+            "text_encoder",
+            "tokenizer",
+            "text_encoder_2",
+            "tokenizer_2",
+            "unet",
+            "scheduler",
+        ];
+        for name in names {
+            components.take(name, &pipeline).expect("has it");
+        }
+        components
+    };
+    let config = XlConfig { force_zeros_for_empty_prompt: false, ..XlConfig::default() };
+    let build = |components: Components, config| components.build_xl(config, options());
+    let same = build(all(), XlConfig::default()).expect("complete");
+    assert_eq!(latents(&same, &request()), latents(&pipeline, &request()));
+    let other = build(all(), config).expect("complete");
+    assert_ne!(latents(&other, &request()), latents(&pipeline, &request()));
+    type Change = fn(&mut Components);
+    let cases: [(Change, &str); 4] = [
+        (|components| components.text_encoder_2 = None, "textEncoder2"),
+        (|components| components.tokenizer_2 = None, "tokenizer2"),
+        (|components| components.tokenizer = None, "tokenizer"),
+        (|components| components.unet = None, "unet"),
+    ];
+    for (change, name) in cases {
+        let mut components = all();
+        change(&mut components);
+        let error = build(components, config).expect_err("incomplete");
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+    let sd = load(&fixture(SD), Components::default(), None).expect("loads");
+    for name in ["text_encoder_2", "tokenizer_2"] {
+        assert!(Components::default().take(name, &sd).is_err(), "{name}");
+    }
+    // A UNet of SDXL in the other class's pipeline.
+    let mut components = all();
+    (components.text_encoder_2, components.tokenizer_2) = (None, None);
+    let sd = components.build(options()).expect("complete");
+    let mut request = request().edit;
+    request.text = Prompts { prompt_embeds: Some(zeros([1, 77, 40])), ..Prompts::default() };
+    request.guidance_scale = 1.0;
+    let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+    let result = pollster::block_on(sd.edit(&request, &mut noise, &mut observer));
+    let error = result.expect_err("it lacks conditions");
+    assert!(error.to_string().contains("addition_embed_type"), "{error}");
+}
+
+#[test]
+fn a_watermark_is_put_into_large_results_on_demand() {
+    let mut pipeline = pipeline();
+    let samples = |pipeline: &Pipeline, side: usize| {
+        let request = changed(|request| {
+            (request.height, request.width) = (Some(side), Some(side));
+            request.edit.output = OutputType::Nhwc;
+            request.edit.num_inference_steps = 1;
+            // The VAE alone is looked at.
+            request.denoising_end = Some(1e-3);
+        });
+        let mut recorder = Recorder::default();
+        let output = run(pipeline, &request, &mut recorder).expect("edits");
+        let OutputImages::Samples(samples) = output.images else { panic!("samples") };
+        let decoded = pollster::block_on(to_host(recorder.decoder[1].clone())).expect("readable");
+        (samples.data, decoded, recorder.warnings)
+    };
+    pipeline.set_config(XlConfig { add_watermarker: true, ..pipeline.config() });
+    let (marked, mut expected, warnings) = samples(&pipeline, 256);
+    assert_eq!(warnings, Vec::<String>::new());
+    expected.iter_mut().for_each(|x| *x = 255.0 * (*x / 2.0 + 0.5));
+    let plain: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
+    assert!(watermark(&mut expected, [256, 256]));
+    let difference = |found: &[f32], expected: &[f32]| {
+        found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let expected: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
+    assert!(difference(&marked, &expected) < 1e-5);
+    assert!(difference(&marked, &plain) > 1e-2);
+    let (small, _, warnings) = samples(&pipeline, 32);
+    assert!(warnings[0].starts_with("addWatermarker"), "{warnings:?}");
+    pipeline.set_config(XlConfig::default());
+    let (unmarked, _, warnings) = samples(&pipeline, 32);
+    assert!(difference(&small, &unmarked) < 1e-6 && warnings.is_empty());
+}
+
+/// A folder that is removed in the end.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn new(name: &str) -> Self {
+        let name = format!("sdxl-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("writable");
+        Self(folder)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_model_may_lack_the_first_text_encoder() {
+    let folder = Copy::new("refiner");
+    let index = fs::read_to_string(fixture(XL).join("model_index.json")).expect("readable");
+    let mut index: serde_json::Value = serde_json::from_str(&index).expect("valid");
+    for name in ["text_encoder", "tokenizer"] {
+        index[name] = serde_json::json!([null, null]);
+    }
+    let write = |index: &serde_json::Value| {
+        fs::write(folder.0.join("model_index.json"), index.to_string()).expect("writable");
+    };
+    write(&index);
+    let json = config("unet", serde_json::json!({"cross_attention_dim": 24}));
+    let mut unet = UNet2DConditionConfig::parse("config.json", &json).expect("valid").init();
+    unet.stand_in(StandIn::Random, &placement());
+    let given = || {
+        let mut given = Components { unet: Some(unet.clone()), ..Components::default() };
+        for name in ["text_encoder_2", "tokenizer_2", "vae", "scheduler"] {
+            given.take(name, &pipeline()).expect("has it");
+        }
+        given
+    };
+    let refiner = of_xl(load(&folder.0, given(), None).expect("loads"));
+    // Its only text encoder reads the first texts, as in diffusers.
+    let second = changed(|request| request.second.prompts = Some(vec!["other".into()]));
+    assert_eq!(latents(&refiner, &second), latents(&refiner, &request()));
+    let first = changed(|request| request.edit.text = Prompts::new("other"));
+    assert_ne!(latents(&refiner, &first), latents(&refiner, &request()));
+
+    index["text_encoder_2"] = serde_json::json!([null, null]);
+    write(&index);
+    let mut none = given();
+    (none.text_encoder_2, none.tokenizer_2) = (None, None);
+    let error = load(&folder.0, none, None).expect_err("no text encoder at all");
+    assert_eq!(error.code(), "invalid-config");
+}
