@@ -214,9 +214,9 @@ function pairAsDiffusers(request) {
   const prompts = repeat([prompt].flat());
   Object.assign(request, {
     prompt: prompts,
-    negativePrompt: repeat(negativePrompt),
-    prompt2: repeat(prompt2),
-    negativePrompt2: repeat(negativePrompt2),
+    ...(negativePrompt && { negativePrompt: repeat(negativePrompt) }),
+    ...(prompt2 && { prompt2: repeat(prompt2) }),
+    ...(negativePrompt2 && { negativePrompt2: repeat(negativePrompt2) }),
     numImagesPerPrompt: 1,
     image: { ...request.image, pictures: prompts.map((_, i) => pictures[i % pictures.length]) },
   });
