@@ -1,0 +1,180 @@
+/** The class for SDXL, through the package, on software WebGPU; its numbers are compared by parity.mjs. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+
+endAfterMinutes(40);
+
+let browser, page, problems, server;
+
+before(async () => {
+  server = await serve(`${folder}site`, {
+    '/pkg': pkg,
+    '/models': `${repository}www/models`,
+    '/oracle': `${repository}tests/fixtures/oracle`,
+  });
+  browser = await launch();
+  ({ page, problems } = await openPage(browser, server.url));
+  await page.evaluate(async () => {
+    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
+    window.model = '/oracle/models/tiny-sdxl-ip2p';
+    // One load for all tests, by the class that lets the model decide.
+    window.pipe = await InstructPix2Pix.fromPretrained(model, { dtype: 'float32' });
+    window.edit = (options) =>
+      pipe.edit({ ...quick, image: picture(32, 32), height: 16, width: 16, ...options });
+    window.latents = async (options) =>
+      (await edit({ outputType: 'latent', ...options })).latents.data;
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+});
+
+/** What was refused, and why. */
+async function assertRefused(code, message, run) {
+  const error = await page.evaluate(
+    (run) => attempt((async () => new Function(`return ${run}`)())()),
+    run,
+  );
+  assert.equal(error.code, code, error.message ?? run);
+  assert.ok(error.isPackageError);
+  assert.match(error.message, message);
+}
+
+test('the model decides on the class', async () => {
+  const found = await page.evaluate(() => ({
+    isXL: pipe instanceof InstructPix2PixXL,
+    className: pipe.info.className,
+    components: Object.keys(pipe.components).sort(),
+  }));
+  assert.deepEqual(found, {
+    isXL: true,
+    className: 'StableDiffusionXLInstructPix2PixPipeline',
+    components: [
+      'scheduler',
+      'textEncoder',
+      'textEncoder2',
+      'tokenizer',
+      'tokenizer2',
+      'unet',
+      'vae',
+    ],
+  });
+  await assertRefused(
+    'unsupported',
+    /StableDiffusionInstructPix2PixPipeline/,
+    'InstructPix2PixXL.fromPretrained(tiny)',
+  );
+  await assertRefused(
+    'invalid-argument',
+    /isCosxlEdit/,
+    'InstructPix2Pix.fromPretrained(tiny, { isCosxlEdit: true })',
+  );
+  await assertRefused('unsupported', /one file/, 'InstructPix2PixXL.fromSingleFile("/x.safetensors")');
+});
+
+test('results are lists of pictures alone, of the size that is asked for', async () => {
+  const [length, width, height] = await page.evaluate(async () => {
+    const list = await edit({ width: 24, returnDict: false });
+    return [list.length, list[0][0].width, list[0][0].height];
+  });
+  assert.deepEqual([length, width, height], [1, 24, 16]);
+});
+
+test('the legacy callback comes when an inference step has ended', async () => {
+  const calls = await page.evaluate(async () => {
+    const calls = { all: [], second: [], onStep: [] };
+    const scheduler = 'HeunDiscreteScheduler';
+    await edit({
+      scheduler,
+      numInferenceSteps: 3,
+      callback: (step, timestep, latents) => calls.all.push([step, timestep, latents.shape]),
+      onStep: ({ inferenceStep }) => void calls.onStep.push(inferenceStep ?? null),
+    });
+    await edit({
+      scheduler,
+      numInferenceSteps: 3,
+      callback: (step) => calls.second.push(step),
+      callbackSteps: 4,
+    });
+    return calls;
+  });
+  assert.deepEqual(calls.onStep, [null, 0, null, 1, 2]);
+  assert.deepEqual(
+    calls.all.map(([step, , shape]) => [step, shape]),
+    [0, 1, 2].map((step) => [step, [1, 4, 8, 8]]),
+  );
+  // The call of the UNet counts, as in diffusers: the last one is number 4.
+  assert.deepEqual(calls.second, [2]);
+  await assertRefused('invalid-argument', /callbackSteps/, 'edit({ callback() {}, callbackSteps: 0 })');
+});
+
+test('encoded prompts and pictures stand for theirs', async () => {
+  const found = await page.evaluate(async () => {
+    const texts = { prompt: 'p', prompt2: 'q', negativePrompt: 'r' };
+    const embeds = await pipe.encodePrompt(texts);
+    const image = await pipe.encodeImage({ image: picture(32, 32), height: 16, width: 16 });
+    const direct = await latents(texts);
+    const passed = await latents({ prompt: undefined, image, ...embeds });
+    return {
+      names: Object.keys(embeds).sort(),
+      shapes: [embeds.promptEmbeds.shape, embeds.pooledPromptEmbeds.shape, image.shape],
+      same: difference(direct, passed),
+      empty: difference(await latents(), await latents({ prompt2: '' })),
+      other: difference(direct, await latents({ ...texts, prompt2: 'x' })) !== 'none',
+    };
+  });
+  assert.deepEqual(found, {
+    names: ['negativePooledPromptEmbeds', 'negativePromptEmbeds', 'pooledPromptEmbeds', 'promptEmbeds'],
+    shapes: [[1, 77, 40], [1, 32], [1, 4, 8, 8]],
+    same: 'none',
+    empty: 'none',
+    other: true,
+  });
+});
+
+test('a pipeline is built of components, with settings of its own', async () => {
+  const found = await page.evaluate(async () => {
+    const own = await latents();
+    const build = (settings) => new InstructPix2PixXL({ ...pipe.components, ...settings });
+    const of = async (other) => {
+      const options = { ...quick, image: picture(32, 32), height: 16, width: 16 };
+      const { latents } = await other.edit({ ...options, outputType: 'latent' });
+      await other.dispose();
+      return latents.data;
+    };
+    return {
+      same: difference(own, await of(build({}))),
+      zeros: difference(own, await of(build({ forceZerosForEmptyPrompt: false }))) !== 'none',
+      scaled: difference(own, await of(build({ isCosxlEdit: true }))) !== 'none',
+    };
+  });
+  assert.deepEqual(found, { same: 'none', zeros: true, scaled: true });
+  await assertRefused(
+    'invalid-argument',
+    /textEncoder2/,
+    'new InstructPix2PixXL({ ...pipe.components, textEncoder2: undefined })',
+  );
+  await assertRefused('invalid-argument', /textEncoder2/, 'new InstructPix2Pix(pipe.components)');
+});
+
+test('options that are not for the model, or that are no sizes, are refused', async () => {
+  const cases = [
+    ['aestheticScore', 'edit({ aestheticScore: 6 })'],
+    ['denoisingEnd', 'edit({ denoisingEnd: 2 })'],
+    ['guidanceRescale', 'edit({ guidanceRescale: -1 })'],
+    ['height', 'edit({ height: 4 })'],
+    ['height', 'edit({ height: 16.5 })'],
+    ['originalSize', 'edit({ originalSize: 16 })'],
+    ['pooledPromptEmbeds', 'edit({ prompt: undefined, promptEmbeds: { data: new Float32Array(77 * 40), shape: [1, 77, 40] } })'],
+    ['prompt2', 'worker().then((pipe) => pipe.edit({ ...quick, image: picture(), prompt2: "p" }))'],
+    ['textEncoder', 'pipe.loadTextualInversion(new Uint8Array(8), { textEncoder: 3 })'],
+  ];
+  for (const [argument, run] of cases) {
+    await assertRefused('invalid-argument', new RegExp(argument), run);
+  }
+  assert.deepEqual(problems, []);
+});
