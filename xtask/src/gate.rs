@@ -29,8 +29,12 @@ enum When {
 use When::{Always, Full, Short};
 
 const STAGES: &[Stage] = &[
+    Stage { name: "format", needs: &[], when: Full, run: format },
+    Stage { name: "clippy", needs: &[], when: Full, run: clippy },
+    Stage { name: "documentation", needs: &[], when: Full, run: documentation },
     Stage { name: "Vulkan set-up", needs: &[], when: Always, run: vulkan::set_up },
     Stage { name: "native tests", needs: &["Vulkan set-up"], when: Always, run: native_tests },
+    Stage { name: "parity in float16", needs: &[], when: Full, run: half_parity },
     Stage { name: "hostile input, whole", needs: &[], when: Full, run: hostile_input },
     Stage { name: "Hub's own client", needs: &[], when: Always, run: hub_client::run },
     Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
@@ -40,10 +44,6 @@ const STAGES: &[Stage] = &[
     Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: || browser_tests(true) },
     Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
     Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
-    Stage { name: "parity in float16", needs: &[], when: Full, run: half_parity },
-    Stage { name: "clippy", needs: &[], when: Full, run: clippy },
-    Stage { name: "format", needs: &[], when: Full, run: format },
-    Stage { name: "documentation", needs: &[], when: Full, run: documentation },
 ];
 
 /// What tells tests that they may take their time.
