@@ -5,6 +5,8 @@
 use serde::Deserialize;
 
 use super::{Filter, RgbImage, resize};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::json;
 

@@ -15,6 +15,8 @@ use super::{
     EditRequest, Floats, Guidance, Images, LoadOptions, NoiseSource, Observer, Output,
     PromptEmbeds, Prompts,
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
 use crate::schedulers::SchedulerConfig;

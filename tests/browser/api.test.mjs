@@ -75,8 +75,10 @@ test('the package can be imported where there is no window', async () => {
   assert.deepEqual(names.sort(), [
     'Component',
     'DirectInstructPix2Pix',
+    'DirectInstructPix2PixXL',
     'InstructPix2Pix',
     'InstructPix2PixError',
+    'InstructPix2PixXL',
     'cache',
   ]);
 });

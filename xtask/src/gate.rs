@@ -182,7 +182,7 @@ fn documentation() -> Result {
     let mut cargo = process::cargo();
     process::run(
         cargo
-            .args(["doc", "--no-deps", "--features", process::FEATURES])
+            .args(["doc", "--workspace", "--no-deps", "--features", process::FEATURES])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
