@@ -1,5 +1,6 @@
 //! SDXL's pipeline on the tiny model: what the parity cases do not look at.
 
+use std::cell::RefCell;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
-use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
 use instruct_pix2pix::image::{RgbImage, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
@@ -536,6 +537,104 @@ fn a_pipeline_is_built_of_the_components_of_another() {
     let result = pollster::block_on(sd.edit(&request, &mut noise, &mut observer));
     let error = result.expect_err("it lacks conditions");
     assert!(error.to_string().contains("addition_embed_type"), "{error}");
+}
+
+/// A model's files, which remembers what weights were read.
+struct Watched<'a> {
+    files: Repository<'a>,
+    opened: RefCell<Vec<String>>,
+}
+
+impl ModelFiles for Watched<'_> {
+    fn read<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Vec<u8>, Error>> {
+        self.files.read(path)
+    }
+
+    fn open<'a>(
+        &'a self,
+        path: &str,
+    ) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>, Error>> {
+        self.opened.borrow_mut().push(path.split('/').next().unwrap_or_default().to_owned());
+        self.files.open(path)
+    }
+
+    fn address(&self, path: &str) -> String {
+        self.files.address(path)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.files.paths()
+    }
+
+    fn prepare(&self) -> LocalBoxFuture<'_, Result<(), Error>> {
+        self.files.prepare()
+    }
+
+    fn finish(&self) -> LocalBoxFuture<'_, Result<(), Error>> {
+        self.files.finish()
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.files.traffic()
+    }
+}
+
+#[test]
+fn models_take_turns_on_a_small_device() {
+    let lora = fs::read(fixture("adapters/lora_xl_peft.safetensors")).expect("readable");
+    let word = fs::read(fixture("adapters/ti_xl.safetensors")).expect("readable");
+    let fetch = Directory(fixture(XL));
+    let files = Watched {
+        files: Repository::uncached(&fetch, ModelSource::Base(String::new())),
+        opened: RefCell::default(),
+    };
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let open = InstructPix2Pix::open(&files, options(), None, &mut on_event);
+    let mut turns = of_xl(pollster::block_on(open).expect("opens"));
+    assert!(turns.takes_turns() && files.opened.borrow().is_empty());
+    let mut whole = pipeline();
+    let of_word = changed(|request| {
+        request.edit.text = Prompts::new("a <thing>");
+        request.edit.output = OutputType::Nhwc;
+    });
+    let in_turn = |turns: &Pipeline| {
+        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+        let edit = turns.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+        pollster::block_on(edit).expect("edits")
+    };
+    let order = ["vae", "text_encoder", "text_encoder_2", "unet", "vae"];
+    for adapted in [false, true] {
+        if adapted {
+            for pipeline in [&mut turns, &mut whole] {
+                let added = pipeline.load_textual_inversion("x", &word, Some("<thing>"));
+                assert!(!added.expect("loads").is_empty());
+                pipeline.load_lora(Some("a"), "x.safetensors", &lora).expect("loads");
+            }
+        }
+        let expected = run(&whole, &of_word, &mut Unobserved).expect("edits");
+        let found = in_turn(&turns);
+        assert_eq!((found.latents, found.images), (expected.latents, expected.images));
+        assert_eq!(files.opened.take(), order);
+    }
+    // The pipeline that holds all of its models does not read.
+    let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+    let edit = whole.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+    pollster::block_on(edit).expect("edits");
+    assert_eq!(files.opened.take(), Vec::<String>::new());
+
+    let text = Prompts::new("p");
+    let second = SecondTexts::default();
+    let observer = &mut Unobserved;
+    let refused = [
+        run(&turns, &request(), &mut Unobserved).map(|_| ()),
+        pollster::block_on(turns.encode_prompt(&text, &second, true, 1.0, observer)).map(|_| ()),
+        pollster::block_on(turns.encode_image(&request().edit.images, None, None)).map(|_| ()),
+        pollster::block_on(turns.fuse_lora(1.0, None)),
+        Components::default().take("vae", &turns),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert_eq!(result.expect_err("refused").code(), "unsupported", "{i}");
+    }
 }
 
 #[test]

@@ -82,6 +82,7 @@ impl Components {
     /// # Errors
     /// [`Error::InvalidArgument`] for an unknown name, and for a part that `other` has not.
     pub fn take(&mut self, name: &str, other: &PipelineBase) -> Result<()> {
+        other.check_resident("sharing a component")?;
         let mut other = other.clone();
         other.unload_lora();
         other.unload_textual_inversion(None)?;

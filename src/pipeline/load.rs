@@ -151,6 +151,33 @@ impl InstructPix2Pix {
         Box::pin(blank.finish(given.safety_checker, options)).await
     }
 
+    /// Reads a model's configurations alone (and its safety checker, where that is asked for). The pipeline's models
+    /// are on the device only in their turn, so that it needs room for the largest of them in place of all:
+    /// `edit_in_turn` reads them from the same files for each edit, which is slow unless `files` keeps them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn open(
+        files: &dyn ModelFiles,
+        options: LoadOptions,
+        wanted: Option<PipelineClass>,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        let given = Box::new(Components::default());
+        let checker = options.safety_checker;
+        let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        let mut opened = Vec::new();
+        if let Some((checker, _)) = &mut blank.safety {
+            let dtype = options.placement.weights;
+            let files = WeightFiles::open(files, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype).await?;
+            opened.push((SAFETY_CHECKER, files, &mut **checker as &mut dyn Module));
+        }
+        fill(files, opened, Some(&options.placement), on_event).await?;
+        let mut pipeline = Box::pin(blank.finish(None, options)).await?;
+        pipeline.takes_turns = true;
+        Ok(pipeline)
+    }
+
     /// The class.
     pub fn class(&self) -> PipelineClass {
         match self {

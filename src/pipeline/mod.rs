@@ -18,6 +18,7 @@ mod sd;
 mod sdxl;
 mod speed;
 mod text;
+mod turns;
 #[cfg(feature = "wgpu")]
 mod warm_up;
 mod xl_request;

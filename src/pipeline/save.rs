@@ -39,6 +39,7 @@ impl PipelineBase {
     /// # Errors
     /// What `files` and `sink` say; [`Error::Gpu`].
     pub async fn save_pretrained(&self, files: &dyn ModelFiles, sink: &mut dyn Sink) -> Result<()> {
+        self.check_resident("savePretrained")?;
         let mut copy = self.clone();
         copy.unload_lora();
         copy.unload_textual_inversion(None)?;

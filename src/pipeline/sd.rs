@@ -16,6 +16,7 @@ use super::{
     PromptEmbeds, Prompts,
 };
 use crate::error::Result;
+use crate::hub::ModelFiles;
 use crate::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
@@ -73,6 +74,31 @@ impl StableDiffusionInstructPix2PixPipeline {
         noise: &mut dyn NoiseSource,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
+        self.edit_with(None, request, noise, observer).await
+    }
+
+    /// As [`edit`](Self::edit), with a pipeline whose models take turns: they are read from `files`, which are those
+    /// that it was opened with, each in its turn.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit); what reading says.
+    pub async fn edit_in_turn(
+        &self,
+        files: &dyn ModelFiles,
+        request: &EditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        self.edit_with(Some(files), request, noise, observer).await
+    }
+
+    async fn edit_with(
+        &self,
+        files: Option<&dyn ModelFiles>,
+        request: &EditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
         request.check()?;
         request.images.check_sizes()?;
         let guidance = Guidance {
@@ -88,9 +114,10 @@ impl StableDiffusionInstructPix2PixPipeline {
             size: None,
             image_scale: 1.0,
             denoising_end: None,
-            conditions: &|observer| {
+            files,
+            conditions: &|base, observer| {
                 let (prompt, negative) =
-                    self.embeddings(&request.text, guidance.is_on(), observer)?;
+                    embeddings(base, &request.text, guidance.is_on(), observer)?;
                 Ok(Conditions { text: rows(prompt, negative), added: None })
             },
         };
@@ -109,8 +136,9 @@ impl StableDiffusionInstructPix2PixPipeline {
         guided: bool,
         observer: &mut dyn Observer,
     ) -> Result<PromptEmbeds> {
+        self.check_resident("encodePrompt")?;
         text.check()?;
-        let (prompt, negative) = self.embeddings(text, guided, observer)?;
+        let (prompt, negative) = embeddings(self, text, guided, observer)?;
         Ok(PromptEmbeds {
             prompt_embeds: to_floats_as_is(prompt).await?,
             negative_prompt_embeds: match negative {
@@ -128,25 +156,26 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// # Errors
     /// [`Error::InvalidArgument`] for pictures that are too small, or differ in size; [`Error::Gpu`].
     pub async fn encode_image(&self, images: &Images) -> Result<Floats<4>> {
+        self.check_resident("encodeImage")?;
         images.check()?;
         images.check_sizes()?;
         to_floats(self.encode(self.image_input(images, None)?)).await
     }
+}
 
-    /// The embeddings of instructions and of what to keep away from, each row as many times as there are results for
-    /// a prompt.
-    fn embeddings(
-        &self,
-        text: &Prompts,
-        guided: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
-        let encoder = &self.texts[0];
-        let (prompt, negative) = self.features(text, guided, &mut |side, length| {
-            let output = encoder.encode(&text.texts(side), length, self.options.dtype, observer)?;
-            Ok(Features { tokens: output.last_hidden_state, pooled: None })
-        })?;
-        let repeat = |features: Features| repeat_each(features.tokens, text.num_images_per_prompt);
-        Ok((repeat(prompt), negative.map(repeat)))
-    }
+/// The embeddings of instructions and of what to keep away from, each row as many times as there are results for
+/// a prompt.
+fn embeddings(
+    base: &PipelineBase,
+    text: &Prompts,
+    guided: bool,
+    observer: &mut dyn Observer,
+) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
+    let encoder = &base.texts[0];
+    let (prompt, negative) = base.features(text, guided, &mut |side, length| {
+        let output = encoder.encode(&text.texts(side), length, base.options.dtype, observer)?;
+        Ok(Features { tokens: output.last_hidden_state, pooled: None })
+    })?;
+    let repeat = |features: Features| repeat_each(features.tokens, text.num_images_per_prompt);
+    Ok((repeat(prompt), negative.map(repeat)))
 }
