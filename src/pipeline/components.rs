@@ -120,6 +120,16 @@ impl Components {
         Ok(())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        let Self { vae, text_encoder, tokenizer, text_encoder_2, tokenizer_2, .. } = self;
+        let Self { unet, scheduler, safety_checker, .. } = self;
+        let models = vae.is_none() && unet.is_none() && safety_checker.is_none();
+        let texts = text_encoder.is_none() && text_encoder_2.is_none();
+        let tokenizers = tokenizer.is_none() && tokenizer_2.is_none();
+        models && texts && tokenizers && scheduler.is_none()
+    }
+
     /// The tokenizer and the model of a text encoder, as far as they are there.
     pub(super) fn text(&self, component: &str) -> (Option<&ClipTokenizer>, Option<&ClipTextModel>) {
         match component {

@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value, json};
 
 use super::adapters::read_back;
-use super::load::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
+use super::blank::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
 use super::{PipelineBase, XlConfig};
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;

@@ -132,7 +132,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         self.edit_with(Some(files), request, noise, observer).await
     }
 
-    async fn edit_with(
+    pub(crate) async fn edit_with(
         &self,
         files: Option<&dyn ModelFiles>,
         request: &XlEditRequest,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::base::PipelineBase;
-use super::load::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
+use super::blank::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::Module;
