@@ -190,8 +190,13 @@ fn the_scale_of_adapters_counts_for_one_call() {
     assert_ne!(one.prompt_embeds, other.prompt_embeds);
     assert_eq!(one, again);
     assert_eq!(encode(f64::NAN).expect_err("refused").code(), "invalid-argument");
+    let saved = pollster::block_on(pipeline.save_lora("a")).expect("saves");
     pipeline.unload_lora();
     assert_eq!(latents(&pipeline, &request()), without);
+    // What is saved has all three models.
+    let unused = pipeline.load_lora(Some("b"), "b.safetensors", &saved).expect("loads");
+    assert_eq!((unused, pipeline.list_adapters().len()), (Vec::new(), 3));
+    assert_eq!(latents(&pipeline, &request()), whole);
 }
 
 #[test]

@@ -66,8 +66,9 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// draws, in the order in which diffusers draws them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what the request has wrong; [`Error::Aborted`](crate::Error::Aborted) when `observer`
-    /// says so; [`Error::Gpu`](crate::Error::Gpu) when the device fails or the latents stop being finite.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what the request has wrong;
+    /// [`Error::Aborted`](crate::Error::Aborted) when `observer` says so;
+    /// [`Error::Gpu`](crate::Error::Gpu) when the device fails or the latents stop being finite.
     pub async fn edit(
         &self,
         request: &EditRequest,
@@ -129,7 +130,8 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// [`Prompts::negative_prompt_embeds`]. `guided` is diffusers' `do_classifier_free_guidance`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what `text` has wrong; [`Error::Gpu`](crate::Error::Gpu).
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what `text` has wrong;
+    /// [`Error::Gpu`](crate::Error::Gpu).
     pub async fn encode_prompt(
         &self,
         text: &Prompts,
@@ -154,7 +156,8 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// the result on as [`Images::Tensor`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for pictures that are too small, or differ in size; [`Error::Gpu`](crate::Error::Gpu).
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for pictures that are too small, or
+    /// differ in size; [`Error::Gpu`](crate::Error::Gpu).
     pub async fn encode_image(&self, images: &Images) -> Result<Floats<4>> {
         self.check_resident("encodeImage")?;
         images.check()?;
