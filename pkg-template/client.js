@@ -109,7 +109,9 @@ export class Client {
       async (stop) => ({ ...request, ...(await this.#images(image, stop)) }),
       async (ready, notify, stop) => {
         await this.#revive(stop);
-        return this.#engine.edit({ ...ready, pipeline: await this.#pipeline }, notify, stop);
+        const source = this.#info.residency === 'inTurn' ? this.#request : undefined;
+        const call = { ...ready, source, pipeline: await this.#pipeline };
+        return this.#engine.edit(call, notify, stop);
       },
     );
     const received = await receive(result, outputType);

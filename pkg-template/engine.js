@@ -106,10 +106,10 @@ export class Engine {
   }
 
   /** `ask` gives the answer to a step (`type: 'step'`) and the verdict on pictures (`'judge'`). */
-  edit({ pipeline, callsBack, ...request }, ask, signal) {
+  edit({ pipeline, callsBack, source, ...request }, ask, signal) {
     const callback = (type) => (callsBack[type] ? (event) => ask({ type, ...event }) : undefined);
     return this.#call(() =>
-      this.#get(pipeline).edit(request, callback('step'), callback('judge'), signal),
+      this.#get(pipeline).edit(request, callback('step'), callback('judge'), signal, source),
     );
   }
 

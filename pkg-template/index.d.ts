@@ -193,8 +193,8 @@ export class InstructPix2Pix extends Pipeline {
 /**
  * The pipeline of Stable Diffusion XL and CosXL-Edit, in a Web Worker of its own.
  *
- * It is large: `diffusers/sdxl-instructpix2pix-768` is a download of 12.3 GB, and takes 6.9 GB of
- * GPU memory in float16.
+ * It is large: `diffusers/sdxl-instructpix2pix-768` is a download of 12.3 GB, and its weights take 6.9 GB
+ * of GPU memory in float16, or 5.1 GB with a {@link LoadOptions.memoryBudget}.
  *
  * @example
  * const pipe = await InstructPix2PixXL.fromPretrained('diffusers/sdxl-instructpix2pix-768');
@@ -508,6 +508,15 @@ export interface LoadOptions extends ReadOptions {
    */
   weightDtype?: 'float16' | 'float32';
   /**
+   * How many bytes of GPU memory the model's weights may take; without, as many as they need. Where
+   * they need more all at once, the UNet, the VAE and the text encoders take turns: each edit reads
+   * them from the cache when it needs them, and frees them after that. That takes longer, and
+   * `encodePrompt`, `encodeImage`, `fuseLora`, `savePretrained` and sharing of components reject with
+   * `unsupported`. A budget under the largest of them rejects with `invalid-argument`, which says
+   * how much is needed, before any weights are downloaded.
+   */
+  memoryBudget?: number;
+  /**
    * Load the model's safety checker, which blackens pictures that it takes for unsafe; or a
    * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}.
    * @default false
@@ -551,7 +560,7 @@ export interface LoadOptions extends ReadOptions {
 
 /** How a checkpoint in one file is found and kept. */
 export interface SingleFileOptions
-  extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision'> {
+  extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision' | 'memoryBudget'> {
   /**
    * A model of the same shape, with the configurations and the tokenizer for the file: a repository
    * or the URL of a folder. The weights are not read from there, except a safety checker's.
@@ -570,6 +579,7 @@ export interface DownloadOptions
     | 'safetyChecker'
     | 'shareWith'
     | 'dtype'
+    | 'memoryBudget'
     | 'cache'
     | 'forceZerosForEmptyPrompt'
     | 'isCosxlEdit'
@@ -660,6 +670,8 @@ export interface PipelineInfo {
   dtype: 'float16' | 'float32';
   /** The type the weights are kept in. */
   weightDtype: 'float16' | 'float32';
+  /** Whether all models are on the GPU, or each in its turn: see {@link LoadOptions.memoryBudget}. */
+  residency: 'all' | 'inTurn';
   /** The GPU, as the browser names it. */
   adapter: string;
   /** The model's own scheduler: the class name in diffusers. */

@@ -44,6 +44,7 @@ export const DOWNLOAD = {
 export const LOAD = {
   ...DOWNLOAD,
   dtype: STRING,
+  memoryBudget: NUMBER,
   cache: ['boolean', 'object'],
   safetyChecker: ['boolean', 'function', 'object'],
   shareWith: ['object'],

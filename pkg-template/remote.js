@@ -38,16 +38,19 @@ export class RemoteEngine {
    * A call that may read with the user's own `fetch` and store, where they gave one: among its
    * options, or among those of its `source`.
    */
-  #read(method, options, notify, signal) {
+  #read(method, options, notify, signal, transfer) {
     const { source } = options;
     const { sent, isQuestion, answer } = withoutFunctions(source ?? options);
     const hear = (event) => (isQuestion(event) ? answer(event) : notify?.(event));
     const payload = source ? { ...options, source: sent } : sent;
-    return this.#call(method, payload, { notify: hear, signal });
+    return this.#call(method, payload, { notify: hear, signal, transfer });
   }
 
   edit(request, notify, signal) {
-    return this.#call('edit', request, { notify, signal, transfer: buffersIn(request.images) });
+    const transfer = buffersIn(request.images);
+    // Only models that take turns are read during an edit.
+    if (request.source) return this.#read('edit', request, notify, signal, transfer);
+    return this.#call('edit', request, { notify, signal, transfer });
   }
 
   invoke(call, notify, signal) {

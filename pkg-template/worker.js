@@ -45,7 +45,8 @@ addEventListener('message', async ({ data: { kind, id, method, payload, ask, ans
     });
   const notify = ASKS.includes(method) ? question : tell;
   try {
-    const request = READS.includes(method) ? restore(payload, question) : payload;
+    const reads = READS.includes(method) || payload?.source !== undefined;
+    const request = reads ? restore(payload, question) : payload;
     const value = await engine[method](request, notify, controller.signal);
     postMessage({ kind: 'result', id, value }, buffersIn(value));
   } catch (error) {

@@ -1,5 +1,6 @@
 //! SDXL's pipeline on the tiny model: what the parity cases do not look at.
 
+use std::cell::RefCell;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
-use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
 use instruct_pix2pix::image::{RgbImage, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
@@ -189,8 +190,13 @@ fn the_scale_of_adapters_counts_for_one_call() {
     assert_ne!(one.prompt_embeds, other.prompt_embeds);
     assert_eq!(one, again);
     assert_eq!(encode(f64::NAN).expect_err("refused").code(), "invalid-argument");
+    let saved = pollster::block_on(pipeline.save_lora("a")).expect("saves");
     pipeline.unload_lora();
     assert_eq!(latents(&pipeline, &request()), without);
+    // What is saved has all three models.
+    let unused = pipeline.load_lora(Some("b"), "b.safetensors", &saved).expect("loads");
+    assert_eq!((unused, pipeline.list_adapters().len()), (Vec::new(), 3));
+    assert_eq!(latents(&pipeline, &request()), whole);
 }
 
 #[test]
@@ -521,6 +527,7 @@ fn a_pipeline_is_built_of_the_components_of_another() {
         let error = build(components, config).expect_err("incomplete");
         assert!(error.to_string().starts_with(name), "{error}");
     }
+    assert!(Components::default().is_empty() && !all().is_empty());
     let sd = load(&fixture(SD), Components::default(), None).expect("loads");
     for name in ["text_encoder_2", "tokenizer_2"] {
         assert!(Components::default().take(name, &sd).is_err(), "{name}");
@@ -536,6 +543,196 @@ fn a_pipeline_is_built_of_the_components_of_another() {
     let result = pollster::block_on(sd.edit(&request, &mut noise, &mut observer));
     let error = result.expect_err("it lacks conditions");
     assert!(error.to_string().contains("addition_embed_type"), "{error}");
+}
+
+/// A model's files, which remembers what weights were read.
+struct Watched<'a> {
+    files: Repository<'a>,
+    opened: RefCell<Vec<String>>,
+}
+
+impl ModelFiles for Watched<'_> {
+    fn read<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Vec<u8>, Error>> {
+        self.files.read(path)
+    }
+
+    fn open<'a>(
+        &'a self,
+        path: &str,
+    ) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>, Error>> {
+        self.opened.borrow_mut().push(path.split('/').next().unwrap_or_default().to_owned());
+        self.files.open(path)
+    }
+
+    fn address(&self, path: &str) -> String {
+        self.files.address(path)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.files.paths()
+    }
+
+    fn prepare(&self) -> LocalBoxFuture<'_, Result<(), Error>> {
+        self.files.prepare()
+    }
+
+    fn finish(&self) -> LocalBoxFuture<'_, Result<(), Error>> {
+        self.files.finish()
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.files.traffic()
+    }
+}
+
+#[test]
+fn models_take_turns_on_a_small_device() {
+    let lora = fs::read(fixture("adapters/lora_xl_peft.safetensors")).expect("readable");
+    let word = fs::read(fixture("adapters/ti_xl.safetensors")).expect("readable");
+    let fetch = Directory(fixture(XL));
+    let files = Watched {
+        files: Repository::uncached(&fetch, ModelSource::Base(String::new())),
+        opened: RefCell::default(),
+    };
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let open = InstructPix2Pix::open(&files, options(), None, &mut on_event);
+    let mut turns = of_xl(pollster::block_on(open).expect("opens"));
+    assert!(turns.takes_turns() && files.opened.borrow().is_empty());
+    let mut whole = pipeline();
+    let of_word = changed(|request| {
+        request.edit.text = Prompts::new("a <thing>");
+        request.edit.output = OutputType::Nhwc;
+    });
+    let in_turn = |turns: &Pipeline| {
+        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+        let edit = turns.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+        pollster::block_on(edit).expect("edits")
+    };
+    let order = ["vae", "text_encoder", "text_encoder_2", "unet", "vae"];
+    for adapted in [false, true] {
+        if adapted {
+            for pipeline in [&mut turns, &mut whole] {
+                let added = pipeline.load_textual_inversion("x", &word, Some("<thing>"));
+                assert!(!added.expect("loads").is_empty());
+                pipeline.load_lora(Some("a"), "x.safetensors", &lora).expect("loads");
+            }
+        }
+        let expected = run(&whole, &of_word, &mut Unobserved).expect("edits");
+        let found = in_turn(&turns);
+        assert_eq!((found.latents, found.images), (expected.latents, expected.images));
+        assert_eq!(files.opened.take(), order);
+    }
+    // The pipeline that holds all of its models does not read.
+    let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+    let edit = whole.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+    pollster::block_on(edit).expect("edits");
+    assert_eq!(files.opened.take(), Vec::<String>::new());
+
+    let text = Prompts::new("p");
+    let second = SecondTexts::default();
+    let observer = &mut Unobserved;
+    let refused = [
+        run(&turns, &request(), &mut Unobserved).map(|_| ()),
+        pollster::block_on(turns.encode_prompt(&text, &second, true, 1.0, observer)).map(|_| ()),
+        pollster::block_on(turns.encode_image(&request().edit.images, None, None)).map(|_| ()),
+        pollster::block_on(turns.fuse_lora(1.0, None)),
+        Components::default().take("vae", &turns),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert_eq!(result.expect_err("refused").code(), "unsupported", "{i}");
+    }
+}
+
+#[test]
+fn needs_are_known_before_weights_are_read() {
+    let fetch = Directory(fixture(XL));
+    let files = Watched {
+        files: Repository::uncached(&fetch, ModelSource::Base(String::new())),
+        opened: RefCell::default(),
+    };
+    let of = |weights| {
+        pollster::block_on(InstructPix2Pix::memory_needs(&files, weights, false)).expect("known")
+    };
+    let needs = of(WeightDtype::F32);
+    assert_eq!(files.opened.take(), Vec::<String>::new());
+    // Every tensor of a file is a parameter, except the positions that old CLIP files list.
+    let count = |path: &str| {
+        let bytes = fs::read(fixture(XL).join(path)).expect("readable");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("valid");
+        let floats = tensors.iter().filter(|(name, _)| !name.ends_with("position_ids"));
+        floats.map(|(_, tensor)| tensor.shape().iter().product::<usize>() as u64 * 4).sum::<u64>()
+    };
+    let unet = count("unet/diffusion_pytorch_model.safetensors");
+    let vae = count("vae/diffusion_pytorch_model.safetensors");
+    let texts = count("text_encoder/model.safetensors") + count("text_encoder_2/model.safetensors");
+    assert_eq!((needs.all, needs.in_turn), (unet + vae + texts, unet.max(vae).max(texts)));
+    let halves = of(WeightDtype::F16);
+    assert!(halves.all < needs.all * 6 / 10 && halves.all > needs.all / 2);
+    assert!(!needs.take_turns(needs.all).expect("room"));
+    assert!(needs.take_turns(needs.in_turn).expect("room for one"));
+    let error = needs.take_turns(needs.in_turn - 1).expect_err("no room");
+    assert!(error.to_string().starts_with("memoryBudget"), "{error}");
+}
+
+/// The figures of the documentation.
+#[test]
+fn the_needs_of_the_full_size_are_as_documented() {
+    let folder = Copy::new("full-size");
+    let write = |component: &str, config: serde_json::Value| {
+        let path = folder.0.join(component);
+        fs::create_dir_all(&path).expect("writable");
+        fs::write(path.join("config.json"), config.to_string()).expect("writable");
+    };
+    let clip = |class: &str, width: usize, layers: usize, heads: usize, act: &str| {
+        serde_json::json!({
+            "architectures": [class], "hidden_size": width, "intermediate_size": 4 * width,
+            "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_act": act,
+            "projection_dim": width
+        })
+    };
+    write("text_encoder", clip("CLIPTextModel", 768, 12, 12, "quick_gelu"));
+    write("text_encoder_2", clip("CLIPTextModelWithProjection", 1280, 32, 20, "gelu"));
+    write(
+        "vae",
+        serde_json::json!({
+            "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+            "down_block_types": vec!["DownEncoderBlock2D"; 4],
+            "up_block_types": vec!["UpDecoderBlock2D"; 4], "scaling_factor": 0.13025
+        }),
+    );
+    let (down, up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
+    write(
+        "unet",
+        serde_json::json!({
+            "in_channels": 8, "sample_size": 96, "block_out_channels": [320, 640, 1280],
+            "down_block_types": ["DownBlock2D", down, down],
+            "up_block_types": [up, up, "UpBlock2D"], "layers_per_block": 2,
+            "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+            "cross_attention_dim": 2048, "use_linear_projection": true,
+            "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816
+        }),
+    );
+    for name in ["model_index.json", "scheduler/scheduler_config.json"] {
+        fs::create_dir_all(folder.0.join("scheduler")).expect("writable");
+        fs::copy(fixture(XL).join(name), folder.0.join(name)).expect("copies");
+    }
+    for folder_name in ["tokenizer", "tokenizer_2"] {
+        fs::create_dir_all(folder.0.join(folder_name)).expect("writable");
+        for name in ["vocab.json", "merges.txt"] {
+            let name = format!("{folder_name}/{name}");
+            fs::copy(fixture(XL).join(&name), folder.0.join(&name)).expect("copies");
+        }
+    }
+    let fetch = Directory(folder.0.clone());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let gigabytes = |weights| {
+        let needs = InstructPix2Pix::memory_needs(&files, weights, false);
+        let needs = pollster::block_on(needs).expect("known");
+        [needs.all, needs.in_turn].map(|bytes| (bytes as f64 / 1e8).round() / 10.0)
+    };
+    assert_eq!(gigabytes(WeightDtype::F16), [6.9, 5.1]);
+    assert_eq!(gigabytes(WeightDtype::F32), [13.9, 10.3]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl ClipImageProcessor {
     /// Parses `json`, the contents of `file`.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] when it is no such configuration.
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) when it is no such configuration.
     pub fn parse(file: &str, json: &str) -> Result<Self> {
         let processor: Self = json::parse(file, json)?;
         let sides = |key, size: Size| size.both().map(|side| (key, side));

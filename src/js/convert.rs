@@ -30,6 +30,8 @@ pub struct PipelineOptions {
     pub config: Option<String>,
     /// The pipeline's class, as diffusers calls it, where no other will do.
     class_name: Option<String>,
+    /// Bytes of the device's memory for weights.
+    memory_budget: Option<f64>,
     force_zeros_for_empty_prompt: Option<bool>,
     is_cosxl_edit: Option<bool>,
     add_watermarker: Option<bool>,
@@ -58,6 +60,17 @@ impl PipelineOptions {
         let Some(name) = &self.class_name else { return Ok(None) };
         let class = PipelineClass::ALL.into_iter().find(|class| class.name() == name);
         class.map(Some).ok_or_else(|| Error::argument("className", format!("`{name}` is unknown")))
+    }
+
+    /// Bytes of the device's memory that weights may take, where that is limited.
+    pub fn memory_budget(&self) -> Result<Option<u64>> {
+        match self.memory_budget {
+            Some(bytes) if !(bytes.is_finite() && bytes >= 0.0) => {
+                let message = format!("{bytes} is no number of bytes");
+                Err(Error::argument("memoryBudget", message))
+            }
+            budget => Ok(budget.map(|bytes| bytes as u64)),
+        }
     }
 
     /// Sets what SDXL's class has beside components.

@@ -22,7 +22,7 @@ use web_sys::AbortSignal;
 use crate::cache::Notice;
 use crate::device::{Failure, Gpu, Health, is_software};
 use crate::error::{Error, Result};
-use crate::hub::sleep;
+use crate::hub::{ModelFiles, sleep};
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
@@ -162,14 +162,24 @@ impl Pipeline {
 
     /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
     /// `false` stops the edit, tensors replace the edit's own. `judge` is called with the pictures, and answers which
-    /// are not safe for work.
+    /// are not safe for work. `source` says where the model was loaded from, for one whose models take turns.
     pub async fn edit(
         &self,
         request: JsValue,
         on_step: Option<Function>,
         judge: Option<Function>,
         signal: Option<AbortSignal>,
+        source: JsValue,
     ) -> JsResult<JsValue> {
+        let access = match self.inner.takes_turns() {
+            true => Some(SourceOptions::parse(&source)?.access(signal.clone(), &|_| ()).await?),
+            false => None,
+        };
+        let files = match &access {
+            Some(access) => Some(access.open(|_| ()).await?),
+            None => None,
+        };
+        let files = files.as_ref().map(|files| files as &dyn ModelFiles);
         let Edit { request, seeds, noises, tensor_inputs } =
             Edit::parse(request, self.inner.class())?;
         let mut noise: Box<dyn NoiseSource> = match (noises, seeds.as_slice()) {
@@ -182,10 +192,10 @@ impl Pipeline {
         let edit = Box::pin(async {
             match &self.inner {
                 InstructPix2Pix::Sd(pipeline) => {
-                    pipeline.edit(&request.edit, &mut *noise, &mut observer).await
+                    pipeline.edit_with(files, &request.edit, &mut *noise, &mut observer).await
                 }
                 InstructPix2Pix::Xl(pipeline) => {
-                    pipeline.edit(&request, &mut *noise, &mut observer).await
+                    pipeline.edit_with(files, &request, &mut *noise, &mut observer).await
                 }
             }
         });
@@ -289,6 +299,7 @@ impl Pipeline {
         let scheduler = self.inner.scheduler().class_name.as_deref();
         object(&[
             ("model", self.model.as_str().into()),
+            ("residency", if self.inner.takes_turns() { "inTurn" } else { "all" }.into()),
             ("className", self.inner.class().name().into()),
             ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
@@ -335,7 +346,30 @@ impl Pipeline {
         let warm_up = !gpu.software;
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
         let wanted = options.class()?;
+        let is_whole = options.single_file.is_none() && parts.components.is_empty();
+        let take_turns = match options.memory_budget()? {
+            Some(_) if !is_whole => {
+                let message = "a model in one file, or with components of another, is held whole";
+                return Err(Error::argument("memoryBudget", message));
+            }
+            Some(budget) => {
+                let needs = InstructPix2Pix::memory_needs(&files, weights, safety_checker);
+                Box::pin(needs).await?.take_turns(budget)?
+            }
+            None => false,
+        };
         let mut inner = match &options.single_file {
+            None if take_turns => {
+                // What every edit reads is to be there.
+                if access.is_cached() {
+                    let (files, on_event) = (&files, &mut on_event);
+                    let download =
+                        InstructPix2Pix::download(files, weights, safety_checker, on_event);
+                    Box::pin(download).await?;
+                }
+                let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
+                on_device(&gpu.health, Box::pin(open), asked).await?
+            }
             None => {
                 let load = Box::pin(InstructPix2Pix::load(
                     &files,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::module::{Placement, Vector, Weight, matrix, module};
+use super::module::{Parameter, Placement, Vector, Weight, matrix, module};
 use crate::kernels::{self, Conv2dOptions, Epilogue, GroupNormOptions, Matrix};
 use crate::weights::HostTensor;
 
@@ -170,7 +170,7 @@ impl Embedding {
     /// Puts the rows of `values` beside the table, for the ids from `first` on, in place of any
     /// that were added before. The table itself stays as it is.
     pub fn set_added(&mut self, first: u32, values: Vec<f32>, placement: &Placement) {
-        let [_, channels] = self.weight.value().shape();
+        let channels = self.weight.shape()[1];
         let rows = values.len() / channels;
         let shape = [rows, channels];
         let tensor = HostTensor::from_f32(shape.to_vec(), &values);
@@ -179,7 +179,7 @@ impl Embedding {
 
     /// One past the greatest id that has a vector.
     pub fn end(&self) -> u32 {
-        let [entries, _] = self.weight.value().shape();
+        let entries = self.weight.shape()[0];
         let added = |(first, rows): &(u32, Matrix)| first + rows.shape()[0] as u32;
         self.added.as_ref().map_or(entries as u32, added)
     }

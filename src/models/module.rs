@@ -70,6 +70,9 @@ pub trait Parameter {
     /// Fills it with what stands for its values.
     fn stand_in(&mut self, values: StandIn, placement: &Placement);
 
+    /// Lets go of the values.
+    fn unload(&mut self);
+
     /// The weight of a dense layer or a convolution, which adapters may be put beside.
     fn as_weight(&mut self) -> Option<&mut Weight> {
         None
@@ -115,6 +118,10 @@ impl Parameter for Vector {
 
     fn stand_in(&mut self, values: StandIn, placement: &Placement) {
         self.value = Some(values.floats(self.shape, &placement.device));
+    }
+
+    fn unload(&mut self) {
+        self.value = None;
     }
 }
 
@@ -194,6 +201,10 @@ impl Parameter for Weight {
         self.original = None;
     }
 
+    fn unload(&mut self) {
+        (self.value, self.original) = (None, None);
+    }
+
     fn as_weight(&mut self) -> Option<&mut Weight> {
         self.multiplies.then_some(self)
     }
@@ -249,6 +260,11 @@ pub trait Module {
     /// Fills every parameter with what stands for its values.
     fn stand_in(&mut self, values: StandIn, placement: &Placement) {
         self.visit("", &mut |_, parameter| parameter.stand_in(values, placement));
+    }
+
+    /// Lets go of the values of every parameter. Adapters stay beside them.
+    fn unload(&mut self) {
+        self.visit("", &mut |_, parameter| parameter.unload());
     }
 }
 

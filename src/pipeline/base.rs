@@ -9,11 +9,13 @@ use web_time::Instant;
 use super::adapters::Adapters;
 use super::denoise::{Start, finish, stop_if_cancelled, to_floats};
 use super::text::{Conditions, TextEncoder};
+use super::turns::{Turn, Turns};
 use super::{
     EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, OutputImages, OutputType,
     PipelineClass, SafetyCheck, Tap, Timings, XlConfig,
 };
 use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
 use crate::kernels::combine;
 use crate::models::{AutoencoderKL, FreeU, UNet2DConditionModel};
 use crate::schedulers::{Scheduler, SchedulerConfig, StepOptions, from_config};
@@ -32,6 +34,8 @@ pub struct PipelineBase {
     pub(super) safety_checker: Option<Box<SafetyCheck>>,
     vae_tiling: bool,
     vae_slicing: bool,
+    /// Whether the models are on the device only in their turn.
+    pub(super) takes_turns: bool,
     /// What only SDXL's class has.
     pub(super) xl: Option<XlConfig>,
     pub(super) options: LoadOptions,
@@ -48,8 +52,10 @@ pub(super) struct Job<'a> {
     pub image_scale: f64,
     /// The share of the sampler's way to go; all of it when absent.
     pub denoising_end: Option<f64>,
-    /// Encodes the instructions.
-    pub conditions: &'a dyn Fn(&mut dyn Observer) -> Result<Conditions>,
+    /// Encodes the instructions with the text encoders that it is given.
+    pub conditions: &'a dyn Fn(&PipelineBase, &mut dyn Observer) -> Result<Conditions>,
+    /// The model's files, where models take turns.
+    pub files: Option<&'a dyn ModelFiles>,
 }
 
 impl PipelineBase {
@@ -69,6 +75,7 @@ impl PipelineBase {
             safety_checker: None,
             vae_tiling: false,
             vae_slicing: false,
+            takes_turns: false,
             xl: None,
             options,
             adapters: Adapters::default(),
@@ -168,6 +175,7 @@ impl PipelineBase {
                 guidance.image
             ));
         }
+        let mut turns = Turns::new(self, job.files)?;
         let (mut scheduler, config) = self.make_scheduler(request)?;
         let options = StepOptions { eta: request.eta, ..StepOptions::default() };
         scheduler.set_timesteps(&request.schedule(), options)?;
@@ -178,15 +186,25 @@ impl PipelineBase {
         // Pictures first: they may be too small, and that is to be said before anything is computed.
         let pictures = self.image_input(&request.images, size)?;
         self.check_latents(request, &pictures, size, noise)?;
-        let image_latents = self.image_latents(pictures, &request.text, guidance);
+        turns.begin(Turn::Vae).await?;
+        let image_latents = turns.base().image_latents(pictures, &request.text, guidance);
         let image_latents = match job.image_scale {
             1.0 => image_latents,
             scale => combine(&[(scale, &image_latents)]),
         };
         observer.tap("image_latents", Tap::Latents(&image_latents));
+        if self.takes_turns {
+            finish(&image_latents).await?;
+        }
+        turns.end(Turn::Vae);
         stop_if_cancelled(observer)?;
-        let conditions = (job.conditions)(observer)?;
+        turns.begin(Turn::Texts).await?;
+        let conditions = (job.conditions)(turns.base(), observer)?;
         self.check_conditions(&conditions)?;
+        if self.takes_turns {
+            finish(&conditions.text).await?;
+        }
+        turns.end(Turn::Texts);
         observer.tap("prompt_embeds", Tap::Text(&conditions.text));
         let latents = self.initial_latents(request, &image_latents, noise)?;
         let latents = latents.mul_scalar(scheduler.init_noise_sigma());
@@ -198,14 +216,21 @@ impl PipelineBase {
         if let Some(end) = job.denoising_end {
             timesteps.truncate(steps_until(end, &timesteps, config.train_timesteps()));
         }
+        turns.begin(Turn::UNet).await?;
         let way = Start { latents, image_latents, conditions, timesteps };
-        let latents = self.denoise(&job, way, &mut *scheduler, noise, observer).await?;
+        let latents = turns.base().denoise(&job, way, &mut *scheduler, noise, observer).await?;
+        turns.end(Turn::UNet);
         let denoised = Instant::now();
 
         stop_if_cancelled(observer)?;
         let (images, nsfw_content_detected) = match request.output {
             OutputType::Latent => (OutputImages::None, None),
-            output => self.decode(&latents, output, observer).await?,
+            output => {
+                turns.begin(Turn::Vae).await?;
+                let decoded = turns.base().decode(&latents, output, observer).await?;
+                turns.end(Turn::Vae);
+                decoded
+            }
         };
         let milliseconds = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
         let end = Instant::now();

@@ -82,6 +82,7 @@ impl Components {
     /// # Errors
     /// [`Error::InvalidArgument`] for an unknown name, and for a part that `other` has not.
     pub fn take(&mut self, name: &str, other: &PipelineBase) -> Result<()> {
+        other.check_resident("sharing a component")?;
         let mut other = other.clone();
         other.unload_lora();
         other.unload_textual_inversion(None)?;
@@ -117,6 +118,16 @@ impl Components {
             _ => return Err(Error::argument("components", format!("there is no `{name}`"))),
         }
         Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        let Self { vae, text_encoder, tokenizer, text_encoder_2, tokenizer_2, .. } = self;
+        let Self { unet, scheduler, safety_checker, .. } = self;
+        let models = vae.is_none() && unet.is_none() && safety_checker.is_none();
+        let texts = text_encoder.is_none() && text_encoder_2.is_none();
+        let tokenizers = tokenizer.is_none() && tokenizer_2.is_none();
+        models && texts && tokenizers && scheduler.is_none()
     }
 
     /// The tokenizer and the model of a text encoder, as far as they are there.

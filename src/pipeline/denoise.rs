@@ -240,7 +240,7 @@ pub(super) fn stop_if_cancelled(observer: &dyn Observer) -> Result<()> {
 }
 
 /// Waits until the device has computed `latents`, and tells whether they are finite.
-pub(super) async fn finish(latents: &Tensor<4>) -> Result<bool> {
+pub(super) async fn finish<const D: usize>(latents: &Tensor<D>) -> Result<bool> {
     let sum = to_host(latents.clone().sum()).await?;
     Ok(sum.iter().all(|x| x.is_finite()))
 }

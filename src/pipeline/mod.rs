@@ -3,6 +3,7 @@
 
 mod adapters;
 mod base;
+mod blank;
 mod components;
 mod denoise;
 mod guidance;
@@ -18,16 +19,18 @@ mod sd;
 mod sdxl;
 mod speed;
 mod text;
+mod turns;
 #[cfg(feature = "wgpu")]
 mod warm_up;
 mod xl_request;
 
 pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 pub use base::PipelineBase;
+pub use blank::{MemoryNeeds, PipelineClass};
 pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
-pub use load::{InstructPix2Pix, LoadEvent, LoadOptions, PipelineClass};
+pub use load::{InstructPix2Pix, LoadEvent, LoadOptions};
 pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};

@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value, json};
 
 use super::adapters::read_back;
-use super::load::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
+use super::blank::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
 use super::{PipelineBase, XlConfig};
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -39,6 +39,7 @@ impl PipelineBase {
     /// # Errors
     /// What `files` and `sink` say; [`Error::Gpu`].
     pub async fn save_pretrained(&self, files: &dyn ModelFiles, sink: &mut dyn Sink) -> Result<()> {
+        self.check_resident("savePretrained")?;
         let mut copy = self.clone();
         copy.unload_lora();
         copy.unload_textual_inversion(None)?;

@@ -18,6 +18,7 @@ use super::{
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::hub::ModelFiles;
 use crate::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
@@ -67,10 +68,36 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// draws, in the order in which diffusers draws them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for what the request has wrong; [`Error::Aborted`] when `observer`
-    /// says so; [`Error::Gpu`] when the device fails or the latents stop being finite.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what the request has wrong;
+    /// [`Error::Aborted`](crate::Error::Aborted) when `observer` says so;
+    /// [`Error::Gpu`](crate::Error::Gpu) when the device fails or the latents stop being finite.
     pub async fn edit(
         &self,
+        request: &EditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        self.edit_with(None, request, noise, observer).await
+    }
+
+    /// As [`edit`](Self::edit), with a pipeline whose models take turns: they are read from `files`, which are those
+    /// that it was opened with, each in its turn.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit); what reading says.
+    pub async fn edit_in_turn(
+        &self,
+        files: &dyn ModelFiles,
+        request: &EditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        self.edit_with(Some(files), request, noise, observer).await
+    }
+
+    pub(crate) async fn edit_with(
+        &self,
+        files: Option<&dyn ModelFiles>,
         request: &EditRequest,
         noise: &mut dyn NoiseSource,
         observer: &mut dyn Observer,
@@ -90,9 +117,10 @@ impl StableDiffusionInstructPix2PixPipeline {
             size: None,
             image_scale: 1.0,
             denoising_end: None,
-            conditions: &|observer| {
+            files,
+            conditions: &|base, observer| {
                 let (prompt, negative) =
-                    self.embeddings(&request.text, guidance.is_on(), observer)?;
+                    embeddings(base, &request.text, guidance.is_on(), observer)?;
                 Ok(Conditions { text: rows(prompt, negative), added: None })
             },
         };
@@ -104,15 +132,17 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// [`Prompts::negative_prompt_embeds`]. `guided` is diffusers' `do_classifier_free_guidance`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for what `text` has wrong; [`Error::Gpu`].
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for what `text` has wrong;
+    /// [`Error::Gpu`](crate::Error::Gpu).
     pub async fn encode_prompt(
         &self,
         text: &Prompts,
         guided: bool,
         observer: &mut dyn Observer,
     ) -> Result<PromptEmbeds> {
+        self.check_resident("encodePrompt")?;
         text.check()?;
-        let (prompt, negative) = self.embeddings(text, guided, observer)?;
+        let (prompt, negative) = embeddings(self, text, guided, observer)?;
         Ok(PromptEmbeds {
             prompt_embeds: to_floats_as_is(prompt).await?,
             negative_prompt_embeds: match negative {
@@ -128,27 +158,29 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// the result on as [`Images::Tensor`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for pictures that are too small, or differ in size; [`Error::Gpu`].
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for pictures that are too small, or
+    /// differ in size; [`Error::Gpu`](crate::Error::Gpu).
     pub async fn encode_image(&self, images: &Images) -> Result<Floats<4>> {
+        self.check_resident("encodeImage")?;
         images.check()?;
         images.check_sizes()?;
         to_floats(self.encode(self.image_input(images, None)?)).await
     }
+}
 
-    /// The embeddings of instructions and of what to keep away from, each row as many times as there are results for
-    /// a prompt.
-    fn embeddings(
-        &self,
-        text: &Prompts,
-        guided: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
-        let encoder = &self.texts[0];
-        let (prompt, negative) = self.features(text, guided, &mut |side, length| {
-            let output = encoder.encode(&text.texts(side), length, self.options.dtype, observer)?;
-            Ok(Features { tokens: output.last_hidden_state, pooled: None })
-        })?;
-        let repeat = |features: Features| repeat_each(features.tokens, text.num_images_per_prompt);
-        Ok((repeat(prompt), negative.map(repeat)))
-    }
+/// The embeddings of instructions and of what to keep away from, each row as many times as there are results for
+/// a prompt.
+fn embeddings(
+    base: &PipelineBase,
+    text: &Prompts,
+    guided: bool,
+    observer: &mut dyn Observer,
+) -> Result<(Tensor<3>, Option<Tensor<3>>)> {
+    let encoder = &base.texts[0];
+    let (prompt, negative) = base.features(text, guided, &mut |side, length| {
+        let output = encoder.encode(&text.texts(side), length, base.options.dtype, observer)?;
+        Ok(Features { tokens: output.last_hidden_state, pooled: None })
+    })?;
+    let repeat = |features: Features| repeat_each(features.tokens, text.num_images_per_prompt);
+    Ok((repeat(prompt), negative.map(repeat)))
 }

@@ -16,6 +16,7 @@ use super::{
     SecondTexts, Tap, XlEditRequest,
 };
 use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
 use crate::models::{
     AddedConditions, AutoencoderKL, ClipTextModel, UNet2DConditionConfig, UNet2DConditionModel,
 };
@@ -113,6 +114,31 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         noise: &mut dyn NoiseSource,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
+        self.edit_with(None, request, noise, observer).await
+    }
+
+    /// As [`edit`](Self::edit), with a pipeline whose models take turns: they are read from `files`, which are those
+    /// that it was opened with, each in its turn.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit); what reading says.
+    pub async fn edit_in_turn(
+        &self,
+        files: &dyn ModelFiles,
+        request: &XlEditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
+        self.edit_with(Some(files), request, noise, observer).await
+    }
+
+    pub(crate) async fn edit_with(
+        &self,
+        files: Option<&dyn ModelFiles>,
+        request: &XlEditRequest,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
         request.check()?;
         let XlEditRequest { edit, second, .. } = request;
         let size = self.size(request)?;
@@ -131,10 +157,11 @@ impl StableDiffusionXLInstructPix2PixPipeline {
                 false => 1.0,
             },
             denoising_end: request.denoising_end.filter(|end| *end > 0.0 && *end < 1.0),
-            conditions: &|observer| {
+            files,
+            conditions: &|base, observer| {
                 let guided = guidance.is_on();
                 let (prompt, negative) =
-                    self.embeddings(&scaled, &edit.text, second, guided, observer)?;
+                    self.embeddings(base, &edit.text, second, guided, observer)?;
                 let (negative, negative_pooled) = match negative {
                     Some(Encoded { tokens, pooled }) => (Some(tokens), Some(pooled)),
                     None => (None, None),
@@ -170,6 +197,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         lora_scale: f64,
         observer: &mut dyn Observer,
     ) -> Result<PromptEmbeds> {
+        self.check_resident("encodePrompt")?;
         text.check()?;
         second.check(text)?;
         if !lora_scale.is_finite() {
@@ -202,6 +230,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         height: Option<usize>,
         width: Option<usize>,
     ) -> Result<Floats<4>> {
+        self.check_resident("encodeImage")?;
         images.check()?;
         let request = XlEditRequest { height, width, ..XlEditRequest::default() };
         let size = self.size(&request)?;

@@ -161,6 +161,36 @@ test('a pipeline is built of components, with settings of its own', async () => 
   await assertRefused('invalid-argument', /textEncoder2/, 'new InstructPix2Pix(pipe.components)');
 });
 
+test('within a memory budget models take turns, and give the same pictures', async () => {
+  const found = await page.evaluate(async () => {
+    const options = { dtype: 'float32', memoryBudget: 5e6, shareWith: pipe };
+    const small = await InstructPix2Pix.fromPretrained(model, options);
+    const texts = { prompt: 'p', prompt2: 'q' };
+    const request = { ...quick, ...texts, image: picture(32, 32), height: 16, width: 16 };
+    const { latents: own } = await small.edit({ ...request, outputType: 'latent' });
+    const again = await small.edit({ ...request, outputType: 'latent' });
+    const refused = await attempt(small.encodePrompt(texts));
+    const residency = small.info.residency;
+    await small.dispose();
+    const all = await latents(texts);
+    return {
+      residency: [residency, pipe.info.residency],
+      same: [difference(own.data, all), difference(again.latents.data, all)],
+      refused: refused.code,
+    };
+  });
+  assert.deepEqual(found, {
+    residency: ['inTurn', 'all'],
+    same: ['none', 'none'],
+    refused: 'unsupported',
+  });
+  await assertRefused(
+    'invalid-argument',
+    /memoryBudget/,
+    'InstructPix2Pix.fromPretrained(model, { memoryBudget: 1000 })',
+  );
+});
+
 test('options that are not for the model, or that are no sizes, are refused', async () => {
   const cases = [
     ['aestheticScore', 'edit({ aestheticScore: 6 })'],

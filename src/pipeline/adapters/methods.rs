@@ -105,6 +105,7 @@ impl PipelineBase {
     /// [`Error::InvalidArgument`] for an unknown name or a scale that is not finite;
     /// [`Error::Gpu`].
     pub async fn fuse_lora(&mut self, scale: f64, names: Option<&[String]>) -> Result<()> {
+        self.check_resident("fuseLora")?;
         let (adapters, mut models) = self.adapted();
         adapters.fuse(&mut models, scale, names).await
     }

@@ -1,0 +1,306 @@
+//! Models by their configurations alone, before there are weights.
+
+use burn::tensor::DType;
+
+use super::base::PipelineBase;
+use super::text::TextEncoder;
+use super::{
+    Components, InstructPix2Pix, LoadOptions, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline, XlConfig,
+};
+use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
+use crate::image::ClipImageProcessor;
+use crate::models::{
+    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, Module, SafetyCheckerConfig,
+    StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
+};
+use crate::schedulers::SchedulerConfig;
+use crate::tokenizer::ClipTokenizer;
+
+pub(super) const TRANSFORMERS_STEM: &str = "model";
+pub(super) const SAFETY_CHECKER: &str = "safety_checker";
+pub(super) const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
+
+/// The classes of pipelines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipelineClass {
+    /// `StableDiffusionInstructPix2PixPipeline`
+    Sd,
+    /// `StableDiffusionXLInstructPix2PixPipeline`
+    Xl,
+}
+
+impl PipelineClass {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sd, Self::Xl];
+
+    /// What `model_index.json` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sd => "StableDiffusionInstructPix2PixPipeline",
+            Self::Xl => "StableDiffusionXLInstructPix2PixPipeline",
+        }
+    }
+
+    /// The type of the VAE's activations, where the others' is `dtype`: that of SDXL overflows in half precision.
+    pub(super) fn vae_dtype(self, vae: &AutoencoderKLConfig, dtype: DType) -> DType {
+        match self {
+            Self::Xl if vae.force_upcast => DType::F32,
+            _ => dtype,
+        }
+    }
+
+    /// Its text encoders, each with its tokenizer.
+    fn texts(self) -> &'static [(&'static str, &'static str)] {
+        let all = &TEXTS;
+        match self {
+            Self::Sd => &all[..1],
+            Self::Xl => all,
+        }
+    }
+}
+
+/// Text encoders, each with its tokenizer.
+pub(super) const TEXTS: [(&str, &str); 2] =
+    [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
+
+/// Empty models by the configurations of a model, and what else its small files say.
+pub(super) struct Blank {
+    pub class: PipelineClass,
+    config: XlConfig,
+    pub texts: Vec<TextEncoder>,
+    pub vae: Box<AutoencoderKL>,
+    pub unet: Box<UNet2DConditionModel>,
+    scheduler: SchedulerConfig,
+    pub safety: Option<(Box<StableDiffusionSafetyChecker>, ClipImageProcessor)>,
+}
+
+impl Blank {
+    /// Reads what is not given, of a model of the class that is `wanted`, or of any.
+    pub async fn read(
+        files: &dyn ModelFiles,
+        given: &Components,
+        safety_checker: bool,
+        wanted: Option<PipelineClass>,
+    ) -> Result<Self> {
+        let text = async |path: &str| read_text(files, path).await;
+        let (class, index) = parse_index(&text("model_index.json").await?, wanted)?;
+        let config = async |component: &str| {
+            let path = format!("{component}/config.json");
+            let json = text(&path).await?;
+            Ok::<_, Error>((path, json))
+        };
+        let mut texts = Vec::new();
+        for (component, folder) in class.texts() {
+            let (tokenizer, model) = given.text(component);
+            // SDXL's refiner has no first one.
+            if model.is_none() && index[*component][0].is_null() && class == PipelineClass::Xl {
+                continue;
+            }
+            let model = match model {
+                Some(model) => model.clone(),
+                None => {
+                    let (path, json) = config(component).await?;
+                    ClipTextConfig::parse(&path, &json)?.init()
+                }
+            };
+            let tokenizer = match tokenizer {
+                Some(tokenizer) => tokenizer.clone(),
+                None => read_tokenizer(files, folder).await?,
+            };
+            texts.push(TextEncoder::new(component, tokenizer, model));
+        }
+        if texts.is_empty() {
+            let message = "no text encoder; one is needed, `text_encoder_2` with a projection";
+            return Err(Error::config("model_index.json", message));
+        }
+        let vae = Box::new(match &given.vae {
+            Some(model) => model.clone(),
+            None => {
+                let (path, json) = config("vae").await?;
+                AutoencoderKLConfig::parse(&path, &json)?.init()
+            }
+        });
+        let unet = Box::new(match &given.unet {
+            Some(model) => model.clone(),
+            None => {
+                let (path, json) = config("unet").await?;
+                UNet2DConditionConfig::parse(&path, &json)?.init()
+            }
+        });
+        let scheduler = match &given.scheduler {
+            Some(scheduler) => scheduler.clone(),
+            None => {
+                let path = "scheduler/scheduler_config.json";
+                SchedulerConfig::from_json(path, &text(path).await?)?
+            }
+        };
+        let is_wanted = safety_checker && given.safety_checker.is_none();
+        let safety = match is_wanted && index[SAFETY_CHECKER][0].is_string() {
+            true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
+            false => None,
+        };
+        let default = XlConfig::default();
+        let flag = |name: &str, default: bool| index[name].as_bool().unwrap_or(default);
+        let config = XlConfig {
+            force_zeros_for_empty_prompt: flag(
+                "force_zeros_for_empty_prompt",
+                default.force_zeros_for_empty_prompt,
+            ),
+            is_cosxl_edit: flag("is_cosxl_edit", default.is_cosxl_edit),
+            add_watermarker: flag("add_watermarker", default.add_watermarker),
+        };
+        Ok(Self { class, config, texts, vae, unet, scheduler, safety })
+    }
+
+    /// The models that are not given, each with its name and the stem of its files' names.
+    pub fn components(
+        &mut self,
+        given: &Components,
+    ) -> Vec<(&'static str, &'static str, &mut dyn Module)> {
+        let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
+        for text in &mut self.texts {
+            if given.text(text.component).1.is_none() {
+                components.push((text.component, TRANSFORMERS_STEM, &mut text.model));
+            }
+        }
+        if given.vae.is_none() {
+            components.push(("vae", DIFFUSERS_STEM, &mut *self.vae));
+        }
+        if given.unet.is_none() {
+            components.push(("unet", DIFFUSERS_STEM, &mut *self.unet));
+        }
+        if let Some((checker, _)) = &mut self.safety {
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, &mut **checker));
+        }
+        components
+    }
+
+    /// The pipeline, once the models are filled.
+    pub async fn finish(
+        self,
+        given_checker: Option<SafetyCheck>,
+        options: LoadOptions,
+    ) -> Result<InstructPix2Pix> {
+        let Self { class, config, texts, vae, unet, scheduler, safety } = self;
+        let mut base = PipelineBase::new(texts, vae, unet, scheduler, options);
+        base.set_safety_checker(match safety {
+            Some((checker, extractor)) => Some(SafetyCheck::new(*checker, extractor).await?),
+            None => given_checker,
+        });
+        Ok(match class {
+            PipelineClass::Sd => {
+                InstructPix2Pix::Sd(StableDiffusionInstructPix2PixPipeline::of(base))
+            }
+            PipelineClass::Xl => {
+                InstructPix2Pix::Xl(StableDiffusionXLInstructPix2PixPipeline::of(base, config))
+            }
+        })
+    }
+
+    /// Bytes on the device.
+    pub fn memory_needs(&mut self, weights: WeightDtype) -> MemoryNeeds {
+        let mut needs = MemoryNeeds::default();
+        let (mut texts, mut checker) = (0, 0);
+        for (component, _, model) in self.components(&Components::default()) {
+            let bytes = bytes_of(model, weights);
+            needs.all += bytes;
+            match component {
+                SAFETY_CHECKER => checker = bytes,
+                "vae" | "unet" => needs.in_turn = needs.in_turn.max(bytes),
+                _ => texts += bytes,
+            }
+        }
+        needs.in_turn = needs.in_turn.max(texts) + checker;
+        needs
+    }
+}
+
+/// Bytes of a device's memory that a model's weights take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryNeeds {
+    /// All models at once.
+    pub all: u64,
+    /// Models in their turn: the largest of UNet, VAE and text encoders, and the safety checker, which stays.
+    pub in_turn: u64,
+}
+
+impl MemoryNeeds {
+    /// Whether models have to take turns so that their weights stay within `budget` bytes.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when they do not even then.
+    pub fn take_turns(self, budget: u64) -> Result<bool> {
+        match (self.all <= budget, self.in_turn <= budget) {
+            (true, _) => Ok(false),
+            (false, true) => Ok(true),
+            (false, false) => Err(Error::argument(
+                "memoryBudget",
+                format!(
+                    "{budget} bytes; the weights of this model take {} at least, one model at a time",
+                    self.in_turn
+                ),
+            )),
+        }
+    }
+}
+
+/// Bytes of a model's parameters on the device: biases and norms are never halves.
+fn bytes_of(model: &mut dyn Module, weights: WeightDtype) -> u64 {
+    let mut bytes = 0;
+    model.visit("", &mut |_, parameter| {
+        let shape = parameter.shape();
+        let each = if weights == WeightDtype::F16 && shape.len() > 1 { 2 } else { 4 };
+        bytes += shape.iter().product::<usize>() as u64 * each;
+    });
+    bytes
+}
+
+pub(super) async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<String> {
+    let bytes = files.read(path).await?;
+    String::from_utf8(bytes).map_err(|e| Error::config(path, e))
+}
+
+/// An empty safety checker by its configuration, and the feature extractor.
+pub(super) async fn read_safety_checker(
+    files: &dyn ModelFiles,
+    folder: &str,
+) -> Result<(Box<StableDiffusionSafetyChecker>, ClipImageProcessor)> {
+    let path = format!("{folder}/config.json");
+    let checker = SafetyCheckerConfig::parse(&path, &read_text(files, &path).await?)?;
+    let path = "feature_extractor/preprocessor_config.json";
+    let extractor = ClipImageProcessor::parse(path, &read_text(files, path).await?)?;
+    Ok((Box::new(checker.init()), extractor))
+}
+
+async fn read_tokenizer(files: &dyn ModelFiles, folder: &str) -> Result<ClipTokenizer> {
+    let text = async |file: &str| read_text(files, &format!("{folder}/{file}")).await;
+    let settings = match text("tokenizer_config.json").await {
+        Ok(settings) => Some(settings),
+        Err(Error::NotFound { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let (vocab, merges) = (text("vocab.json").await?, text("merges.txt").await?);
+    ClipTokenizer::new(&vocab, &merges, settings.as_deref())
+}
+
+/// The class that `model_index.json` names, and its other contents.
+fn parse_index(
+    json: &str,
+    wanted: Option<PipelineClass>,
+) -> Result<(PipelineClass, serde_json::Value)> {
+    let file = "model_index.json";
+    let index: serde_json::Value =
+        serde_json::from_str(json).map_err(|e| Error::config(file, e))?;
+    let name = index["_class_name"].as_str().unwrap_or_default();
+    let mut known =
+        PipelineClass::ALL.into_iter().filter(|class| wanted.is_none_or(|one| one == *class));
+    match known.clone().find(|class| class.name() == name) {
+        Some(class) => Ok((class, index)),
+        None => {
+            let known = known.by_ref().map(PipelineClass::name).collect::<Vec<_>>().join(" and ");
+            Err(Error::unsupported(format!("pipeline `{name}` of {file}; {known} can be loaded")))
+        }
+    }
+}
