@@ -743,6 +743,35 @@ fn models_travel_as_archives() {
 }
 
 #[test]
+fn an_archive_may_promise_any_size() {
+    let cache = cache_in(&Rc::default());
+    load_hub(&hub(), &cache).expect("loads");
+    let mut archive = Vec::new();
+    block_on(cache.export(NAME, &mut |piece| archive.extend_from_slice(piece))).expect("exports");
+    let weights = archive.len() - 3 * 512 - SIZE.next_multiple_of(512);
+    let member = |path: &str, size: u64| archive::Member { path: path.into(), size };
+    let manifest = archive::Member::parse(&archive[..512]).expect("valid").expect("there");
+    let end = 512 + manifest.size as usize;
+    let after = end.next_multiple_of(512);
+    let text = String::from_utf8_lossy(&archive[512..end]).into_owned();
+    for promised in [SIZE as u64 + 4096, 1 << 40, u64::MAX] {
+        let text = text.replace(&format!("\"size\":{SIZE}"), &format!("\"size\":{promised}"));
+        let manifest = member(&manifest.path, text.len() as u64);
+        let mut lie = manifest.header().expect("a header").to_vec();
+        lie.extend(text.bytes());
+        lie.extend(vec![0; manifest.padding()]);
+        lie.extend(&archive[after..weights]);
+        lie.extend(member(LARGE, promised).header().expect("a header"));
+        lie.extend(&archive[weights + 512..]);
+        let store = Rc::<MemoryStore>::default();
+        let error = block_on(cache_in(&store).import(&Bytes(lie))).expect_err("a lie");
+        assert_eq!(error.code(), "invalid-argument", "{error}");
+        assert!(error.to_string().contains(LARGE), "{error}");
+        assert_eq!(block_on(store.keys("chunk/sha256")).expect("there"), [""; 0]);
+    }
+}
+
+#[test]
 fn sizes_read_well() {
     assert_eq!(repository::bytes_text(2_134_000_000), "2.1 GB");
     assert_eq!(repository::bytes_text(1_050_000), "1.1 MB");
