@@ -12,12 +12,18 @@ use burn::tensor::{DType, Device, Tensor};
 use half::f16;
 use instruct_pix2pix::bench;
 use instruct_pix2pix::bench::cases::{self, Case, Side};
+use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
-use instruct_pix2pix::kernels::{MatrixWriter, StandIn};
+use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::image::RgbImage;
+use instruct_pix2pix::kernels::{MatrixWriter, StandIn, compile_only};
 use instruct_pix2pix::models::{
-    AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+    AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
-use instruct_pix2pix::pipeline::{LoadOptions, warm_up};
+use instruct_pix2pix::pipeline::{
+    EditRequest, Images, LoadEvent, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
+    TorchGenerator, Unobserved, WarmUp,
+};
 use serde::{Deserialize, Serialize};
 
 /// The largest error, against the largest value, with `f32` activations.
@@ -120,6 +126,9 @@ fn a_matrix_is_written_row_by_row() {
         let mut writer = MatrixWriter::new([7, 6], device).expect("whole words");
         for rows in [0..1, 1..5, 5..7] {
             writer.write(bytes[rows.start * 12..rows.end * 12].to_vec());
+            // Kernels may compile in the middle of loading.
+            let x = Tensor::<1>::ones([8], (device, DType::F32));
+            compile_only(device, || x.exp());
         }
         let read = writer.finish().to_float(DType::F32).into_data();
         let expected: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();
@@ -129,7 +138,9 @@ fn a_matrix_is_written_row_by_row() {
 }
 
 /// Small models; a channel count that the tiles of convolutions take.
-fn configs() -> (UNet2DConditionConfig, AutoencoderKLConfig) {
+fn configs() -> (ClipTextConfig, UNet2DConditionConfig, AutoencoderKLConfig) {
+    let text = r#"{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "vocab_size": 64, "projection_dim": 16}"#;
     let unet = r#"{"in_channels": 8, "cross_attention_dim": 16, "sample_size": 16,
         "block_out_channels": [64, 64], "norm_num_groups": 8, "attention_head_dim": 2,
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -138,6 +149,7 @@ fn configs() -> (UNet2DConditionConfig, AutoencoderKLConfig) {
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
     (
+        serde_json::from_str(text).expect("a constant"),
         serde_json::from_str(unet).expect("a constant"),
         serde_json::from_str(vae).expect("a constant"),
     )
@@ -150,19 +162,28 @@ fn warming_up_compiles_what_an_edit_launches() {
     let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
     let options =
         LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
-    let (unet, vae) = configs();
-    let (compiled, ()) = bench::launched(|| warm_up(&unet, &vae, DType::F32, &options));
+    let (text, unet, vae) = configs();
+    let warm_up = WarmUp {
+        texts: vec![text.clone()],
+        unet: unet.clone(),
+        vae: vae.clone(),
+        vae_dtype: DType::F32,
+        options: options.clone(),
+    };
+    let (compiled, ()) = bench::launched(|| warm_up.run());
 
     // What an edit is given is there before it.
     let ones = |shape: [usize; 4]| Tensor::<4>::ones(shape, (device, DType::F32));
     let (input, picture) = (ones([3, 16, 16, 8]), ones([1, 32, 32, 3]));
-    let text = Tensor::<3>::ones([3, 77, 16], (device, DType::F32));
+    let embeds = Tensor::<3>::ones([3, 77, 16], (device, DType::F32));
+    let mut text = text.init();
     let mut unet = unet.init();
     let mut vae = vae.init();
-    let models: [&mut dyn Module; 2] = [&mut unet, &mut vae];
+    let models: [&mut dyn Module; 3] = [&mut text, &mut unet, &mut vae];
     models.into_iter().for_each(|model| model.stand_in(StandIn::Random, &options.placement));
     let (launched, results) = bench::launched(|| {
-        let out = unet.forward(input, &[3.0], &text, None);
+        text.forward(&[vec![5; 77]], DType::F32).expect("ids of the table");
+        let out = unet.forward(input, &[3.0], &embeds, None);
         let latents = vae.encode(picture).mode();
         [out, vae.decode(latents)]
     });
@@ -172,4 +193,34 @@ fn warming_up_compiles_what_an_edit_launches() {
     let missing: Vec<_> = launched.difference(&compiled).collect();
     assert!(missing.is_empty(), "{} of {}", missing.len(), launched.len());
     assert!(compiled.len() > 30, "{}", compiled.len());
+}
+
+/// The kernels compile in the middle of loading, when weights wait to be written.
+#[test]
+fn a_model_that_is_warmed_up_while_it_loads_edits_as_on_the_cpu() {
+    let gpu = gpu();
+    let latents = |device: &Device| {
+        let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
+        let options =
+            LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
+        let folder =
+            Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random"));
+        let files = Repository::uncached(&folder, ModelSource::Base(String::new()));
+        let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let request = EditRequest {
+            images: Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("fits")]),
+            text: Prompts::new("make it snowy"),
+            num_inference_steps: 2,
+            ..EditRequest::default()
+        };
+        let mut ignore = |_: LoadEvent<'_>| ();
+        let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut ignore);
+        let pipeline = pollster::block_on(load).expect("loads");
+        let mut noise = TorchGenerator::new(1);
+        let mut observer = Unobserved;
+        let edit = pipeline.edit(&request, &mut noise, &mut observer);
+        pollster::block_on(edit).expect("edits").latents.data
+    };
+    let error = error(&latents(&Device::flex()), &latents(&gpu.device));
+    assert!(error <= 1e-4, "{error:e}");
 }

@@ -136,7 +136,9 @@ async function edit() {
     const image = await scaledPicture();
     const pipe = await load($('model').value || $('other').value.trim(), signal);
     say('Encoding the picture and the instruction…');
-    const result = await pipe.edit({ ...options, image, prompt, signal, onStep: showStep });
+    // Without tensors to look at, steps need not wait for the GPU.
+    const steps = { onStep: showStep, onStepTensorInputs: [] };
+    const result = await pipe.edit({ ...options, image, prompt, signal, ...steps });
     await showResult(result, prompt, pipe);
   }, signal);
   $('progress').hidden = true;
@@ -175,10 +177,23 @@ async function unload() {
 function showDownload(event) {
   if (event.type === 'download') {
     const { component, loaded, total } = event;
-    say(`Loading the model: ${bytes(loaded)} of ${bytes(total)} (${component})`, loaded / total);
+    const share = `${bytes(loaded)} of ${bytes(total)} (${component})`;
+    say(`Loading the model: ${share}${speed(event)}`, loaded / total);
   } else if (event.type === 'component') {
     say(`Loading the model: ${event.component} is on the GPU`, $('progress').value);
+  } else if (event.type === 'waiting') {
+    say('Another tab is downloading this model; waiting for it…');
+  } else if (event.type === 'warning') {
+    $('warning').textContent = event.message;
+    $('warning').hidden = false;
   }
+}
+
+function speed({ loaded, cached, bytesPerSecond, secondsLeft }) {
+  if (cached === loaded) return ', from this browser’s cache';
+  if (!bytesPerSecond) return '';
+  const left = secondsLeft === undefined ? '' : `, about ${seconds(secondsLeft * 1000)} left`;
+  return `, ${bytes(bytesPerSecond)} a second${left}`;
 }
 
 function showStep({ step, steps, elapsed }) {
@@ -223,6 +238,7 @@ function say(text, share) {
  */
 async function attempt(action, signal) {
   $('error').hidden = true;
+  $('warning').hidden = true;
   try {
     await action();
   } catch (error) {

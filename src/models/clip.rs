@@ -242,6 +242,11 @@ pub struct ClipTextOutput {
 }
 
 impl ClipTextModel {
+    /// What the model was built from.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
     /// Channels of a token's vector.
     pub fn token_channels(&self) -> usize {
         self.config.hidden_size

@@ -77,6 +77,19 @@ pub(super) struct Blank {
 }
 
 impl Blank {
+    /// What to compile for these models.
+    #[cfg(feature = "wgpu")]
+    pub fn warm_up(&self, options: &LoadOptions) -> super::WarmUp {
+        let vae = self.vae.config().clone();
+        super::WarmUp {
+            texts: self.texts.iter().map(|text| text.model.config().clone()).collect(),
+            unet: self.unet.config().clone(),
+            vae_dtype: self.class.vae_dtype(&vae, options.dtype),
+            vae,
+            options: options.clone(),
+        }
+    }
+
     /// Reads what is not given, of a model of the class that is `wanted`, or of any.
     pub async fn read(
         files: &dyn ModelFiles,

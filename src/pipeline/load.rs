@@ -126,18 +126,22 @@ impl InstructPix2Pix {
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
         #[cfg(feature = "wgpu")]
-        if options.warm_up {
-            let vae = blank.vae.config();
-            let dtype = blank.class.vae_dtype(vae, options.dtype);
-            super::warm_up(blank.unet.config(), vae, dtype, &options);
-        }
+        let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
         let mut opened = Vec::new();
         for (name, stem, model) in blank.components(&given) {
             let dtype = options.placement.weights;
             opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
         }
-        fill(files, opened, Some(&options.placement), on_event).await?;
+        let fill = fill(files, opened, Some(&options.placement), on_event);
+        #[cfg(feature = "wgpu")]
+        let fill = async {
+            match warm_up {
+                Some(warm_up) => warm_up.alongside(files, fill).await,
+                None => fill.await,
+            }
+        };
+        fill.await?;
         Box::pin(blank.finish(given.safety_checker, options)).await
     }
 

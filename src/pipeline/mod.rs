@@ -39,7 +39,7 @@ pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
 pub use sdxl::{StableDiffusionXLInstructPix2PixPipeline, XlConfig};
 #[cfg(feature = "wgpu")]
-pub use warm_up::warm_up;
+pub use warm_up::WarmUp;
 pub use xl_request::{SecondTexts, XlEditRequest};
 
 use crate::image::RgbImage;

@@ -1,10 +1,16 @@
 //! Kernels before they are needed.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+
 use burn::tensor::{DType, Tensor};
 
 use super::LoadOptions;
+use crate::hub::ModelFiles;
 use crate::kernels::{StandIn, combine, compile_only};
-use crate::models::{AddedConditions, AutoencoderKLConfig, Module, UNet2DConditionConfig};
+use crate::models::{
+    AddedConditions, AutoencoderKLConfig, ClipTextConfig, Module, UNet2DConditionConfig,
+};
 
 /// Tokens of a text.
 const TOKENS: usize = crate::tokenizer::MAX_LENGTH;
@@ -12,10 +18,65 @@ const TOKENS: usize = crate::tokenizer::MAX_LENGTH;
 /// SDXL's micro-conditions: original size, crop and target size.
 const CONDITIONS: usize = 6;
 
-/// Compiles the kernels of an edit with guidance, on a picture of the size that the model was made
-/// for, without computing anything: most of what the first edit would otherwise wait for. Other
-/// sizes share most of these kernels. The VAE computes in `vae_dtype`.
-pub fn warm_up(
+/// Bytes of a model that have arrived when more of it is surely on its way.
+const UNDER_WAY: u64 = 32 << 20;
+
+/// The models of which an edit's kernels are compiled.
+#[derive(Debug, Clone)]
+pub struct WarmUp {
+    /// The text encoders.
+    pub texts: Vec<ClipTextConfig>,
+    /// The UNet.
+    pub unet: UNet2DConditionConfig,
+    /// The VAE.
+    pub vae: AutoencoderKLConfig,
+    /// What the VAE computes in.
+    pub vae_dtype: DType,
+    /// Where and in what the others compute.
+    pub options: LoadOptions,
+}
+
+impl WarmUp {
+    /// Compiles the kernels of an edit with guidance, on a picture of the size that the model was made
+    /// for, without computing anything: most of what the first edit would otherwise wait for. Other
+    /// sizes share most of these kernels.
+    pub fn run(&self) {
+        for text in &self.texts {
+            let ids = vec![vec![0; TOKENS]];
+            compile_only(&self.options.placement.device, || {
+                let mut model = text.init();
+                model.stand_in(StandIn::Nothing, &self.options.placement);
+                model.forward(&ids, self.options.dtype)
+            });
+        }
+        images(&self.unet, &self.vae, self.vae_dtype, &self.options);
+    }
+
+    /// The outcome of `load`, which reads from `files`. What it waits for arrives while the kernels
+    /// compile.
+    pub(super) async fn alongside<T>(
+        self,
+        files: &dyn ModelFiles,
+        load: impl Future<Output = T>,
+    ) -> T {
+        let mut load = pin!(load);
+        let mut waiting = Some(self);
+        let start = files.traffic().total();
+        poll_fn(|context| {
+            let polled = load.as_mut().poll(context);
+            if (polled.is_ready() || files.traffic().total() - start >= UNDER_WAY)
+                && let Some(warm_up) = waiting.take()
+            {
+                warm_up.run();
+            }
+            polled
+        })
+        .await
+    }
+}
+
+/// Compiles UNet and VAE.
+fn images(
     unet: &UNet2DConditionConfig,
     vae: &AutoencoderKLConfig,
     vae_dtype: DType,
