@@ -219,14 +219,17 @@ impl Pipeline {
             }
         };
         let negative = embeds.negative_prompt_embeds.as_ref().map(convert::tensor);
-        let pooled = embeds.pooled_prompt_embeds.as_ref().map(convert::tensor);
         let negative_pooled = embeds.negative_pooled_prompt_embeds.as_ref().map(convert::tensor);
-        Ok(object(&[
+        let mut tensors = vec![
             ("promptEmbeds", convert::tensor(&embeds.prompt_embeds).into()),
             ("negativePromptEmbeds", negative.into()),
-            ("pooledPromptEmbeds", pooled.into()),
-            ("negativePooledPromptEmbeds", negative_pooled.into()),
-        ]))
+        ];
+        // Only where edits take them: what is returned may be passed on as it is.
+        if let Some(pooled) = &embeds.pooled_prompt_embeds {
+            tensors.push(("pooledPromptEmbeds", convert::tensor(pooled).into()));
+            tensors.push(("negativePooledPromptEmbeds", negative_pooled.into()));
+        }
+        Ok(object(&tensors))
     }
 
     /// Encodes pictures on their own.
