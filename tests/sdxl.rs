@@ -605,7 +605,7 @@ fn models_take_turns_on_a_small_device() {
     });
     let in_turn = |turns: &Pipeline| {
         let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
-        let edit = turns.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+        let edit = turns.edit_with(Some(&files), &of_word, &mut noise, &mut observer);
         pollster::block_on(edit).expect("edits")
     };
     let order = ["vae", "text_encoder", "text_encoder_2", "unet", "vae"];
@@ -624,7 +624,7 @@ fn models_take_turns_on_a_small_device() {
     }
     // The pipeline that holds all of its models does not read.
     let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
-    let edit = whole.edit_in_turn(&files, &of_word, &mut noise, &mut observer);
+    let edit = whole.edit_with(Some(&files), &of_word, &mut noise, &mut observer);
     pollster::block_on(edit).expect("edits");
     assert_eq!(files.opened.take(), Vec::<String>::new());
 

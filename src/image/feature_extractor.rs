@@ -5,8 +5,6 @@
 use serde::Deserialize;
 
 use super::{Filter, RgbImage, resize};
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::Result;
 use crate::json;
 

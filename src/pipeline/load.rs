@@ -147,7 +147,7 @@ impl InstructPix2Pix {
 
     /// Reads a model's configurations alone (and its safety checker, where that is asked for). The pipeline's models
     /// are on the device only in their turn, so that it needs room for the largest of them in place of all:
-    /// `edit_in_turn` reads them from the same files for each edit, which is slow unless `files` keeps them.
+    /// `edit_with` reads them from the same files for each edit, which is slow unless `files` keeps them.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -15,8 +15,6 @@ use super::{
     EditRequest, Floats, Guidance, Images, LoadOptions, NoiseSource, Observer, Output,
     PromptEmbeds, Prompts,
 };
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::Result;
 use crate::hub::ModelFiles;
 use crate::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
@@ -80,22 +78,12 @@ impl StableDiffusionInstructPix2PixPipeline {
         self.edit_with(None, request, noise, observer).await
     }
 
-    /// As [`edit`](Self::edit), with a pipeline whose models take turns: they are read from `files`, which are those
-    /// that it was opened with, each in its turn.
+    /// As [`edit`](Self::edit). The models of a pipeline that takes turns are read from `files`, which are those that it
+    /// was opened with, each in its turn.
     ///
     /// # Errors
     /// As [`edit`](Self::edit); what reading says.
-    pub async fn edit_in_turn(
-        &self,
-        files: &dyn ModelFiles,
-        request: &EditRequest,
-        noise: &mut dyn NoiseSource,
-        observer: &mut dyn Observer,
-    ) -> Result<Output> {
-        self.edit_with(Some(files), request, noise, observer).await
-    }
-
-    pub(crate) async fn edit_with(
+    pub async fn edit_with(
         &self,
         files: Option<&dyn ModelFiles>,
         request: &EditRequest,

@@ -117,22 +117,12 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         self.edit_with(None, request, noise, observer).await
     }
 
-    /// As [`edit`](Self::edit), with a pipeline whose models take turns: they are read from `files`, which are those
-    /// that it was opened with, each in its turn.
+    /// As [`edit`](Self::edit). The models of a pipeline that takes turns are read from `files`, which are those that it
+    /// was opened with, each in its turn.
     ///
     /// # Errors
     /// As [`edit`](Self::edit); what reading says.
-    pub async fn edit_in_turn(
-        &self,
-        files: &dyn ModelFiles,
-        request: &XlEditRequest,
-        noise: &mut dyn NoiseSource,
-        observer: &mut dyn Observer,
-    ) -> Result<Output> {
-        self.edit_with(Some(files), request, noise, observer).await
-    }
-
-    pub(crate) async fn edit_with(
+    pub async fn edit_with(
         &self,
         files: Option<&dyn ModelFiles>,
         request: &XlEditRequest,
