@@ -4,8 +4,9 @@ use burn::tensor::DType;
 use js_sys::{Array, Float32Array, Function};
 use wasm_bindgen::prelude::*;
 
+use super::convert;
 use super::error::JsResult;
-use super::{convert, request_gpu};
+use super::gpu::request_gpu;
 use crate::bench::cases::{self, Case, Side};
 use crate::bench::{BenchOptions, run};
 use crate::device::Gpu;
