@@ -11,6 +11,7 @@ mod lora;
 pub mod module;
 mod resnet;
 mod safety_checker;
+mod tiles;
 mod unet;
 mod unet_blocks;
 mod vae;
