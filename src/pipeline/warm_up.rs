@@ -2,10 +2,12 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 
 use burn::tensor::{DType, Tensor};
 
 use super::LoadOptions;
+use crate::error::Result;
 use crate::hub::ModelFiles;
 use crate::kernels::{StandIn, combine, compile_only};
 use crate::models::{
@@ -57,16 +59,19 @@ impl WarmUp {
     pub(super) async fn alongside<T>(
         self,
         files: &dyn ModelFiles,
-        load: impl Future<Output = T>,
-    ) -> T {
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let mut load = pin!(load);
         let mut waiting = Some(self);
         let start = files.traffic().total();
         poll_fn(|context| {
             let polled = load.as_mut().poll(context);
-            if (polled.is_ready() || files.traffic().total() - start >= UNDER_WAY)
-                && let Some(warm_up) = waiting.take()
-            {
+            let is_time = match &polled {
+                Poll::Pending => files.traffic().total() - start >= UNDER_WAY,
+                // Who gave up does not wait for it.
+                Poll::Ready(result) => result.is_ok(),
+            };
+            if is_time && let Some(warm_up) = waiting.take() {
                 warm_up.run();
             }
             polled
