@@ -225,6 +225,11 @@ impl<'a> Repository<'a> {
         self.policy == CachePolicy::Only
     }
 
+    /// Bytes of the files opened so far that are not in the cache.
+    pub fn missing(&self) -> u64 {
+        self.missing.get()
+    }
+
     fn sends_nothing(&self) -> bool {
         self.local_only() || self.offline.get()
     }

@@ -4,6 +4,7 @@
 mod adapters;
 #[cfg(feature = "tuning")]
 mod bench;
+mod console;
 mod convert;
 mod error;
 mod gpu;
@@ -25,8 +26,8 @@ use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
     Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource,
-    PipelineClass, RecordedNoise, StableDiffusionInstructPix2PixPipeline, StepTensorNames,
-    TorchGenerator, TorchGenerators, XlConfig,
+    PipelineClass, RecordedNoise, Requirements, StableDiffusionInstructPix2PixPipeline,
+    StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -133,6 +134,33 @@ impl Pipeline {
         Box::pin(download).await?;
         tell(&on_progress, object(&[("type", "ready".into())]));
         Ok(())
+    }
+
+    /// What a model takes: its class, bytes of its files, of those that are not in the cache, and of GPU memory.
+    pub async fn requirements(
+        options: JsValue,
+        on_progress: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<Object> {
+        let source_options = SourceOptions::parse(&options)?;
+        let options: PipelineOptions = convert::parse(options, "options")?;
+        let notify = notifier(&on_progress);
+        let access = source_options.access(signal, &notify).await?;
+        let files = access.open(&notify).await?;
+        let checker = options.safety_checker.unwrap_or(false);
+        let (weights, class) = (options.weight_dtype(), options.class()?);
+        let found = InstructPix2Pix::requirements(&files, weights, checker, class);
+        let Requirements { class, files: bytes, memory } = Box::pin(found).await?;
+        if let Some(budget) = options.memory_budget()? {
+            memory.take_turns(budget)?;
+        }
+        Ok(object(&[
+            ("className", class.name().into()),
+            ("bytes", (bytes as f64).into()),
+            ("missingBytes", (files.missing() as f64).into()),
+            ("memoryBytes", (memory.all as f64).into()),
+            ("memoryBytesInTurn", (memory.in_turn as f64).into()),
+        ]))
     }
 
     /// Writes the model in diffusers' layout. `source` says where it was loaded from, for its configurations.

@@ -64,6 +64,17 @@ pub enum LoadEvent<'a> {
     },
 }
 
+/// What a model is, and what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requirements {
+    /// The class that its `model_index.json` names.
+    pub class: PipelineClass,
+    /// Bytes of all files that loading reads.
+    pub files: u64,
+    /// Bytes of a device's memory for its weights.
+    pub memory: MemoryNeeds,
+}
+
 /// The least time between two reports of one file.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 
@@ -185,6 +196,27 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
         Ok(blank.memory_needs(weights))
+    }
+
+    /// What a model takes, of the class that is `wanted` or of any. Configurations are read, and of weights only their
+    /// sizes: most of what would keep the model from loading is found out.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), except those of tensors.
+    pub async fn requirements(
+        files: &dyn ModelFiles,
+        weights: WeightDtype,
+        safety_checker: bool,
+        wanted: Option<PipelineClass>,
+    ) -> Result<Requirements> {
+        let given = Box::new(Components::default());
+        let mut blank = Box::pin(Blank::read(files, &given, safety_checker, wanted)).await?;
+        let (class, memory) = (blank.class, blank.memory_needs(weights));
+        let mut bytes = 0;
+        for (name, stem, _) in blank.components(&given) {
+            bytes += WeightFiles::open(files, name, stem, weights).await?.size();
+        }
+        Ok(Requirements { class, files: files.traffic().total() + bytes, memory })
     }
 
     /// The class.

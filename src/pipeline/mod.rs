@@ -30,7 +30,7 @@ pub use blank::{MemoryNeeds, PipelineClass};
 pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
-pub use load::{InstructPix2Pix, LoadEvent, LoadOptions};
+pub use load::{InstructPix2Pix, LoadEvent, LoadOptions, Requirements};
 pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
