@@ -1,4 +1,4 @@
-import { InstructPix2PixError } from './errors.js';
+import { invalid } from './errors.js';
 import { isTensor } from './options.js';
 import { absoluteUrl, resolveModel } from './urls.js';
 
@@ -33,10 +33,7 @@ export async function readAdapter(source, options) {
   }
   if (isStateDict(source)) return { ...options, tensors: source };
   if (typeof source !== 'string' && !(source instanceof URL)) {
-    throw new InstructPix2PixError(
-      'invalid-argument',
-      'source: expected a repository, a URL, a Blob, a File, an ArrayBuffer, bytes or an object of tensors',
-    );
+    throw invalid('source: expected a repository, a URL, a Blob, a File, an ArrayBuffer, bytes or an object of tensors');
   }
   const model = resolveModel(source);
   if (!model.includes('://')) return { ...options, model };

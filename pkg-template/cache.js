@@ -1,31 +1,40 @@
 /** What is kept on this machine. */
 
-import { check } from './options.js';
+import { withDefaults } from './env.js';
+import { CACHE, check } from './options.js';
 import { checkStore } from './proxy.js';
-import { RemoteEngine } from './remote.js';
+import { siteOf } from './site.js';
+import { abortable } from './task.js';
 import { resolveModel } from './urls.js';
-
-/** Calls a method of the cache in a worker that ends with it. */
-async function call(options, method, ...args) {
-  check(options, { cache: ['object'] });
-  checkStore(options.cache);
-  const engine = new RemoteEngine();
-  try {
-    return await engine.cache({ method, args, cache: options.cache });
-  } finally {
-    await engine.dispose();
-  }
-}
 
 /** The engine's names have no slash at their ends. */
 function nameOf(model) {
   return resolveModel(model).replace(/\/+$/, '');
 }
 
-export const cache = Object.freeze({
-  list: async (options = {}) => call(options, 'list'),
-  delete: async (model, options = {}) => call(options, 'delete', nameOf(model)),
-  clear: async (options = {}) => call(options, 'clear'),
-  export: async (model, options = {}) => call(options, 'export', nameOf(model)),
-  import: async (file, options = {}) => call(options, 'import', file),
-});
+/**
+ * @param {(site: import('./site.js').Site) => any} create makes an engine, which ends with each call
+ * @returns {typeof import('./index.js').cache}
+ */
+export function cacheIn(create) {
+  async function call(method, args, { signal, ...given } = {}) {
+    signal?.throwIfAborted();
+    const { site, options } = siteOf(withDefaults(given, CACHE));
+    check(options, CACHE);
+    checkStore(options.cache);
+    const engine = create(site);
+    try {
+      const answer = engine.cache({ method, args, cache: options.cache });
+      return await (signal ? abortable(answer, signal) : answer);
+    } finally {
+      await engine.dispose();
+    }
+  }
+  return Object.freeze({
+    list: async (options) => call('list', [], options),
+    delete: async (model, options) => call('delete', [nameOf(model)], options),
+    clear: async (options) => call('clear', [], options),
+    export: async (model, options) => call('export', [nameOf(model)], options),
+    import: async (file, options) => call('import', [file], options),
+  });
+}

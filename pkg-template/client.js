@@ -1,12 +1,14 @@
 import { readAdapter } from './adapters.js';
 import { Changes } from './changes.js';
 import { assemble, assembly, Component, LOADED } from './components.js';
-import { InstructPix2PixError } from './errors.js';
+import { log } from './env.js';
+import { InstructPix2PixError, invalid } from './errors.js';
 import { CHECKER } from './family.js';
 import { FolderWriter } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
-import { task } from './task.js';
+import { stream } from './stream.js';
+import { abortable, task } from './task.js';
 import { locate } from './urls.js';
 
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
@@ -30,11 +32,15 @@ export class Client {
   /** Resolves when the last call that was made has left the engine. */
   #tail = Promise.resolve();
   #disposed = new AbortController();
+  /** What becomes of an edit that is asked for while another one runs. */
+  #busyPolicy;
+  /** The edits that run or wait, each with what makes it give way. @type {Set<AbortController>} */
+  #edits = new Set();
 
   /** With components, or inside the package with `LOADED` and what was loaded. */
   constructor(components, loaded) {
     if (components === LOADED) {
-      const { host, pipeline, info, judge, hasChecker, request } = loaded;
+      const { host, pipeline, info, judge, hasChecker, busyPolicy, request } = loaded;
       this.#host = host;
       this.#home = host.engine;
       this.#request = request;
@@ -42,16 +48,21 @@ export class Client {
       this.#info = info;
       this.#judge = judge;
       this.#hasChecker = hasChecker;
+      this.#busyPolicy = busyPolicy;
       return;
     }
     const family = this.#family;
-    const { host, parts, options, scheduler, info, judge, hasChecker } = assembly(components, family);
+    const { host, parts, options, scheduler, info, judge, hasChecker, busyPolicy } = assembly(
+      components,
+      family,
+    );
     this.#host = host;
     this.#home = host.engine;
     host.retain();
     this.#info = info;
     this.#judge = judge;
     this.#hasChecker = hasChecker;
+    this.#busyPolicy = busyPolicy;
     this.#pipeline = assemble(host.engine, parts, options);
     // Reported by the first call that needs it.
     this.#pipeline.catch(() => {});
@@ -85,7 +96,40 @@ export class Client {
     return new Component(name, this.#host, this.#pipeline, this.#info);
   }
 
-  async edit({ signal, onStep, outputType, returnDict = true, ...options }) {
+  async edit({ busyPolicy = this.#busyPolicy, ...options }) {
+    known.check({ busyPolicy }, known.EDIT);
+    known.oneOf('busyPolicy', busyPolicy, known.BUSY_POLICIES);
+    if (busyPolicy === 'reject' && this.#edits.size > 0) {
+      throw new InstructPix2PixError('busy', "another edit runs; busyPolicy 'queue' would wait for it");
+    }
+    if (busyPolicy === 'replace') {
+      const reason = new InstructPix2PixError('aborted', 'stopped: a later edit took its place');
+      for (const edit of this.#edits) edit.abort(reason);
+    }
+    const own = new AbortController();
+    this.#edits.add(own);
+    try {
+      return await this.#edit(options, own.signal);
+    } finally {
+      this.#edits.delete(own);
+    }
+  }
+
+  editStream(options) {
+    return stream((all) => this.edit(all), options);
+  }
+
+  async warmup({ width = 512, height = 512, signal, ...options } = {}) {
+    known.check({ width, height, ...options }, known.SIZE);
+    if (![width, height].every((side) => Number.isInteger(side) && side >= 8 && side <= 8192)) {
+      throw invalid(`width, height: ${width} and ${height} are not whole numbers from 8 to 8192`);
+    }
+    const image = { data: new Float32Array(3 * height * width), shape: [1, 3, height, width] };
+    const size = this.#family.wanted ? { width, height } : {};
+    await this.#edit({ image, ...size, prompt: '', numInferenceSteps: 1, seed: 0, signal });
+  }
+
+  async #edit({ signal, onStep, outputType, returnDict = true, ...options }, replaced) {
     known.check({ outputType, returnDict, ...options }, this.#family.edit);
     const { image, onStepTensorInputs, crossAttentionKwargs, callback, callbackSteps, ...rest } = options;
     known.check(crossAttentionKwargs ?? {}, known.CROSS_ATTENTION);
@@ -101,7 +145,7 @@ export class Client {
       callsBack: { step: follow !== undefined, judge: judge !== undefined },
     };
     const result = await this.#enqueue(
-      [signal],
+      [signal, replaced],
       async ({ type, ...event }) => {
         if (type === 'judge') return judgeAll(judge, event.images);
         return follow(event);
@@ -115,14 +159,15 @@ export class Client {
       },
     );
     const received = await receive(result, outputType);
+    log('info', `an edit took ${Math.round(received.timings.total)} ms`);
     if (returnDict) return received;
     // diffusers' class for SDXL checks no pictures.
     return this.#family.wanted ? [received.images] : [received.images, received.nsfwContentDetected];
   }
 
-  async encodePrompt(options) {
+  async encodePrompt({ signal, ...options }) {
     known.check(options, this.#family.encodePrompt);
-    return this.#invoke('encodePrompt', [promptsOf(options)]);
+    return this.#invoke('encodePrompt', [promptsOf(options)], { signal });
   }
 
   async encodeImage({ image, signal, ...options }) {
@@ -135,9 +180,9 @@ export class Client {
     );
   }
 
-  async setScheduler(scheduler) {
+  async setScheduler(scheduler, options) {
     known.check({ scheduler }, known.EDIT);
-    await this.#invoke('setScheduler', [scheduler]);
+    await this.#invoke('setScheduler', [scheduler], options);
     this.#info = await this.#invoke('info', []);
   }
 
@@ -146,89 +191,89 @@ export class Client {
     known.check(options, known.SOURCE);
     const place = options.model === undefined ? this.#request : this.#place(options);
     const source = { ...place, subfolder: options.subfolder };
-    if (checker === true) await this.#invoke('loadSafetyChecker', [], signal ?? null, source);
-    else await this.#invoke('removeSafetyChecker', []);
+    if (checker === true) await this.#invoke('loadSafetyChecker', [], { signal }, source, true);
+    else await this.#invoke('removeSafetyChecker', [], { signal });
     this.#judge = typeof checker === 'function' ? checker : undefined;
     this.#hasChecker = checker === true;
   }
 
-  async enableFreeU(factors) {
+  async enableFreeU(factors, options) {
     known.check(factors, known.FREE_U);
     const missing = Object.keys(known.FREE_U).find((name) => factors[name] === undefined);
-    if (missing) throw new InstructPix2PixError('invalid-argument', `${missing}: a factor is needed`);
-    await this.#invoke('setFreeU', [factors]);
+    if (missing) throw invalid(`${missing}: a factor is needed`);
+    await this.#invoke('setFreeU', [factors], options);
   }
 
-  async disableFreeU() {
-    await this.#invoke('setFreeU', [undefined]);
+  async disableFreeU(options) {
+    await this.#invoke('setFreeU', [undefined], options);
   }
 
-  async enableVaeTiling() {
-    await this.#invoke('setVaeTiling', [true]);
+  async enableVaeTiling(options) {
+    await this.#invoke('setVaeTiling', [true], options);
   }
 
-  async disableVaeTiling() {
-    await this.#invoke('setVaeTiling', [false]);
+  async disableVaeTiling(options) {
+    await this.#invoke('setVaeTiling', [false], options);
   }
 
-  async enableVaeSlicing() {
-    await this.#invoke('setVaeSlicing', [true]);
+  async enableVaeSlicing(options) {
+    await this.#invoke('setVaeSlicing', [true], options);
   }
 
-  async disableVaeSlicing() {
-    await this.#invoke('setVaeSlicing', [false]);
+  async disableVaeSlicing(options) {
+    await this.#invoke('setVaeSlicing', [false], options);
   }
 
   async loadLoraWeights(source, { adapterName, signal, ...options } = {}) {
     known.check({ adapterName, ...options }, known.LORA);
     const file = await readAdapter(source, this.#place(options));
-    return this.#invoke('loadLoraWeights', [{ adapterName }], signal ?? null, file);
+    return this.#invoke('loadLoraWeights', [{ adapterName }], { signal }, file, true);
   }
 
-  async setAdapters(adapterNames, adapterWeights = 1) {
+  async setAdapters(adapterNames, adapterWeights = 1, options) {
     known.check({ adapterNames, adapterWeights }, known.ADAPTERS);
     const names = listOf(adapterNames);
     const weights = Array.isArray(adapterWeights)
       ? adapterWeights.map((weight) => weight ?? 1)
       : names.map(() => adapterWeights);
-    await this.#invoke('setAdapters', [{ names, weights }]);
+    await this.#invoke('setAdapters', [{ names, weights }], options);
   }
 
-  async getListAdapters() {
-    return (await this.#invoke('listAdapters', [])).loaded;
+  async getListAdapters(options) {
+    return (await this.#invoke('listAdapters', [], options)).loaded;
   }
 
-  async getActiveAdapters() {
-    return (await this.#invoke('listAdapters', [])).active.map(({ name }) => name);
+  async getActiveAdapters(options) {
+    return (await this.#invoke('listAdapters', [], options)).active.map(({ name }) => name);
   }
 
-  async deleteAdapters(adapterNames) {
+  async deleteAdapters(adapterNames, options) {
     known.check({ adapterNames }, known.ADAPTERS);
-    await this.#invoke('deleteAdapters', [listOf(adapterNames)]);
+    await this.#invoke('deleteAdapters', [listOf(adapterNames)], options);
   }
 
-  async enableLora() {
-    await this.#invoke('enableLora', [true]);
+  async enableLora(options) {
+    await this.#invoke('enableLora', [true], options);
   }
 
-  async disableLora() {
-    await this.#invoke('enableLora', [false]);
+  async disableLora(options) {
+    await this.#invoke('enableLora', [false], options);
   }
 
-  async fuseLora(options = {}) {
+  async fuseLora({ signal, ...options } = {}) {
     known.check(options, known.FUSE);
-    await this.#invoke('fuseLora', [options]);
+    await this.#invoke('fuseLora', [options], { signal });
   }
 
-  async unfuseLora() {
-    await this.#invoke('unfuseLora', []);
+  async unfuseLora(options) {
+    await this.#invoke('unfuseLora', [], options);
   }
 
-  async unloadLoraWeights() {
-    await this.#invoke('unloadLoraWeights', []);
+  async unloadLoraWeights(options) {
+    await this.#invoke('unloadLoraWeights', [], options);
   }
 
-  async saveLoraWeights(options = {}) {
+  async saveLoraWeights({ signal, ...options } = {}) {
     known.check(options, this.#family.saveLora);
     const { unetLoraLayers, textEncoderLoraLayers, textEncoder2LoraLayers, safeSerialization = true } =
       options;
@@ -239,7 +284,7 @@ export class Client {
       text_encoder_2: textEncoder2LoraLayers,
     };
     const request = { adapterName: options.adapterName, layers, safeSerialization };
-    const bytes = await this.#invoke('saveLoraWeights', [request]);
+    const bytes = await this.#invoke('saveLoraWeights', [request], { signal });
     const defaultName = `pytorch_lora_weights.${safeSerialization ? 'safetensors' : 'bin'}`;
     const { weightName = defaultName, saveDirectory, saveFunction } = options;
     const blob = new Blob([bytes], { type: 'application/octet-stream' });
@@ -258,24 +303,22 @@ export class Client {
     const sources = listOf(source);
     const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
     if (tokens.length !== sources.length) {
-      throw new InstructPix2PixError(
-        'invalid-argument',
-        `token: ${tokens.length} for ${sources.length} sources; one for each`,
-      );
+      throw invalid(`token: ${tokens.length} for ${sources.length} sources; one for each`);
     }
     const place = this.#place(hfToken === undefined ? options : { ...options, token: hfToken });
     const files = await Promise.all(sources.map((each) => readAdapter(each, place)));
     const added = [];
     for (const [i, file] of files.entries()) {
       const word = { token: tokens[i], textEncoder: this.#family.files[textEncoder] ?? textEncoder };
-      added.push(...(await this.#invoke('loadTextualInversion', [word], signal ?? null, file)));
+      added.push(...(await this.#invoke('loadTextualInversion', [word], { signal }, file, true)));
     }
     return added;
   }
 
-  async unloadTextualInversion(tokens) {
+  async unloadTextualInversion(tokens, options) {
     known.check({ token: tokens }, known.TEXTUAL_INVERSION);
-    await this.#invoke('unloadTextualInversion', [tokens === undefined ? undefined : listOf(tokens)]);
+    const words = tokens === undefined ? undefined : listOf(tokens);
+    await this.#invoke('unloadTextualInversion', [words], options);
   }
 
   async savePretrained(directory, { signal } = {}) {
@@ -297,9 +340,12 @@ export class Client {
     );
   }
 
-  async memory() {
+  async memory({ signal, ...options } = {}) {
+    known.check(options, {});
     this.#disposed.signal.throwIfAborted();
-    return this.#engine.memory();
+    signal?.throwIfAborted();
+    const answer = this.#engine.memory();
+    return signal ? abortable(answer, signal) : answer;
   }
 
   async dispose() {
@@ -329,14 +375,16 @@ export class Client {
    *
    * @param {string} method
    * @param {unknown[]} args
-   * @param {AbortSignal | null} [signal] of the caller; `undefined` where the method takes none
+   * @param {{ signal?: AbortSignal }} [options] the caller's
    * @param {object} [source] what it reads from
+   * @param {boolean} [takesSignal] whether it can be stopped once it runs
    */
-  #invoke(method, args, signal, source) {
+  async #invoke(method, args, { signal, ...options } = {}, source, takesSignal = false) {
+    known.check(options, {});
     return this.#enqueue(
-      [signal ?? undefined],
+      [signal],
       undefined,
-      async () => ({ method, args, source, takesSignal: signal !== undefined }),
+      async () => ({ method, args, source, takesSignal }),
       (call, notify, stop) => this.#run(call, notify, stop),
     );
   }
@@ -416,10 +464,7 @@ function promptsOf({ prompt, negativePrompt, prompt2, negativePrompt2, ...option
 /** What is called after each model call: `onStep`, and diffusers' legacy `callback` in its time. */
 function follower(onStep, callback, callbackSteps = 1) {
   if (!Number.isInteger(callbackSteps) || callbackSteps < 1) {
-    throw new InstructPix2PixError(
-      'invalid-argument',
-      `callbackSteps: ${callbackSteps} is no whole number of 1 or more`,
-    );
+    throw invalid(`callbackSteps: ${callbackSteps} is no whole number of 1 or more`);
   }
   if (!callback) return onStep && (async (event) => known.stepTensors(await onStep(event)));
   return async (event) => {
@@ -441,11 +486,13 @@ async function judgeAll(judge, images) {
 }
 
 function toImageData({ data, width, height }) {
+  // Only browsers have the class.
+  if (typeof ImageData !== 'function') return { data, width, height, colorSpace: 'srgb' };
   return new ImageData(data, width, height);
 }
 
 async function receive({ images, latents, seeds, warnings, ...rest }, outputType) {
-  for (const warning of warnings) console.warn(`instruct-pix2pix-web: ${warning}`);
+  for (const warning of warnings) log('warn', warning);
   const [seed] = seeds.map((digits) => {
     const number = Number(digits);
     return Number.isSafeInteger(number) ? number : BigInt(digits);

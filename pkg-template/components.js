@@ -1,4 +1,5 @@
-import { InstructPix2PixError } from './errors.js';
+import { log, withDefaults } from './env.js';
+import { invalid } from './errors.js';
 import * as known from './options.js';
 
 /** Lets the package's own code make pipelines of what was loaded. */
@@ -31,7 +32,7 @@ export function hostOf(pipeline, classes) {
     return pipeline.components.unet[LOADED].host;
   }
   const names = classes.map((Class) => Class.name).join(' or ');
-  throw new InstructPix2PixError('invalid-argument', `shareWith: expected another ${names}`);
+  throw invalid(`shareWith: expected another ${names}`);
 }
 
 /** Checks the constructor's argument, and says what to build of it. */
@@ -39,8 +40,10 @@ export function assembly(components, family) {
   known.check(components ?? {}, family.constructs);
   const { scheduler, safetyChecker, featureExtractor, requiresSafetyChecker = true } = components ?? {};
   const { forceZerosForEmptyPrompt, isCosxlEdit, addWatermarker } = components ?? {};
+  const { busyPolicy } = withDefaults({ busyPolicy: components?.busyPolicy }, { busyPolicy: ['string'] });
+  known.oneOf('busyPolicy', busyPolicy, known.BUSY_POLICIES);
   const refuse = (name, message) => {
-    throw new InstructPix2PixError('invalid-argument', `${name}: ${message}`);
+    throw invalid(`${name}: ${message}`);
   };
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
   const hasChecker = safetyChecker instanceof Component;
@@ -49,8 +52,9 @@ export function assembly(components, family) {
     refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
   }
   if (!safetyChecker && requiresSafetyChecker && !family.wanted) {
-    console.warn(
-      'instruct-pix2pix-web: pictures are not checked for unsafe content, because the safety checker was left ' +
+    log(
+      'warn',
+      'pictures are not checked for unsafe content, because the safety checker was left ' +
         'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
         'requiresSafetyChecker: false if that is meant.',
     );
@@ -83,6 +87,7 @@ export function assembly(components, family) {
     info: { ...info, className: family.className, scheduler: className },
     judge,
     hasChecker,
+    busyPolicy,
   };
 }
 
@@ -106,17 +111,11 @@ export function givenComponents({ shareWith, ...options }, classes) {
 /** The host of a component, which must be that of the others. */
 function sameHost(host, component, name) {
   if (component.name !== name) {
-    throw new InstructPix2PixError(
-      'invalid-argument',
-      `${name}: this is a component \`${component.name}\``,
-    );
+    throw invalid(`${name}: this is a component \`${component.name}\``);
   }
   const from = component[LOADED].host;
   if (host && from !== host) {
-    throw new InstructPix2PixError(
-      'invalid-argument',
-      `${name}: it lives in another worker; load both models with \`shareWith\``,
-    );
+    throw invalid(`${name}: it lives in another worker; load both models with \`shareWith\``);
   }
   return from;
 }

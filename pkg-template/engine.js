@@ -7,9 +7,10 @@ let started;
 /** Aborts when that instance has panicked: its memory may be inconsistent, nothing may enter it. */
 const panicked = new AbortController();
 
-async function start(importGlue) {
+async function start(importGlue, { wasmUrl, logLevel }) {
   started ??= Promise.resolve(importGlue()).then(async (glue) => {
-    await glue.default();
+    await glue.default(wasmUrl && { module_or_path: wasmUrl });
+    glue.setLogLevel(logLevel);
     return glue;
   });
   try {
@@ -39,6 +40,8 @@ export class Engine {
   /** Ends the calls that are running when the GPU device goes. */
   #lost = new AbortController();
   #onLost;
+  /** Where the wasm is, if not beside the glue, and how talkative it is to be: see `env.js`. */
+  site = { wasmUrl: undefined, logLevel: 0 };
 
   /**
    * @param {() => any} importGlue gives the module that wasm-bindgen generated, or its promise
@@ -56,7 +59,7 @@ export class Engine {
 
   /** @returns {Promise<{ pipeline: number, info: import('./index.js').PipelineInfo }>} */
   async load({ components = {}, ...options }, notify, signal) {
-    this.#glue = await start(this.#importGlue);
+    this.#glue = await start(this.#importGlue, this.site);
     signal.throwIfAborted();
     return this.#call(async () => {
       const parts = this.#parts(components);
@@ -70,9 +73,16 @@ export class Engine {
 
   /** Fills the cache. */
   async download(options, notify, signal) {
-    this.#glue = await start(this.#importGlue);
+    this.#glue = await start(this.#importGlue, this.site);
     signal.throwIfAborted();
     return this.#call(() => this.#glue.Pipeline.download(options, notify, signal));
+  }
+
+  /** What a model needs, by its small files and the headers of its weights. */
+  async requirements(options, notify, signal) {
+    this.#glue = await start(this.#importGlue, this.site);
+    signal.throwIfAborted();
+    return this.#call(() => this.#glue.Pipeline.requirements(options, notify, signal));
   }
 
   /** Writes a pipeline below a folder. */
@@ -132,7 +142,7 @@ export class Engine {
 
   /** Calls a method of the cache. */
   async cache({ method, args, cache: store }) {
-    this.#glue = await start(this.#importGlue);
+    this.#glue = await start(this.#importGlue, this.site);
     return this.#call(async () => {
       const cache = await this.#glue.ModelCache.open(store);
       try {

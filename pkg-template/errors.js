@@ -14,6 +14,14 @@ export class InstructPix2PixError extends Error {
 }
 
 /**
+ * @param {string} message
+ * @param {unknown} [cause]
+ */
+export function invalid(message, cause) {
+  return new InstructPix2PixError('invalid-argument', message, { cause });
+}
+
+/**
  * Gives what wasm threw the package's own type: the glue throws plain `Error`s that only carry the
  * name and the code, and a defect of the engine (a panic, a borrow error) carries neither.
  *

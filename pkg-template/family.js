@@ -52,6 +52,6 @@ export const XL = {
   constructs: known.XL_COMPONENTS,
   edit: known.XL_EDIT,
   encodePrompt: known.XL_ENCODE_PROMPT,
-  encodeImage: known.XL_SIZE,
+  encodeImage: known.SIZE,
   saveLora: known.XL_SAVE_LORA,
 };

@@ -1,6 +1,6 @@
 /** Models of files that the user picks or drops, in place of a download. */
 
-import { InstructPix2PixError } from './errors.js';
+import { invalid } from './errors.js';
 
 /** The file that every model has at its root. */
 const ROOT = 'model_index.json';
@@ -25,16 +25,13 @@ export async function readFiles(source) {
       if (isDirectory(item)) await walk(item, `${item.name}/`, found);
       else if (tag(item) === 'FileSystemFileHandle') found.set(item.name, await item.getFile());
       else if (item instanceof Blob) found.set(item.webkitRelativePath || item.name, item);
-      else throw new InstructPix2PixError('invalid-argument', 'model: expected files or folders');
+      else throw invalid('model: expected files or folders');
     }
   }
   // A picked folder's own name stands before all paths.
   const roots = [...found.keys()].filter((path) => path === ROOT || path.endsWith(`/${ROOT}`));
   if (roots.length === 0) {
-    throw new InstructPix2PixError(
-      'invalid-argument',
-      `model: none of the ${found.size} files is a ${ROOT}; choose the folder that holds it`,
-    );
+    throw invalid(`model: none of the ${found.size} files is a ${ROOT}; choose the folder that holds it`);
   }
   const [root] = roots.sort((a, b) => a.length - b.length);
   const prefix = root.slice(0, -ROOT.length);

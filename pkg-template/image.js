@@ -1,4 +1,4 @@
-import { InstructPix2PixError } from './errors.js';
+import { InstructPix2PixError, invalid } from './errors.js';
 import { isTensor } from './options.js';
 import { absoluteUrl } from './urls.js';
 
@@ -34,7 +34,7 @@ function concatenate(tensors) {
   const shapes = tensors.map(({ shape }) => (shape.length === 3 ? [1, ...shape] : shape));
   const [[, ...sides]] = shapes;
   if (shapes.some((shape) => shape.slice(1).join() !== sides.join())) {
-    throw new InstructPix2PixError('invalid-argument', 'image: the tensors differ in shape');
+    throw invalid('image: the tensors differ in shape');
   }
   const data = new Float32Array(tensors.reduce((length, tensor) => length + tensor.data.length, 0));
   let offset = 0;
@@ -72,10 +72,8 @@ export async function readImage(source, decode, signal) {
     case 'URL':
       return readBlob(await download(absoluteUrl(source), signal), decode);
     default:
-      throw new InstructPix2PixError(
-        'invalid-argument',
-        'image: expected a Blob, File, ImageBitmap, ImageData, canvas, image element, URL or tensor',
-      );
+      if (isPixels(source)) return copyImageData(source);
+      throw invalid('image: expected a Blob, File, ImageBitmap, ImageData, canvas, image element, URL or tensor');
   }
 }
 
@@ -124,11 +122,7 @@ function draw(source) {
     return { data: new Uint8Array(data.buffer), width, height };
   } catch (cause) {
     if (cause.name === 'SecurityError') {
-      throw new InstructPix2PixError(
-        'invalid-argument',
-        'image: the picture comes from another origin and may not be read (it needs CORS)',
-        { cause },
-      );
+      throw invalid('image: the picture comes from another origin and may not be read (it needs CORS)', cause);
     }
     throw undecodable(cause);
   }
@@ -140,6 +134,12 @@ function copyImageData({ data, width, height }) {
   const isBytes = data.BYTES_PER_ELEMENT === 1;
   const bytes = isBytes ? data.slice() : Uint8ClampedArray.from(data, (value) => value * 255);
   return { data: new Uint8Array(bytes.buffer), width, height };
+}
+
+/** What stands for `ImageData` in hosts without it. */
+function isPixels(source) {
+  const { data, width, height } = source ?? {};
+  return data instanceof Uint8ClampedArray && data.length === 4 * width * height;
 }
 
 function isOpaque(data) {

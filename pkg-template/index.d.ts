@@ -34,6 +34,27 @@ declare abstract class Pipeline implements AsyncDisposable {
   edit<T extends OutputType = 'image'>(options: EditOptions<T>): Promise<EditResult<T>>;
 
   /**
+   * Edits as {@link edit} does, and tells every step and the result as they come, the result last.
+   * The edit begins with the first step that is asked for. Each step waits until it is asked for,
+   * and the next one is computed meanwhile. Leaving the loop stops the edit.
+   *
+   * @example
+   * for await (const event of pipe.editStream({ image, prompt })) {
+   *   if (event.type === 'step') console.log(event.step + 1, event.steps);
+   *   else console.log(event.images);
+   * }
+   */
+  editStream<T extends OutputType = 'image'>(
+    options: EditStreamOptions<T>,
+  ): AsyncGenerator<EditEvent<T>, void, undefined>;
+
+  /**
+   * Computes one step with an empty picture, so that the first edit of that size need not wait for
+   * the GPU's shaders to be compiled. Loading compiles those of the model's own size already.
+   */
+  warmup(options?: WarmupOptions): Promise<void>;
+
+  /**
    * Encodes instructions, so that they serve many edits: pass both tensors on to {@link edit}.
    * They are repeated `numImagesPerPrompt` times already.
    */
@@ -53,7 +74,7 @@ declare abstract class Pipeline implements AsyncDisposable {
    * Changes the scheduler of the edits from now on that name no other. A class name keeps the
    * present configuration, as `Scheduler.from_config(pipe.scheduler.config)` in diffusers.
    */
-  setScheduler(scheduler: SchedulerName | SchedulerConfig): Promise<void>;
+  setScheduler(scheduler: SchedulerName | SchedulerConfig, options?: CallOptions): Promise<void>;
 
   /**
    * Has pictures checked from now on: by the model's own checker (`true` downloads it), by nobody
@@ -67,18 +88,18 @@ declare abstract class Pipeline implements AsyncDisposable {
   ): Promise<void>;
 
   /** Turns FreeU on. For Stable Diffusion 1.5, its authors suggest 0.9, 0.2, 1.5 and 1.6. */
-  enableFreeU(factors: FreeUFactors): Promise<void>;
+  enableFreeU(factors: FreeUFactors, options?: CallOptions): Promise<void>;
   /** Turns FreeU off. */
-  disableFreeU(): Promise<void>;
+  disableFreeU(options?: CallOptions): Promise<void>;
 
   /** Encodes and decodes in overlapping tiles: less memory, a little difference in the result. */
-  enableVaeTiling(): Promise<void>;
+  enableVaeTiling(options?: CallOptions): Promise<void>;
   /** Encodes and decodes pictures whole. */
-  disableVaeTiling(): Promise<void>;
+  disableVaeTiling(options?: CallOptions): Promise<void>;
   /** Encodes and decodes one picture at a time: less memory, the same result. */
-  enableVaeSlicing(): Promise<void>;
+  enableVaeSlicing(options?: CallOptions): Promise<void>;
   /** Encodes and decodes all pictures at once. */
-  disableVaeSlicing(): Promise<void>;
+  disableVaeSlicing(options?: CallOptions): Promise<void>;
 
   /**
    * Loads a LoRA and makes it the only active one. PEFT's names, those of diffusers before PEFT,
@@ -94,28 +115,31 @@ declare abstract class Pipeline implements AsyncDisposable {
   setAdapters(
     adapterNames: string | readonly string[],
     adapterWeights?: number | readonly (number | undefined)[],
+    options?: CallOptions,
   ): Promise<void>;
   /** The loaded adapters of each component, e.g. `{ unet: ['toy'], text_encoder: ['toy'] }`. */
-  getListAdapters(): Promise<Record<string, string[]>>;
+  getListAdapters(options?: CallOptions): Promise<Record<string, string[]>>;
   /** The active adapters. */
-  getActiveAdapters(): Promise<string[]>;
+  getActiveAdapters(options?: CallOptions): Promise<string[]>;
   /** Takes adapters away. */
-  deleteAdapters(adapterNames: string | readonly string[]): Promise<void>;
+  deleteAdapters(adapterNames: string | readonly string[], options?: CallOptions): Promise<void>;
   /** Turns the active adapters on again. */
-  enableLora(): Promise<void>;
+  enableLora(options?: CallOptions): Promise<void>;
   /** Turns all adapters off. */
-  disableLora(): Promise<void>;
+  disableLora(options?: CallOptions): Promise<void>;
   /** Adds adapters to the weights: edits are as fast as without. */
   fuseLora(options?: {
     /** @default 1 */
     loraScale?: number;
     /** Which; the active ones by default. */
     adapterNames?: readonly string[];
+    /** Stops waiting for the edits before it. */
+    signal?: AbortSignal;
   }): Promise<void>;
   /** Undoes every {@link fuseLora}: the weights are those from before, bit for bit. */
-  unfuseLora(): Promise<void>;
+  unfuseLora(options?: CallOptions): Promise<void>;
   /** Takes all adapters away; what is fused stays fused. */
-  unloadLoraWeights(): Promise<void>;
+  unloadLoraWeights(options?: CallOptions): Promise<void>;
   /** Writes an adapter, or layers of your own, as a file that diffusers loads. */
   saveLoraWeights(options?: SaveLoraOptions): Promise<Blob>;
 
@@ -129,7 +153,10 @@ declare abstract class Pipeline implements AsyncDisposable {
     options?: TextualInversionOptions,
   ): Promise<string[]>;
   /** Forgets words, or every word. */
-  unloadTextualInversion(tokens?: string | readonly string[]): Promise<void>;
+  unloadTextualInversion(
+    tokens?: string | readonly string[],
+    options?: CallOptions,
+  ): Promise<void>;
 
   /**
    * Writes the model in diffusers' layout (`save_pretrained`), with what is fused and the scheduler that is set, and
@@ -139,16 +166,25 @@ declare abstract class Pipeline implements AsyncDisposable {
    */
   savePretrained(
     directory: FileSystemDirectoryHandle,
-    options?: { signal?: AbortSignal },
+    options?: CallOptions,
   ): Promise<void>;
 
   /** How much memory the pipeline takes. */
-  memory(): Promise<MemoryInfo>;
+  memory(options?: CallOptions): Promise<MemoryInfo>;
 
   /** Frees the model. Calls that run or wait, and all later ones, reject with the code `disposed`. */
   dispose(): Promise<void>;
   /** The same as {@link dispose}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What every call takes. */
+export interface CallOptions {
+  /**
+   * Rejects with the signal's reason as soon as it aborts, and keeps a call that waits for its turn
+   * from being made. Short calls that have begun are not undone.
+   */
+  signal?: AbortSignal;
 }
 
 /** The pipeline, running in a Web Worker of its own: the page stays responsive. */
@@ -188,6 +224,22 @@ export class InstructPix2Pix extends Pipeline {
 
   /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
+
+  /**
+   * Whether this browser has WebGPU, here and now: a secure context, the API and an adapter. Says
+   * nothing of memory; see {@link InstructPix2Pix.requirements}. Takes up to five seconds where there is no adapter,
+   * and is `false` on servers.
+   */
+  static isSupported(options?: CallOptions): Promise<boolean>;
+
+  /**
+   * What a model takes, and what would keep it from loading. Its configurations are downloaded, and
+   * the engine, but no weights.
+   *
+   * @throws {InstructPix2PixError} `invalid-argument` for options that are none. What is wrong with
+   *   the model, the network or this machine is among {@link Requirements.problems} instead.
+   */
+  static requirements(model: string | URL, options?: RequirementsOptions): Promise<Requirements>;
 }
 
 /**
@@ -211,6 +263,11 @@ export class InstructPix2PixXL extends InstructPix2Pix {
     options: XLEditOptions<T> & { returnDict: false },
   ): Promise<[images: OutputImages[T]]>;
   edit<T extends OutputType = 'image'>(options: XLEditOptions<T>): Promise<EditResult<T>>;
+
+  /** See {@link Pipeline.editStream}. */
+  editStream<T extends OutputType = 'image'>(
+    options: XLEditStreamOptions<T>,
+  ): AsyncGenerator<EditEvent<T>, void, undefined>;
 
   /** Encodes instructions, so that they serve many edits: pass all four tensors on to {@link edit}. */
   encodePrompt(options: XLEncodePromptOptions): Promise<XLPromptEmbeds>;
@@ -259,6 +316,22 @@ export class DirectInstructPix2Pix extends Pipeline {
 
   /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
+
+  /**
+   * Whether this browser has WebGPU, here and now: a secure context, the API and an adapter. Says
+   * nothing of memory; see {@link InstructPix2Pix.requirements}. Takes up to five seconds where there is no adapter,
+   * and is `false` on servers.
+   */
+  static isSupported(options?: CallOptions): Promise<boolean>;
+
+  /**
+   * What a model takes, and what would keep it from loading. Its configurations are downloaded, and
+   * the engine, but no weights.
+   *
+   * @throws {InstructPix2PixError} `invalid-argument` for options that are none. What is wrong with
+   *   the model, the network or this machine is among {@link Requirements.problems} instead.
+   */
+  static requirements(model: string | URL, options?: RequirementsOptions): Promise<Requirements>;
 }
 
 /** {@link InstructPix2PixXL} on the calling thread: see {@link DirectInstructPix2Pix}. */
@@ -273,6 +346,11 @@ export class DirectInstructPix2PixXL extends DirectInstructPix2Pix {
     options: XLEditOptions<T> & { returnDict: false },
   ): Promise<[images: OutputImages[T]]>;
   edit<T extends OutputType = 'image'>(options: XLEditOptions<T>): Promise<EditResult<T>>;
+
+  /** See {@link Pipeline.editStream}. */
+  editStream<T extends OutputType = 'image'>(
+    options: XLEditStreamOptions<T>,
+  ): AsyncGenerator<EditEvent<T>, void, undefined>;
 
   /** See {@link InstructPix2PixXL.encodePrompt}. */
   encodePrompt(options: XLEncodePromptOptions): Promise<XLPromptEmbeds>;
@@ -329,6 +407,8 @@ export interface ComponentOptions
    * @default true
    */
   requiresSafetyChecker?: boolean;
+  /** See {@link LoadOptions.busyPolicy}. */
+  busyPolicy?: BusyPolicy;
 }
 
 /** The parts of a pipeline of SDXL. */
@@ -368,7 +448,63 @@ export interface XLComponentOptions
   /** A checker of another pipeline, with its `featureExtractor`, or a function of yours. */
   safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
   featureExtractor?: Component<'featureExtractor'> | null;
+  /** See {@link LoadOptions.busyPolicy}. */
+  busyPolicy?: BusyPolicy;
 }
+
+/**
+ * Where an application keeps the package's files. Vite, webpack 5, Parcel, Next.js and plain pages
+ * find them by themselves; see the README for esbuild, Rollup and CDNs.
+ */
+export interface SiteOptions {
+  /**
+   * The address of `worker.js`, relative to the page. From another origin, the worker starts through
+   * a `blob:` URL.
+   * @default beside the package's `index.js`
+   */
+  workerUrl?: string | URL;
+  /**
+   * The address of `instruct_pix2pix_bg.wasm`, relative to the page. It counts for the first call of
+   * a worker, or of the thread with the direct classes.
+   * @default beside the package's `instruct_pix2pix.js`
+   */
+  wasmUrl?: string | URL;
+}
+
+/**
+ * What becomes of an edit that is asked for while another one runs or waits: `'queue'` has it wait,
+ * `'reject'` rejects it with the code `busy`, `'replace'` stops the others, which reject with the code
+ * `aborted`.
+ */
+export type BusyPolicy = 'queue' | 'reject' | 'replace';
+
+/** How much the console shows; each level shows what those before it do. */
+export type LogLevel = 'silent' | 'error' | 'warn' | 'info' | 'debug';
+
+/** Defaults for options that a call leaves out. */
+export interface Env extends ReadOptions, SiteOptions {
+  /**
+   * How much the console shows. It counts for workers that are started later.
+   * @default 'warn'
+   */
+  logLevel?: LogLevel;
+  /** See {@link LoadOptions.dtype}. */
+  dtype?: LoadOptions['dtype'];
+  /** See {@link LoadOptions.weightDtype}. */
+  weightDtype?: LoadOptions['weightDtype'];
+  /** See {@link LoadOptions.memoryBudget}. */
+  memoryBudget?: number;
+  /** See {@link LoadOptions.busyPolicy}. */
+  busyPolicy?: BusyPolicy;
+}
+
+/**
+ * Defaults for options that a call leaves out, for all that is called later.
+ *
+ * @example
+ * env.endpoint = 'https://hub.example';
+ */
+export declare const env: Env;
 
 /** Where on the Hub. */
 export interface HubOptions {
@@ -426,8 +562,9 @@ export interface CachedModel {
   lastUsed: number;
 }
 
-/** Whose cache; the browser's where there is none. */
-export interface CacheOptions {
+/** Which cache. */
+export interface CacheOptions extends CallOptions, SiteOptions {
+  /** A store of yours in place of the browser's database. */
   cache?: CacheStore;
 }
 
@@ -495,7 +632,7 @@ export interface ReadOptions extends HubOptions {
 }
 
 /** How a model is found and kept, and what it computes in. */
-export interface LoadOptions extends ReadOptions {
+export interface LoadOptions extends ReadOptions, SiteOptions {
   /**
    * The type to compute in. `'auto'` takes float16 where the adapter has `shader-f16`.
    * @default 'auto'
@@ -552,6 +689,11 @@ export interface LoadOptions extends ReadOptions {
    * be shared. It ends with the last of them.
    */
   shareWith?: InstructPix2Pix | DirectInstructPix2Pix;
+  /**
+   * What becomes of an edit that is asked for while another one runs.
+   * @default 'queue'
+   */
+  busyPolicy?: BusyPolicy;
   /** Called often while the model is downloaded. */
   onProgress?: (event: LoadProgress) => void;
   /** Stops loading: the promise rejects at once with the signal's reason. */
@@ -580,6 +722,7 @@ export interface DownloadOptions
     | 'shareWith'
     | 'dtype'
     | 'memoryBudget'
+    | 'busyPolicy'
     | 'cache'
     | 'forceZerosForEmptyPrompt'
     | 'isCosxlEdit'
@@ -592,6 +735,88 @@ export interface DownloadOptions
   safetyChecker?: boolean;
   /** A store of yours in place of the browser's database. */
   cache?: CacheStore;
+}
+
+/** How to find out what a model takes: as it is going to be loaded. */
+export interface RequirementsOptions extends ReadOptions, SiteOptions {
+  /** See {@link LoadOptions.dtype}. */
+  dtype?: LoadOptions['dtype'];
+  /** See {@link LoadOptions.weightDtype}. */
+  weightDtype?: LoadOptions['weightDtype'];
+  /** See {@link LoadOptions.memoryBudget}. */
+  memoryBudget?: number;
+  /**
+   * Count the safety checker.
+   * @default false
+   */
+  safetyChecker?: boolean;
+  /** Stops it. */
+  signal?: AbortSignal;
+}
+
+/** What a model takes, and whether this machine has it. */
+export interface Requirements {
+  /** Whether nothing that is known now keeps the model from loading. How much memory a GPU has, browsers do not tell. */
+  ok: boolean;
+  /** What would fail, or be other than asked for. */
+  problems: RequirementsProblem[];
+  /** The GPU; absent where there is none to be had. */
+  adapter: AdapterDescription | undefined;
+  /** The type that would be computed in. */
+  dtype: 'float16' | 'float32';
+  /** The model; absent where it could not be looked at. */
+  model: ModelDescription | undefined;
+  /** Room in the browser's storage. */
+  storage: {
+    /** Bytes to be stored; 0 where the browser's storage is not used. */
+    needed: number;
+    /** Bytes that can be stored, where the browser tells. */
+    free: number | undefined;
+  };
+}
+
+/** Something that would go wrong. */
+export interface RequirementsProblem {
+  /** The code that loading would reject with. */
+  code: InstructPix2PixErrorCode;
+  /** What it is about, for people. */
+  message: string;
+  /** Whether the same may succeed later: the connection broke off, the server was busy. */
+  retryable: boolean;
+  /** Whether loading would fail; otherwise it goes on without, e.g. without keeping the model. */
+  fatal: boolean;
+}
+
+/** A GPU, as far as the browser tells. */
+export interface AdapterDescription {
+  /** E.g. `'nvidia'`; may be empty. */
+  vendor: string;
+  /** E.g. `'ampere'`; may be empty. */
+  architecture: string;
+  /** Often empty. */
+  description: string;
+  /** Whether the CPU plays the GPU, which is slow. */
+  software: boolean;
+  /** Whether it computes in float16 (`shader-f16`). */
+  f16: boolean;
+  /** The largest buffer, bytes. */
+  maxBufferSize: number;
+  /** The largest part of a buffer that a shader sees, bytes. */
+  maxStorageBufferBindingSize: number;
+}
+
+/** What a model takes. */
+export interface ModelDescription {
+  /** The pipeline's class, as diffusers calls it. */
+  className: PipelineInfo['className'];
+  /** Bytes of all files that are read. */
+  bytes: number;
+  /** Bytes of its weights that are not in the cache, and would be downloaded. */
+  missingBytes: number;
+  /** Bytes of GPU memory for its weights, all at once. Edits need more, see the README. */
+  memoryBytes: number;
+  /** The least that {@link LoadOptions.memoryBudget} may be: bytes of the largest models that have to be there together. */
+  memoryBytesInTurn: number;
 }
 
 /** What `onProgress` is told. */
@@ -721,7 +946,7 @@ export interface PromptOptions {
 }
 
 /** What to encode. */
-export interface EncodePromptOptions extends PromptOptions {
+export interface EncodePromptOptions extends PromptOptions, CallOptions {
   /**
    * Encode what to keep away from as well.
    * @default true
@@ -762,7 +987,7 @@ export interface XLPromptOptions extends PromptOptions {
 }
 
 /** What to encode with SDXL's text encoders. */
-export interface XLEncodePromptOptions extends XLPromptOptions {
+export interface XLEncodePromptOptions extends XLPromptOptions, CallOptions {
   /**
    * Encode what to keep away from as well.
    * @default true
@@ -886,8 +1111,44 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
    * @default ['latents']
    */
   onStepTensorInputs?: readonly (keyof StepTensors)[];
+  /**
+   * What becomes of this edit, or of the others, where another one runs.
+   * @default the one that the model was loaded with
+   */
+  busyPolicy?: BusyPolicy;
   /** Stops the edit: the promise rejects at once with the signal's reason. */
   signal?: AbortSignal;
+}
+
+/** What to edit as a stream, and how. */
+export type EditStreamOptions<T extends OutputType = OutputType> = Omit<
+  EditOptions<T>,
+  'returnDict'
+>;
+
+/** What to edit with SDXL as a stream, and how. */
+export type XLEditStreamOptions<T extends OutputType = OutputType> = Omit<
+  XLEditOptions<T>,
+  'returnDict'
+>;
+
+/** An event of {@link Pipeline.editStream}: steps, and at the end the result. */
+export type EditEvent<T extends OutputType = 'image'> =
+  | ({ type: 'step' } & EditStep)
+  | ({ type: 'result' } & EditResult<T>);
+
+/** What to warm up for. */
+export interface WarmupOptions extends CallOptions {
+  /**
+   * Width of the pictures to come: 8 to 8192 pixels.
+   * @default 512
+   */
+  width?: number;
+  /**
+   * Height of the pictures to come: 8 to 8192 pixels.
+   * @default 512
+   */
+  height?: number;
 }
 
 /** What to edit with SDXL, and how. Sizes and places are `[height, width]`, pixels. */
@@ -1027,7 +1288,7 @@ export interface LoadedLora {
 }
 
 /** What to write, and where to. */
-export interface SaveLoraOptions {
+export interface SaveLoraOptions extends CallOptions {
   /** A loaded adapter; the last active one by default. */
   adapterName?: string;
   /** Layers to write in place of a loaded adapter, as `get_peft_model_state_dict` names them. */
@@ -1178,8 +1439,10 @@ export type InstructPix2PixErrorCode =
   | 'network'
   /** The picture could not be decoded. */
   | 'image-decode'
-  /** `onStep` returned `false`. */
+  /** `onStep` returned `false`, a stream was left, or a later edit took this one's place. */
   | 'aborted'
+  /** Another edit runs, and {@link BusyPolicy} is `'reject'`. */
+  | 'busy'
   /** WebGPU needs https, or localhost. */
   | 'insecure-context'
   /** This browser has no WebGPU. */

@@ -1,15 +1,17 @@
 import { givenComponents, hostOf, LOADED, numbersOf } from './components.js';
+import { log, withDefaults } from './env.js';
 import { isFiles, readFiles } from './files.js';
 import { Host } from './host.js';
 import * as known from './options.js';
 import { checkStore } from './proxy.js';
+import { siteOf } from './site.js';
 import { task } from './task.js';
 import { absoluteUrl, locate, resolveModel } from './urls.js';
 
 /**
  * Where pipelines run, and their classes there.
  *
- * @typedef {{ create: () => any, classes: any[] }} Place
+ * @typedef {{ create: (site: import('./site.js').Site) => any, classes: any[] }} Place
  */
 
 /**
@@ -20,11 +22,15 @@ import { absoluteUrl, locate, resolveModel } from './urls.js';
  * @param {import('./index.js').LoadOptions} options
  * @returns {Promise<T>}
  */
-export async function load(Class, { create, classes }, model, { onProgress, signal, ...options }) {
+export async function load(Class, { create, classes }, model, { onProgress, signal, ...given }) {
   signal?.throwIfAborted();
-  known.check(options, known.LOAD);
+  const all = withDefaults(given, known.LOAD);
+  known.check(all, known.LOAD);
+  known.oneOf('busyPolicy', all.busyPolicy, known.BUSY_POLICIES);
+  const { site, options: settings } = siteOf(all);
+  const { busyPolicy, ...options } = settings;
   checkStore(options.cache);
-  const { shareWith, rest, given, host: home } = givenComponents(options, classes);
+  const { shareWith, rest, given: parts, host: home } = givenComponents(options, classes);
   const { safetyChecker, ...others } = rest;
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
   const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
@@ -34,9 +40,10 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   if (options.cache !== false && !files) askToPersist();
   const shared = home ?? (shareWith && hostOf(shareWith, classes));
   shared?.retain();
-  const host = shared ?? new Host(create);
+  const host = shared ?? new Host(() => create(site));
+  const start = performance.now();
   try {
-    const components = await numbersOf(given);
+    const components = await numbersOf(parts);
     const { result } = task(
       [signal],
       (event) => {
@@ -45,11 +52,13 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
       (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
     );
     const { pipeline, info } = await result;
-    const hasChecker = request.safetyChecker === true || given.safety_checker !== undefined;
+    const hasChecker = request.safetyChecker === true || parts.safety_checker !== undefined;
     // What was given cannot be loaded again.
-    const again = Object.keys(given).length > 0 ? undefined : request;
+    const again = Object.keys(parts).length > 0 ? undefined : request;
     const Found = classes.find(({ family }) => family.className === info.className);
-    return new Found(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
+    const seconds = ((performance.now() - start) / 1e3).toFixed(1);
+    log('info', `${info.model} is loaded after ${seconds} s: ${info.dtype} on ${info.adapter}`);
+    return new Found(LOADED, { host, pipeline, info, judge, hasChecker, busyPolicy, request: again });
   } catch (error) {
     host.release(undefined);
     throw error;
@@ -88,12 +97,13 @@ const DEFAULT_CONFIG = 'timbrooks/instruct-pix2pix';
  *
  * @param {Place} where
  */
-export async function download({ create }, model, { onProgress, signal, ...options }) {
+export async function download({ create }, model, { onProgress, signal, ...given }) {
   signal?.throwIfAborted();
+  const { site, options } = siteOf(withDefaults(given, known.DOWNLOAD));
   known.check(options, known.DOWNLOAD);
   checkStore(options.cache);
   askToPersist();
-  const engine = create();
+  const engine = create(site);
   try {
     const { result } = task(
       [signal],

@@ -1,4 +1,4 @@
-import { InstructPix2PixError } from './errors.js';
+import { invalid } from './errors.js';
 
 /**
  * The options that go to the engine, and their types. The engine checks the values; it would not
@@ -8,90 +8,94 @@ import { InstructPix2PixError } from './errors.js';
  */
 
 const STRING = ['string'];
+const BOOLEAN = ['boolean'];
+const OBJECT = ['object'];
 const NUMBER = ['number'];
 const TENSOR = ['tensor'];
 const LIST = ['array'];
+const PLACE = ['string', 'object'];
 const TEXTS = ['string', 'array'];
 const SEEDS = ['number', 'bigint', 'array'];
+const KEPT = ['boolean', 'object'];
 
-/** How something is read, and kept. @type {Options} */
+/** How something is read, and kept. */
 const READING = {
   revision: STRING,
   endpoint: STRING,
   token: STRING,
-  localFilesOnly: ['boolean'],
-  forceDownload: ['boolean'],
-  resumeDownload: ['boolean'],
-  cache: ['boolean', 'object'],
+  localFilesOnly: BOOLEAN,
+  forceDownload: BOOLEAN,
+  resumeDownload: BOOLEAN,
   cacheLimit: NUMBER,
-  fetch: ['function'],
   stallTimeout: NUMBER,
   rangeBytes: NUMBER,
+  cache: KEPT,
+  fetch: ['function'],
 };
 
-/** Where a component is read from. @type {Options} */
-export const SOURCE = { ...READING, model: ['string', 'object'], subfolder: STRING };
+/** Where a component is read from. */
+export const SOURCE = { ...READING, model: PLACE, subfolder: STRING };
 
-/** @type {Options} */
+/** Where an application keeps the package's files. */
+const SITE = { workerUrl: PLACE, wasmUrl: PLACE };
+
+/** What becomes of an edit that is asked for while another one runs. */
+export const BUSY_POLICIES = ['queue', 'reject', 'replace'];
+
+const COMPUTING = { dtype: STRING, weightDtype: STRING, memoryBudget: NUMBER };
+
 export const DOWNLOAD = {
   ...READING,
-  cache: ['object'],
+  ...SITE,
+  cache: OBJECT,
   weightDtype: STRING,
-  safetyChecker: ['boolean'],
+  safetyChecker: BOOLEAN,
 };
 
-/** @type {Options} */
+export const REQUIREMENTS = { ...DOWNLOAD, ...COMPUTING, cache: KEPT };
+
+/** Those that `env` may hold. */
+export const ENV = { ...READING, ...SITE, ...COMPUTING, busyPolicy: STRING, logLevel: STRING };
+
+/** What a call about the cache takes. */
+export const CACHE = { ...SITE, cache: OBJECT };
+
+/** What both constructors take. */
+const PARTS = {
+  vae: OBJECT,
+  textEncoder: OBJECT,
+  tokenizer: OBJECT,
+  unet: OBJECT,
+  featureExtractor: OBJECT,
+  scheduler: PLACE,
+  safetyChecker: ['object', 'function'],
+  busyPolicy: STRING,
+};
+
+export const COMPONENTS = { ...PARTS, requiresSafetyChecker: BOOLEAN };
+
+/** What only SDXL has. */
+const XL_SETTINGS = {
+  textEncoder2: OBJECT,
+  tokenizer2: OBJECT,
+  forceZerosForEmptyPrompt: BOOLEAN,
+  isCosxlEdit: BOOLEAN,
+  addWatermarker: BOOLEAN,
+};
+
+export const XL_COMPONENTS = { ...PARTS, ...XL_SETTINGS };
+
 export const LOAD = {
-  ...DOWNLOAD,
-  dtype: STRING,
-  memoryBudget: NUMBER,
-  cache: ['boolean', 'object'],
-  safetyChecker: ['boolean', 'function', 'object'],
-  shareWith: ['object'],
-  vae: ['object'],
-  textEncoder: ['object'],
-  textEncoder2: ['object'],
-  tokenizer: ['object'],
-  tokenizer2: ['object'],
-  unet: ['object'],
-  scheduler: ['object'],
-  featureExtractor: ['object'],
-  forceZerosForEmptyPrompt: ['boolean'],
-  isCosxlEdit: ['boolean'],
-  addWatermarker: ['boolean'],
+  ...REQUIREMENTS,
+  ...PARTS,
+  ...XL_SETTINGS,
+  scheduler: OBJECT,
+  shareWith: OBJECT,
   singleFile: STRING,
   config: STRING,
+  safetyChecker: ['boolean', 'function', 'object'],
 };
 
-/** @type {Options} */
-export const COMPONENTS = {
-  vae: ['object'],
-  textEncoder: ['object'],
-  tokenizer: ['object'],
-  unet: ['object'],
-  scheduler: ['object', 'string'],
-  safetyChecker: ['object', 'function'],
-  featureExtractor: ['object'],
-  requiresSafetyChecker: ['boolean'],
-};
-
-/** @type {Options} */
-export const XL_COMPONENTS = {
-  vae: ['object'],
-  textEncoder: ['object'],
-  textEncoder2: ['object'],
-  tokenizer: ['object'],
-  tokenizer2: ['object'],
-  unet: ['object'],
-  scheduler: ['object', 'string'],
-  forceZerosForEmptyPrompt: ['boolean'],
-  isCosxlEdit: ['boolean'],
-  addWatermarker: ['boolean'],
-  safetyChecker: ['object', 'function'],
-  featureExtractor: ['object'],
-};
-
-/** @type {Options} */
 const PROMPTS = {
   prompt: TEXTS,
   negativePrompt: TEXTS,
@@ -100,7 +104,6 @@ const PROMPTS = {
   numImagesPerPrompt: NUMBER,
 };
 
-/** @type {Options} */
 const XL_PROMPTS = {
   ...PROMPTS,
   prompt2: TEXTS,
@@ -109,95 +112,83 @@ const XL_PROMPTS = {
   negativePooledPromptEmbeds: TENSOR,
 };
 
-/** @type {Options} */
-export const ENCODE_PROMPT = { ...PROMPTS, doClassifierFreeGuidance: ['boolean'] };
+export const ENCODE_PROMPT = { ...PROMPTS, doClassifierFreeGuidance: BOOLEAN };
 
-/** @type {Options} */
 export const XL_ENCODE_PROMPT = {
   ...XL_PROMPTS,
-  doClassifierFreeGuidance: ['boolean'],
+  doClassifierFreeGuidance: BOOLEAN,
   loraScale: NUMBER,
 };
 
-/** @type {Options} */
-export const XL_SIZE = { height: NUMBER, width: NUMBER };
+export const SIZE = { height: NUMBER, width: NUMBER };
 
-/** @type {Options} */
 export const EDIT = {
   ...PROMPTS,
-  image: ['string', 'object', 'tensor', 'array'],
   numInferenceSteps: NUMBER,
-  timesteps: LIST,
-  sigmas: LIST,
   guidanceScale: NUMBER,
   imageGuidanceScale: NUMBER,
   eta: NUMBER,
   seed: SEEDS,
   generator: SEEDS,
-  scheduler: ['string', 'object'],
+  timesteps: LIST,
+  sigmas: LIST,
+  onStepTensorInputs: LIST,
   latents: TENSOR,
   noises: TENSOR,
   outputType: STRING,
-  returnDict: ['boolean'],
-  onStepTensorInputs: LIST,
-  crossAttentionKwargs: ['object'],
+  busyPolicy: STRING,
+  image: ['string', 'object', 'tensor', 'array'],
+  scheduler: PLACE,
+  returnDict: BOOLEAN,
+  crossAttentionKwargs: OBJECT,
 };
 
-/** @type {Options} */
 export const XL_EDIT = {
   ...EDIT,
   ...XL_PROMPTS,
-  ...XL_SIZE,
+  ...SIZE,
   denoisingEnd: NUMBER,
   guidanceRescale: NUMBER,
+  aestheticScore: NUMBER,
+  negativeAestheticScore: NUMBER,
+  callbackSteps: NUMBER,
   originalSize: LIST,
   cropsCoordsTopLeft: LIST,
   targetSize: LIST,
-  aestheticScore: NUMBER,
-  negativeAestheticScore: NUMBER,
   callback: ['function'],
-  callbackSteps: NUMBER,
 };
 
-/** @type {Options} */
 export const CROSS_ATTENTION = { scale: NUMBER };
 
-/** @type {Options} */
 export const FREE_U = { s1: NUMBER, s2: NUMBER, b1: NUMBER, b2: NUMBER };
 
-/** @type {Options} */
 const ADAPTER_SOURCE = { ...READING, weightName: STRING, subfolder: STRING };
 
-/** @type {Options} */
 export const LORA = { ...ADAPTER_SOURCE, adapterName: STRING };
 
-/** `token` is the word here, as in diffusers. @type {Options} */
+/** `token` is the word here, as in diffusers. */
 export const TEXTUAL_INVERSION = {
   ...ADAPTER_SOURCE,
-  token: TEXTS,
   hfToken: STRING,
   textEncoder: STRING,
+  token: TEXTS,
 };
 
-/** @type {Options} */
 export const ADAPTERS = { adapterNames: TEXTS, adapterWeights: ['number', 'array'] };
 
-/** @type {Options} */
 export const FUSE = { loraScale: NUMBER, adapterNames: LIST };
 
-/** @type {Options} */
 export const SAVE_LORA = {
   adapterName: STRING,
-  unetLoraLayers: ['object'],
-  textEncoderLoraLayers: ['object'],
   weightName: STRING,
-  safeSerialization: ['boolean'],
+  unetLoraLayers: OBJECT,
+  textEncoderLoraLayers: OBJECT,
+  saveDirectory: OBJECT,
+  safeSerialization: BOOLEAN,
   saveFunction: ['function'],
-  saveDirectory: ['object'],
 };
 
-/** @type {Options} */
-export const XL_SAVE_LORA = { ...SAVE_LORA, textEncoder2LoraLayers: ['object'] };
+export const XL_SAVE_LORA = { ...SAVE_LORA, textEncoder2LoraLayers: OBJECT };
 
 /**
  * @param {Record<string, unknown>} options
@@ -206,15 +197,22 @@ export const XL_SAVE_LORA = { ...SAVE_LORA, textEncoder2LoraLayers: ['object'] }
 export function check(options, known) {
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, name)) {
-      throw new InstructPix2PixError('invalid-argument', `${name}: there is no such option`);
+      throw invalid(`${name}: there is no such option`);
     }
     if (value != null && !known[name].includes(typeOf(value))) {
-      throw new InstructPix2PixError(
-        'invalid-argument',
-        `${name}: expected a ${known[name].join(' or ')}, found a ${typeOf(value)}`,
-      );
+      throw invalid(`${name}: expected a ${known[name].join(' or ')}, found a ${typeOf(value)}`);
     }
   }
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value one of `values`, or nothing
+ * @param {string[]} values
+ */
+export function oneOf(name, value, values) {
+  if (value == null || values.includes(value)) return;
+  throw invalid(`${name}: ${JSON.stringify(value)} is none of ${values.join(', ')}`);
 }
 
 /** The type of a value; arrays and `{ data: Float32Array, shape: number[] }` are types of their own. */
@@ -241,10 +239,7 @@ export function stepTensors(returned) {
   const tensors = {};
   for (const [name, value] of Object.entries(returned)) {
     if (!STEP_TENSORS.includes(name)) {
-      throw new InstructPix2PixError(
-        'invalid-argument',
-        `onStep: it returned \`${name}\`, which is none of ${STEP_TENSORS.join(', ')}`,
-      );
+      throw invalid(`onStep: it returned \`${name}\`, which is none of ${STEP_TENSORS.join(', ')}`);
     }
     if (value == null) continue;
     check({ [name]: value }, { [name]: TENSOR });

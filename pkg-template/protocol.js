@@ -2,6 +2,7 @@
  * The messages between the page and the worker.
  *
  * Page to worker:
+ *   { kind: 'start', wasmUrl, logLevel }    the first one: how to start the engine
  *   { kind: 'call', id, method, payload }   method: one of `Engine`'s
  *   { kind: 'answer', ask, answer }         what the callback of that call said
  *   { kind: 'abort', id }                   stop that call before its next step

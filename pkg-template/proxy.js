@@ -3,7 +3,7 @@
  * a worker.
  */
 
-import { InstructPix2PixError } from './errors.js';
+import { invalid } from './errors.js';
 import { deserializeError, serializeError } from './protocol.js';
 
 /** What a store must have. */
@@ -19,7 +19,7 @@ export const TRANSFER = Symbol('transfer');
 export function checkStore(store) {
   const missing = STORE_METHODS.find((method) => typeof store?.[method] !== 'function');
   if (store != null && typeof store === 'object' && missing) {
-    throw new InstructPix2PixError('invalid-argument', `cache: it has no method \`${missing}\``);
+    throw invalid(`cache: it has no method \`${missing}\``);
   }
 }
 

@@ -1,6 +1,8 @@
-import { InstructPix2PixError } from './errors.js';
+import { logLevel } from './env.js';
+import { InstructPix2PixError, invalid } from './errors.js';
 import { buffersIn, deserializeError, serializeError } from './protocol.js';
 import { TRANSFER, withoutFunctions } from './proxy.js';
+import { startWorker } from './site.js';
 
 /** `Engine`'s twin: the same methods, carried out by an engine in a module worker. */
 export class RemoteEngine {
@@ -13,9 +15,10 @@ export class RemoteEngine {
   /** Whether another one can take its place. */
   renewable = true;
 
-  constructor() {
-    // Bundlers find the worker by this exact form.
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+  /** @param {import('./site.js').Site} site */
+  constructor({ workerUrl, wasmUrl } = {}) {
+    this.#worker = startWorker(workerUrl);
+    this.#worker.postMessage({ kind: 'start', wasmUrl, logLevel: logLevel() });
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onmessageerror = () => this.#die('a message could not be read');
     // A script that cannot be loaded gives a bare event without a message.
@@ -28,6 +31,10 @@ export class RemoteEngine {
 
   download(options, notify, signal) {
     return this.#read('download', options, notify, signal);
+  }
+
+  requirements(options, notify, signal) {
+    return this.#read('requirements', options, notify, signal);
   }
 
   save(request, notify, signal) {
@@ -92,11 +99,7 @@ export class RemoteEngine {
       try {
         this.#worker.postMessage({ kind: 'call', id, method, payload }, transfer);
       } catch (cause) {
-        throw new InstructPix2PixError(
-          'invalid-argument',
-          `an option cannot be sent to the worker: ${cause.message}`,
-          { cause },
-        );
+        throw invalid(`an option cannot be sent to the worker: ${cause.message}`, cause);
       }
       const onAbort = () => this.#worker.postMessage({ kind: 'abort', id });
       signal?.addEventListener('abort', onAbort);
@@ -118,7 +121,7 @@ export class RemoteEngine {
         this.#worker.postMessage({ kind: 'answer', ask, answer }, answer?.[TRANSFER] ?? []);
       } catch (cause) {
         const message = `an answer cannot be sent to the worker: ${cause.message}`;
-        const error = new InstructPix2PixError('invalid-argument', message, { cause });
+        const error = invalid(message, cause);
         // The worker waits for one.
         this.#worker.postMessage({ kind: 'answer', ask, answer: { error: serializeError(error) } });
       }

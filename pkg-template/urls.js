@@ -1,4 +1,4 @@
-import { InstructPix2PixError } from './errors.js';
+import { invalid } from './errors.js';
 
 /** `owner/name`, as the Hugging Face Hub spells repository ids. */
 const HUB_ID = /^[\w.-]+\/[\w.-]+$/;
@@ -13,7 +13,7 @@ export function absoluteUrl(url) {
   try {
     return new URL(url, base).href;
   } catch (cause) {
-    throw new InstructPix2PixError('invalid-argument', `${url} is not a URL`, { cause });
+    throw invalid(`${url} is not a URL`, cause);
   }
 }
 
@@ -25,11 +25,8 @@ export function resolveModel(model) {
   const text = String(model);
   if (/^[./]/.test(text) || text.includes('://')) return absoluteUrl(text);
   if (HUB_ID.test(text)) return text;
-  throw new InstructPix2PixError(
-    'invalid-argument',
-    `model: ${JSON.stringify(text)} is neither a Hub id ("owner/name") nor a URL ` +
-      '("https://…", "/…", "./…")',
-  );
+  throw invalid(`model: ${JSON.stringify(text)} is neither a Hub id ("owner/name") nor a URL ` +
+      '("https://…", "/…", "./…")');
 }
 
 /** Options that say where something is, with absolute addresses. */

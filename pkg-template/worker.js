@@ -16,7 +16,7 @@ let nextQuestion = 0;
 const ASKS = ['edit'];
 
 /** The calls that may read with the page's own functions. */
-const READS = ['load', 'download', 'cache', 'invoke', 'save'];
+const READS = ['load', 'download', 'requirements', 'cache', 'invoke', 'save'];
 
 /** Where a call says what it reads from, apart from what else it says, only that part has functions. */
 function restore(payload, question) {
@@ -24,7 +24,11 @@ function restore(payload, question) {
   return { ...payload, source: withFunctions(payload.source, question) };
 }
 
-addEventListener('message', async ({ data: { kind, id, method, payload, ask, answer } }) => {
+addEventListener('message', async ({ data: { kind, id, method, payload, ask, answer, ...rest } }) => {
+  if (kind === 'start') {
+    engine.site = rest;
+    return;
+  }
   if (kind === 'abort') {
     calls.get(id)?.abort();
     return;

@@ -80,6 +80,7 @@ test('the package can be imported where there is no window', async () => {
     'InstructPix2PixError',
     'InstructPix2PixXL',
     'cache',
+    'env',
   ]);
 });
 

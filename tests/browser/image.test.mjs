@@ -1,4 +1,4 @@
-/** `image.js` of the package: every kind of picture gives the pixels that diffusers would see. */
+/** `image.js` of the package's template: every kind of picture gives the pixels that diffusers would see. */
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -19,11 +19,14 @@ endAfterMinutes(40);
 let browser, page, server;
 
 before(async () => {
-  server = await serve(`${folder}site`, { '/pkg': pkg });
+  server = await serve(`${folder}site`, {
+    '/pkg': pkg,
+    '/template': `${repository}pkg-template`,
+  });
   browser = await launch();
   ({ page } = await openPage(browser, server.url));
   await page.evaluate(async () => {
-    const { readImage } = await import('/pkg/image.js');
+    const { readImage } = await import('/template/image.js');
     const glue = await import('/pkg/instruct_pix2pix.js');
     await glue.default();
     window.helpers = await import('/helpers.js');

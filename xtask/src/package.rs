@@ -11,7 +11,8 @@ use wasm_bindgen_cli_support::Bindgen;
 
 use crate::args::Args;
 use crate::process::{self, Metadata, PACKAGE, Result};
-use crate::{files, wasm_opt};
+use crate::scripts::{self, Scripts};
+use crate::{files, licences, wasm_opt};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The name of the library, of the glue and, with `_bg`, of the wasm.
@@ -33,6 +34,12 @@ pub fn folder() -> PathBuf {
 /// Most bytes of the wasm, and of what a server that compresses would send.
 const BUDGET: [usize; 2] = [12_000_000, 3_000_000];
 
+/// Most bytes of the hand-written scripts that a page with the worker loads, compressed.
+const SCRIPTS_BUDGET: usize = 15_000;
+
+/// The features that the wasm is built with.
+const FEATURES: &str = "js";
+
 /// Builds wasm and glue with the benchmarks in them, beside the target folder's package; where.
 pub fn build_benchmarks() -> Result<PathBuf> {
     check_versions()?;
@@ -50,7 +57,7 @@ pub fn build(dev: bool) -> Result {
     check_versions()?;
     ensure_target()?;
     let metadata = process::metadata()?;
-    compile("js")?;
+    compile(FEATURES)?;
     // Put together elsewhere, so that a failure half way leaves the package of before.
     let stage = metadata.target.join("package");
     files::empty_folder(&stage)?;
@@ -58,12 +65,26 @@ pub fn build(dev: bool) -> Result {
     if !dev {
         wasm_opt::optimise(&stage.join(wasm_name()), &metadata.target.join("wasm-opt"))?;
     }
-    let glue = scripts(&stage)?;
-    fill(&metadata.version, &stage)?;
+    let glue = files::list(&stage)?.into_iter().filter(|name| is_script(name)).collect::<Vec<_>>();
+    let scripts = fill(&metadata.version, &stage)?;
     files::mirror(&stage, &folder())?;
-    let sizes = report(&stage, &glue, dev)?;
+    let sizes = report(&stage, &scripts, &glue, dev)?;
+    scripts_within_budget(sizes.scripts)?;
     // What rustc makes is a fifth larger than what wasm-opt leaves.
-    if dev { Ok(()) } else { within_budget(sizes) }
+    if dev { Ok(()) } else { within_budget(sizes.wasm) }
+}
+
+fn scripts_within_budget(compressed: usize) -> Result {
+    if compressed <= SCRIPTS_BUDGET {
+        return Ok(());
+    }
+    Err(format!(
+        "the hand-written scripts take {} with gzip, over their budget of {}: what not every page \
+         needs belongs into an entry point of its own",
+        size(compressed),
+        size(SCRIPTS_BUDGET),
+    )
+    .into())
 }
 
 fn within_budget([raw, compressed]: [usize; 2]) -> Result {
@@ -160,9 +181,13 @@ fn bindgen_failed(error: impl std::fmt::Display) -> Box<dyn std::error::Error> {
 }
 
 /// Lays the template and the licences over what was built.
-fn fill(version: &str, stage: &Path) -> Result {
+fn fill(version: &str, stage: &Path) -> Result<Scripts> {
     let root = process::root();
-    files::copy_over(&root.join("pkg-template"), stage)?;
+    let template = root.join("pkg-template");
+    for name in files::list(&template)?.iter().filter(|name| !scripts::is_bundled(name)) {
+        files::write(&stage.join(name), &files::read(&template.join(name))?)?;
+    }
+    let scripts = scripts::bundle(&template, stage)?;
     let manifest = stage.join("package.json");
     let text = with_version(&files::read_text(&manifest)?, version)?;
     files::write(&manifest, text.as_bytes())?;
@@ -170,7 +195,8 @@ fn fill(version: &str, stage: &Path) -> Result {
     for name in files::names(root)?.iter().filter(is_licence) {
         files::write(&stage.join(name), &files::read(&root.join(name))?)?;
     }
-    Ok(())
+    files::write(&stage.join(licences::FILE), licences::text(TARGET, FEATURES)?.as_bytes())?;
+    Ok(scripts)
 }
 
 /// Replaces the version in the text, so that the rest stays as it was written.
@@ -190,32 +216,40 @@ fn with_version(manifest: &str, version: &str) -> Result<String> {
     Err("pkg-template/package.json must have `\"version\": \"...\"` before any other".into())
 }
 
-/// The scripts in a folder, those below it included.
-fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut names: Vec<_> = files::list(folder)?.into_iter().collect();
-    names.retain(|name| name.extension().is_some_and(|end| end == "js" || end == "mjs"));
-    Ok(names)
+fn is_script(name: &Path) -> bool {
+    name.extension().is_some_and(|end| end == "js")
+}
+
+/// Bytes of what browsers load.
+struct Sizes {
+    wasm: [usize; 2],
+    /// Compressed.
+    scripts: usize,
 }
 
 /// Prints the sizes that the README quotes.
-fn report(stage: &Path, glue: &[PathBuf], dev: bool) -> Result<[usize; 2]> {
+fn report(stage: &Path, scripts: &Scripts, glue: &[PathBuf], dev: bool) -> Result<Sizes> {
     let wasm = files::read(&stage.join(wasm_name()))?;
-    let sizes = [wasm.len(), gzip(&wasm)?];
-    let own = scripts(stage)?.into_iter().filter(|name| !glue.contains(name));
+    let sizes =
+        Sizes { wasm: [wasm.len(), gzip(&wasm)?], scripts: gzip_all(stage, &scripts.core)? };
     println!("{}", folder().display());
     println!(
         "  wasm                     {}, gzip {}{}",
-        size(sizes[0]),
-        size(sizes[1]),
+        size(sizes.wasm[0]),
+        size(sizes.wasm[1]),
         if dev { " (without wasm-opt)" } else { "" },
     );
-    println!("  JavaScript, hand-written gzip {}", size(gzip_all(stage, own)?));
-    println!("  JavaScript, wasm-bindgen gzip {}", size(gzip_all(stage, glue.iter().cloned())?));
+    println!("  JavaScript, hand-written gzip {}", size(sizes.scripts));
+    for extra in &scripts.extras {
+        let compressed = gzip(&files::read(&stage.join(extra))?)?;
+        println!("    and for {:<15} gzip {}", extra.display(), size(compressed));
+    }
+    println!("  JavaScript, wasm-bindgen gzip {}", size(gzip_all(stage, glue)?));
     Ok(sizes)
 }
 
-fn gzip_all(folder: &Path, names: impl Iterator<Item = PathBuf>) -> Result<usize> {
-    names.map(|name| gzip(&files::read(&folder.join(name))?)).sum()
+fn gzip_all(folder: &Path, names: &[PathBuf]) -> Result<usize> {
+    names.iter().map(|name| gzip(&files::read(&folder.join(name))?)).sum()
 }
 
 /// The size that a server which compresses would send.
@@ -234,7 +268,10 @@ fn size(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUDGET, gzip, locked_version, size, with_version, within_budget};
+    use super::{
+        BUDGET, SCRIPTS_BUDGET, gzip, locked_version, scripts_within_budget, size, with_version,
+        within_budget,
+    };
 
     #[test]
     fn the_lock_names_exactly_this_package() {
@@ -267,6 +304,9 @@ mod tests {
         let error = within_budget([BUDGET[0] + 1, 0]).expect_err("too large").to_string();
         assert!(error.contains("over its budget of 12.00 MB, gzip 3.00 MB"), "{error}");
         assert!(within_budget([0, BUDGET[1] + 1]).is_err());
+        scripts_within_budget(SCRIPTS_BUDGET).expect("just so");
+        let error = scripts_within_budget(SCRIPTS_BUDGET + 1).expect_err("too large").to_string();
+        assert!(error.contains("over their budget of 15.0 kB"), "{error}");
     }
 
     #[test]

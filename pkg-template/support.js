@@ -1,0 +1,112 @@
+/** Whether a machine can do it, and what a model takes, before it is loaded. */
+
+import { withDefaults } from './env.js';
+import { InstructPix2PixError } from './errors.js';
+import { check, REQUIREMENTS } from './options.js';
+import { checkStore } from './proxy.js';
+import { siteOf } from './site.js';
+import { task } from './task.js';
+import { locate } from './urls.js';
+
+/** As the engine does: a browser's first answer may come before its GPU process is there. */
+const ATTEMPTS = 10;
+const PAUSE = 500;
+
+/** The adapter that the engine would get, or throws what it would say. */
+async function findAdapter(signal) {
+  if (globalThis.isSecureContext === false) {
+    throw new InstructPix2PixError('insecure-context', 'WebGPU needs https, or localhost');
+  }
+  const gpu = globalThis.navigator?.gpu;
+  if (!gpu) throw new InstructPix2PixError('no-webgpu', 'there is no WebGPU here');
+  for (let attempt = 1; ; attempt++) {
+    signal?.throwIfAborted();
+    const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+    if (adapter) return adapter;
+    if (attempt === ATTEMPTS) throw new InstructPix2PixError('no-adapter', 'WebGPU has no adapter');
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  }
+}
+
+/** @param {{ signal?: AbortSignal }} [options] */
+export async function isSupported({ signal, ...options } = {}) {
+  check(options, {});
+  signal?.throwIfAborted();
+  try {
+    await findAdapter(signal);
+    return true;
+  } catch (error) {
+    if (error instanceof InstructPix2PixError) return false;
+    throw error;
+  }
+}
+
+/**
+ * What would stand in the way of loading a model.
+ *
+ * @param {any} Class
+ * @param {import('./loading.js').Place} place
+ */
+export async function requirements(Class, { create }, model, { signal, ...given } = {}) {
+  signal?.throwIfAborted();
+  const { site, options } = siteOf(withDefaults(given, REQUIREMENTS));
+  check(options, REQUIREMENTS);
+  checkStore(options.cache);
+  const request = { ...locate({ ...options, model }), className: Class.family.wanted };
+  const problems = [];
+  /** What an engine or a browser refuses becomes a problem; what is wrong with the call does not. */
+  const attempt = async (promise) => {
+    try {
+      return await promise;
+    } catch (error) {
+      if (!(error instanceof InstructPix2PixError) || signal?.aborted) throw error;
+      const { code, message, retryable } = error;
+      problems.push({ code, message, retryable, fatal: true });
+    }
+  };
+  const adapter = await attempt(findAdapter(signal));
+  const engine = create(site);
+  let found;
+  try {
+    const { result } = task([signal], undefined, (notify, stop) =>
+      engine.requirements(request, notify, stop),
+    );
+    found = await attempt(result);
+  } finally {
+    await engine.dispose();
+  }
+  const f16 = adapter?.features.has('shader-f16') ?? false;
+  if (adapter && options.dtype === 'float16' && !f16) {
+    const message = 'dtype: float16 needs `shader-f16`, which this adapter lacks';
+    problems.push({ code: 'invalid-argument', message, retryable: false, fatal: true });
+  }
+  const room = await globalThis.navigator?.storage?.estimate?.().catch(() => {});
+  const free = room && room.quota - room.usage;
+  const isKept = options.cache !== false && typeof options.cache !== 'object';
+  if (isKept && found?.missingBytes > free) {
+    const message = `the model needs ${found.missingBytes} bytes, ${free} can be stored: it will not be kept`;
+    problems.push({ code: 'storage', message, retryable: false, fatal: false });
+  }
+  return {
+    ok: !problems.some(({ fatal }) => fatal),
+    problems,
+    adapter: adapter && describe(adapter, f16),
+    dtype: options.dtype === 'float32' || !f16 ? 'float32' : 'float16',
+    model: found,
+    storage: { needed: isKept ? (found?.missingBytes ?? 0) : 0, free },
+  };
+}
+
+function describe({ info, limits, isFallbackAdapter }, f16) {
+  const { vendor = '', architecture = '', description = '' } = info ?? {};
+  const { maxBufferSize, maxStorageBufferBindingSize } = limits;
+  return {
+    vendor,
+    architecture,
+    description,
+    software: info?.isFallbackAdapter ?? isFallbackAdapter ?? false,
+    f16,
+    maxBufferSize,
+    maxStorageBufferBindingSize,
+  };
+}

@@ -1,0 +1,87 @@
+//! The package's own scripts, as Rolldown puts them together and makes them small for browsers.
+//!
+//! What stands in folders of the template runs in Node, and is left as it was written.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::process::{self, Result};
+use crate::{browser, files};
+
+/// What a page imports, and its worker.
+const CORE: &[&str] = &["index.js", "worker.js"];
+/// What both of these need.
+const SHARED: &str = "shared.js";
+/// What a page imports besides, if it wants it. It stands on `index.js`.
+const EXTRAS: &[&str] = &["element.js", "react.js"];
+
+const OPTIONS: &[&str] =
+    &["--format", "esm", "--platform", "browser", "--minify", "--logLevel", "warn"];
+
+/// The glue is as large as all else, and a page with the worker does not need it.
+const GLUE: &str = "./instruct_pix2pix.js";
+
+/// Names of files in the package.
+pub struct Scripts {
+    /// What a page with the worker loads, the worker's script included.
+    pub core: Vec<PathBuf>,
+    /// The entry points that it may import besides.
+    pub extras: Vec<PathBuf>,
+}
+
+/// Writes the scripts of `template` to `stage`, small.
+pub fn bundle(template: &Path, stage: &Path) -> Result<Scripts> {
+    browser::npm_packages()?;
+    let mut core = rolldown(template, stage, CORE, &[GLUE], &["--chunkFileNames", SHARED])?;
+    core.sort();
+    let wanted: BTreeSet<PathBuf> =
+        CORE.iter().copied().chain([SHARED]).map(PathBuf::from).collect();
+    if !core.iter().eq(&wanted) {
+        return Err(format!("Rolldown made {core:?} where {wanted:?} were expected").into());
+    }
+    let mut extras = Vec::new();
+    // One by one, so that they share no further file.
+    for entry in EXTRAS {
+        extras.extend(rolldown(template, stage, &[entry], &["./index.js", "react"], &[])?);
+    }
+    Ok(Scripts { core, extras })
+}
+
+/// Whether a file of the template is replaced by what Rolldown makes.
+pub fn is_bundled(name: &Path) -> bool {
+    name.components().count() == 1 && name.extension().is_some_and(|end| end == "js")
+}
+
+/// The names of what it made. `outside` stays an import.
+fn rolldown(
+    template: &Path,
+    stage: &Path,
+    entries: &[&str],
+    outside: &[&str],
+    more: &[&str],
+) -> Result<Vec<PathBuf>> {
+    let before = files::list(stage)?;
+    // By node, because Windows cannot start the script itself.
+    let mut command = process::command("node");
+    let package = browser::folder().join("node_modules").join("rolldown");
+    command.arg(package.join("bin").join("cli.mjs"));
+    command.args(entries.iter().map(|entry| template.join(entry)));
+    command.args(OPTIONS).args(more);
+    command.args(outside.iter().flat_map(|name| ["--external", name]));
+    process::run(command.arg("--dir").arg(stage))?;
+    Ok(files::list(stage)?.difference(&before).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_bundled;
+
+    #[test]
+    fn only_scripts_at_the_top_are_bundled() {
+        assert!(is_bundled(Path::new("client.js")));
+        assert!(!is_bundled(Path::new("node/cli.js")));
+        assert!(!is_bundled(Path::new("index.d.ts")));
+    }
+}
