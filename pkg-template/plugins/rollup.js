@@ -20,13 +20,13 @@ export default function instructPix2Pix() {
       const address = (reference) => `import.meta.ROLLUP_FILE_URL_${reference}`;
       if (WORKER.test(code)) {
         const worker = { type: 'chunk', id: join(root, 'worker.js'), name: 'instruct-pix2pix-worker' };
-        return { code: code.replace(WORKER, address(this.emitFile(worker))), map: null };
+        return { code: code.replace(WORKER, () => address(this.emitFile(worker))), map: null };
       }
       if (WASM.test(code)) {
         const name = 'instruct_pix2pix_bg.wasm';
         const source = await readFile(join(root, name));
         const wasm = this.emitFile({ type: 'asset', name, source });
-        return { code: code.replace(WASM, address(wasm)), map: null };
+        return { code: code.replace(WASM, () => address(wasm)), map: null };
       }
       return null;
     },

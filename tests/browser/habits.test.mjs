@@ -393,7 +393,7 @@ describe('before a download', () => {
       assert.match(problems[0].message, message);
       assert.equal(problems[0].fatal, true);
     };
-    assertProblem(found.missing, 'not-found', /a\/none/);
+    assertProblem(found.missing, 'http-status', /a\/none/);
     assertProblem(found.budget, 'invalid-argument', /memoryBudget/);
     assertProblem(found.class, 'unsupported', /XL/);
     assertProblem(found.offline, 'network', /localhost:1/);
