@@ -24,6 +24,8 @@ export type { EditState };
 export class InstructPix2PixElement extends HTMLElement {
   /** The attribute `model`, or its default. */
   model: string;
+  /** The attribute `src`: the picture's URL, in place of a file that the user chooses. */
+  src: string | null;
   /** The instruction as it stands in the field. */
   prompt: string;
   /** Load options beside the attributes', e.g. `cache` or `fetch`. They count for the next load. */

@@ -96,6 +96,15 @@ export class InstructPix2PixElement extends Base {
     this.setAttribute('model', value);
   }
 
+  get src() {
+    return this.getAttribute('src');
+  }
+
+  set src(value) {
+    if (value == null) this.removeAttribute('src');
+    else this.setAttribute('src', value);
+  }
+
   get prompt() {
     return this.#parts.prompt.value;
   }

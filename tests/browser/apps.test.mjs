@@ -5,25 +5,29 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { endAfterMinutes, folder, launch, openPage, repository, serve } from './harness.mjs';
 import { install, npm } from './install.mjs';
+import { exampleOf } from './readme.mjs';
 
 endAfterMinutes(60);
 
 const FULL = process.env.FULL === '1';
 
-/** Where an app keeps the file that its own code imports as `./run.js`, and what it builds. */
+/**
+ * Where an app keeps the file that its own code imports as `./run.js`, and what it builds. Some take
+ * their bundler's settings from the README.
+ */
 const APPS = {
   vite: { page: 'dist', seen: 'component download editing loading ready step' },
-  esbuild: { run: '.', page: 'dist', copies: true },
+  esbuild: { run: '.', page: 'dist', copies: true, readme: 'build.mjs' },
   html: { run: '.', page: '.', full: true },
   webpack: { run: 'src', page: 'dist', copies: true, full: true },
   parcel: { run: '.', page: 'dist', full: true },
-  rollup: { run: '.', page: 'dist', copies: true, full: true },
+  rollup: { run: '.', page: 'dist', copies: true, readme: 'rollup.config.js', full: true },
   next: { run: 'app', start: (port) => ['start', '--', '--port', port], full: true },
   sveltekit: { run: 'src/routes', start: () => ['start'], full: true },
 };
@@ -83,6 +87,7 @@ for (const [name, settings] of Object.entries(APPS)) {
     if (settings.run) {
       copyFileSync(join(folder, 'apps', 'shared', 'run.js'), join(app, settings.run, 'run.js'));
     }
+    if (settings.readme) writeFileSync(join(app, settings.readme), exampleOf(settings.readme));
     if (name !== 'html') npm(['run', '--silent', 'build'], app);
     if (settings.copies) copyFileSync(join(app, 'index.html'), join(app, settings.page, 'index.html'));
     const site = settings.start ? await start(app, settings) : await serve(join(app, settings.page));

@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { folder, pkg } from './harness.mjs';
+import { examples } from './readme.mjs';
 
 const OPTIONS = [
   '--noEmit',
@@ -21,16 +22,20 @@ const OPTIONS = [
   '',
 ];
 
-/** Compiles a project in which the package is installed. */
-function compile(files) {
+/** Compiles a project in which the package is installed, and React and Node's types. */
+function compile(files, more = []) {
   const project = mkdtempSync(join(tmpdir(), 'types-'));
   try {
     writeFileSync(join(project, 'package.json'), '{"type": "module"}');
     for (const [name, text] of Object.entries(files)) writeFileSync(join(project, name), text);
     mkdirSync(join(project, 'node_modules'));
     symlinkSync(pkg, join(project, 'node_modules', 'instruct-pix2pix-web'), 'junction');
+    mkdirSync(join(project, 'node_modules', '@types'));
+    for (const name of ['@types/node', '@types/react', 'csstype', 'react', 'undici-types']) {
+      symlinkSync(join(folder, 'node_modules', name), join(project, 'node_modules', name), 'junction');
+    }
     const tsc = join(folder, 'node_modules', 'typescript', 'bin', 'tsc');
-    execFileSync(process.execPath, [tsc, ...OPTIONS, ...Object.keys(files)], {
+    execFileSync(process.execPath, [tsc, ...OPTIONS, ...more, ...Object.keys(files)], {
       cwd: project,
       encoding: 'utf8',
     });
@@ -42,12 +47,82 @@ function compile(files) {
   }
 }
 
+/** These are for other programs than TypeScript's: a service worker, and settings of bundlers. */
+const NOT_TYPED = ['sw.js', 'build.mjs', 'rollup.config.js'];
+
 test('every example of the README compiles', () => {
-  const readme = readFileSync(join(pkg, 'README.md'), 'utf8');
-  const examples = [...readme.matchAll(/^```js\n(.*?)^```/gms)].map(([, code]) => code);
-  assert.ok(examples.length >= 2);
-  const files = Object.fromEntries(examples.map((code, i) => [`example-${i}.mts`, code]));
-  assert.equal(compile(files), '');
+  const files = {};
+  for (const [i, { language, file, code }] of examples().entries()) {
+    if (language === 'js' && !NOT_TYPED.includes(file)) files[`example-${i}.mts`] = code;
+    // Annotations are all that an example of JavaScript lacks.
+    if (language === 'jsx') files[`example-${i}.tsx`] = code.replace('{ file }', '{ file }: { file: File }');
+  }
+  assert.ok(Object.keys(files).length >= 8);
+  assert.equal(compile(files, ['--jsx', 'react-jsx', '--types', 'node,react']), '');
+});
+
+test('the types of the other entry points', () => {
+  const use = `
+    import { useInstructPix2Pix } from 'instruct-pix2pix-web/react';
+    import { InstructPix2PixElement } from 'instruct-pix2pix-web/element';
+    import { DiskStore, InstructPix2Pix, InstructPix2PixXL, cache } from 'instruct-pix2pix-web/node';
+    import esbuild from 'instruct-pix2pix-web/esbuild';
+    import rollup from 'instruct-pix2pix-web/rollup';
+    export async function use() {
+      const { status, edit, result } = useInstructPix2Pix('a/b', { autoLoad: true, dtype: 'float32' });
+      if (status === 'ready') await edit({ image: new Blob(), prompt: 'p' });
+      result?.images[0] satisfies ImageData | undefined;
+      // @ts-expect-error pictures are what a component shows
+      await edit({ image: new Blob(), prompt: 'p', outputType: 'np' });
+      const element = document.createElement('instruct-pix2pix');
+      element satisfies InstructPix2PixElement;
+      element.addEventListener('result', ({ detail }) => detail.images[0].width);
+      // @ts-expect-error it says what went on
+      element.addEventListener('step', ({ detail }) => detail.images);
+      const pipe = await InstructPix2Pix.fromPretrained('./model', { cache: './models' });
+      const { images } = await pipe.edit({ image: new Uint8Array(), prompt: 'p', outputType: 'blob' });
+      images satisfies Blob[];
+      await pipe.savePretrained('./copy');
+      await InstructPix2PixXL.fromPretrained('a/b', { cache: new DiskStore() });
+      await cache.list({ cache: new DiskStore('./models') });
+      esbuild({ folder: 'vendor' }).name satisfies string;
+      rollup().name satisfies string;
+    }
+  `;
+  assert.equal(compile({ 'use.mts': use }, ['--types', 'react']), '');
+});
+
+test('the types know queues, streams and what is asked before a download', () => {
+  const use = `
+    import { cache, env, InstructPix2Pix } from 'instruct-pix2pix-web';
+    import type { EditEvent, Requirements } from 'instruct-pix2pix-web';
+    export async function use(image: ImageData, signal: AbortSignal) {
+      env.logLevel = 'debug';
+      // @ts-expect-error no such level
+      env.logLevel = 'loud';
+      const found: Requirements = await InstructPix2Pix.requirements('a/b', { dtype: 'float16', signal });
+      if (found.problems.some(({ code }) => code === 'no-adapter')) return;
+      // @ts-expect-error there may be none
+      found.adapter.f16;
+      const pipe = await InstructPix2Pix.fromPretrained('a/b', { busyPolicy: 'replace', workerUrl: '/w.js' });
+      for await (const event of pipe.editStream({ image, prompt: 'p', signal, outputType: 'np' })) {
+        event satisfies EditEvent<'np'>;
+        if (event.type === 'step') event.step satisfies number;
+        else event.images.shape satisfies number[];
+        // @ts-expect-error only results have pictures
+        if (event.type === 'step') event.images;
+      }
+      // @ts-expect-error a stream has no other form
+      pipe.editStream({ image, prompt: 'p', returnDict: false });
+      // @ts-expect-error no such policy
+      await pipe.edit({ image, prompt: 'p', busyPolicy: 'shove' });
+      await pipe.warmup({ width: 512, signal });
+      await pipe.enableVaeTiling({ signal });
+      await pipe.setAdapters('a', 1, { signal });
+      await cache.list({ signal });
+    }
+  `;
+  assert.equal(compile({ 'use.mts': use }), '');
 });
 
 test('the types say what the options are', () => {
