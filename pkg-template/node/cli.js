@@ -20,6 +20,7 @@ the model (2.1 GB).
       --scheduler NAME          a class name of diffusers, e.g. DPMSolverMultistepScheduler
       --count N                 how many results (1)
       --dtype TYPE              auto, float16 or float32 (auto)
+      --weight-dtype TYPE       float16 or float32, of the weights (float16)
       --memory-budget BYTES     of GPU memory for weights
       --revision NAME           branch, tag or commit of the model
       --endpoint URL            a mirror of the Hub
@@ -43,6 +44,7 @@ const OPTIONS = {
   scheduler: { type: 'string' },
   count: { type: 'string', default: '1' },
   dtype: { type: 'string' },
+  'weight-dtype': { type: 'string' },
   'memory-budget': { type: 'string' },
   revision: { type: 'string' },
   endpoint: { type: 'string' },
@@ -110,6 +112,7 @@ async function main() {
   };
   const load = {
     dtype: values.dtype,
+    weightDtype: values['weight-dtype'],
     memoryBudget: numberOf(values, 'memory-budget'),
     revision: values.revision,
     endpoint: values.endpoint,

@@ -1,0 +1,238 @@
+/** The entry for Node and the command line, on Dawn with a software Vulkan driver. */
+
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { inflateSync } from 'node:zlib';
+import { after, before, describe, test } from 'node:test';
+import { encodePng, endAfterMinutes, pkg, readSafetensors, repository } from './harness.mjs';
+import { serveHub } from './hub.mjs';
+import { install } from './install.mjs';
+import { exampleOf } from './readme.mjs';
+
+endAfterMinutes(40);
+
+const FULL = process.env.FULL === '1';
+const tiny = join(repository, 'www', 'models', 'tiny-random');
+const goldens = join(repository, 'tests', 'fixtures', 'examples', 'examples.safetensors');
+
+let app, hub;
+
+before(async () => {
+  app = install('node');
+  hub = await serveHub({ 'timbrooks/instruct-pix2pix': tiny });
+  const { width, height, data } = picture();
+  // Decoders look into the file, and not at its name.
+  writeFileSync(join(app, 'photo.jpg'), encodePng({ width, height, data }));
+});
+
+after(() => hub?.close());
+
+/** The same as in the browser, see `site/helpers.js`. */
+function picture(width = 24, height = 16) {
+  const data = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      data.set([x * 9, y * 14, (x * 31 + y * 57) % 256], (y * width + x) * 3);
+    }
+  }
+  return { width, height, data };
+}
+
+/** Chromium brings SwiftShader's driver; Dawn refuses Debian 12's lavapipe. */
+function driver() {
+  const places = [dirname(realpathSync(process.env.CHROME)), '/usr/lib/chromium', '/opt/google/chrome'];
+  const found = places.map((place) => join(place, 'vk_swiftshader_icd.json')).find(existsSync);
+  if (!found) throw new Error(`no software Vulkan driver in ${places.join(', ')}`);
+  return found;
+}
+
+function environment() {
+  const { HF_TOKEN: _, ...rest } = process.env;
+  if (rest.VK_DRIVER_FILES || rest.VK_ICD_FILENAMES) return rest;
+  return { ...rest, VK_DRIVER_FILES: driver(), VK_ICD_FILENAMES: driver() };
+}
+
+const cli = () => join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'cli.js');
+
+/** Runs the command to its end. */
+function run(args, options) {
+  const settings = { cwd: app, env: environment(), encoding: 'utf8', ...options };
+  return spawnSync(process.execPath, [cli(), ...args], settings);
+}
+
+/** RGBA of a PNG file of ours, whose rows have no filter. */
+function readPng(bytes) {
+  const [width, height] = [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
+  const parts = [];
+  for (let at = 8; at < bytes.length; at += 12 + bytes.readUInt32BE(at)) {
+    const length = bytes.readUInt32BE(at);
+    if (bytes.toString('latin1', at + 4, at + 8) === 'IDAT') parts.push(bytes.subarray(at + 8, at + 8 + length));
+  }
+  const rows = inflateSync(Buffer.concat(parts));
+  const stride = width * 4 + 1;
+  const data = Buffer.concat(
+    Array.from({ length: height }, (_, y) => rows.subarray(y * stride + 1, (y + 1) * stride)),
+  );
+  return { width, height, data };
+}
+
+describe('the command', () => {
+  test('edits as diffusers does, shows its progress and keeps the model', () => {
+    const cache = join(app, 'models');
+    rmSync(cache, { recursive: true, force: true });
+    const floats = ['--dtype', 'float32', '--weight-dtype', 'float32'];
+    const { status, stdout, stderr } = run([
+      ...['photo.jpg', 'make the mountains snowy', '-o', 'out.png', '--steps', '3', '--seed', '0'],
+      ...['--endpoint', hub.url, '--cache', cache, ...floats],
+    ]);
+    assert.equal(status, 0, stderr);
+    assert.equal(stdout, 'out.png\n');
+    assert.match(stderr, /100 % unet .* of /);
+    assert.match(stderr, /100 % step 3 of 3/);
+    assert.match(stderr, /seed 0, [\d.]+ s on /);
+    const { width, height, data } = readPng(readFileSync(join(app, 'out.png')));
+    assert.deepEqual([width, height], [24, 16]);
+    // [1, H, W, 3] in 0 to 1.
+    const wanted = readSafetensors(readFileSync(goldens))['mountains'].data;
+    let worst = 0;
+    for (let i = 0; i < width * height; i++) {
+      for (let c = 0; c < 3; c++) {
+        worst = Math.max(worst, Math.abs(data[i * 4 + c] - Math.round(wanted[i * 3 + c] * 255)));
+      }
+    }
+    console.log(`bytes differ by ${worst} at most`);
+    assert.ok(worst <= 1, `${worst}`);
+    const entries = readdirSync(cache);
+    assert.ok(entries.length > 10 && entries.every((name) => name.endsWith('.entry')), String(entries));
+  });
+
+  test('finds the model on the disk, and sends no request', { skip: !FULL && 'without FULL=1' }, async () => {
+    await hub.reset();
+    const { status, stderr } = run([
+      ...['photo.jpg', 'make it snowy', '-o', 'again.png', '--steps', '1', '--count', '2', '--quiet'],
+      ...['--endpoint', hub.url, '--cache', join(app, 'models'), '--local-files-only'],
+    ]);
+    assert.equal(status, 0, stderr);
+    assert.equal(stderr, '');
+    assert.deepEqual(await hub.log(), []);
+    assert.ok(existsSync(join(app, 'again.png')) && existsSync(join(app, 'again.2.png')));
+  });
+
+  test('says how it is used, and its version', () => {
+    const { status, stdout } = run(['--help']);
+    assert.equal(status, 0);
+    assert.match(stdout, /^usage: instruct-pix2pix-web PICTURE INSTRUCTION/);
+    const { version } = JSON.parse(readFileSync(join(pkg, 'package.json'), 'utf8'));
+    assert.equal(run(['-v']).stdout, `${version}\n`);
+  });
+
+  const misuses = {
+    'no instruction': [['photo.jpg'], /instruction/],
+    'an unknown option': [['a', 'b', '--stepps', '3'], /stepps/],
+    'steps that are no number': [['a', 'b', '--steps', 'few'], /--steps: few/],
+    'half a seed': [['a', 'b', '--seed', '0.5'], /--seed: 0.5/],
+    'another format': [['a', 'b', '-o', 'out.webp'], /out\.webp/],
+  };
+  for (const [name, [args, message]] of Object.entries(misuses)) {
+    test(`${name} is misuse`, () => {
+      const { status, stderr } = run(args);
+      assert.equal(status, 2);
+      assert.match(stderr, message);
+      assert.match(stderr, /--help/);
+    });
+  }
+
+  test('fails with the code of what went wrong', () => {
+    const failed = (args, code) => {
+      const { status, stderr } = run(['photo.jpg', 'p', ...args]);
+      assert.equal(status, 1, stderr);
+      assert.match(stderr, new RegExp(`\\(${code}\\)`));
+    };
+    failed(['--model', './nowhere'], 'ENOENT');
+    failed(['--model', 'a/b', '--local-files-only', '--cache', join(app, 'empty')], 'not-cached');
+    failed(['--model', 'a/b', '--endpoint', 'http://127.0.0.1:1'], 'network');
+  });
+
+  test('without Dawn says what to install', () => {
+    const copy = join(app, 'node_modules', 'webgpu', 'package.json');
+    const manifest = readFileSync(copy);
+    rmSync(copy);
+    try {
+      const { status, stderr } = run(['photo.jpg', 'p', '--model', tiny]);
+      assert.equal(status, 1);
+      assert.match(stderr, /npm install webgpu \(no-webgpu\)/);
+    } finally {
+      writeFileSync(copy, manifest);
+    }
+  });
+
+  test('ends by Ctrl+C', { skip: process.platform === 'win32' && 'there are no signals' }, async () => {
+    const args = [cli(), 'photo.jpg', 'p', '--model', 'timbrooks/instruct-pix2pix', '--endpoint', hub.url];
+    await hub.reset({ path: '*', fault: { kind: 'hang' }, times: 0 });
+    const child = spawn(process.execPath, args, { cwd: app, env: environment(), stdio: 'ignore' });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    while ((await hub.log()).length === 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    child.kill('SIGINT');
+    assert.equal(await ended, 130);
+    await hub.reset();
+  });
+});
+
+test('the README’s example runs', { skip: !FULL && 'without FULL=1' }, () => {
+  writeFileSync(join(app, 'edit.mjs'), exampleOf('edit.mjs'));
+  const preload = "import { env } from 'instruct-pix2pix-web/node'; env.endpoint = process.env.HUB;";
+  writeFileSync(join(app, 'preload.mjs'), preload);
+  rmSync(join(app, 'out.png'), { force: true });
+  const args = ['--import', './preload.mjs', 'edit.mjs'];
+  const env = { ...environment(), HUB: hub.url, XDG_CACHE_HOME: join(app, 'caches') };
+  const { status, stderr } = spawnSync(process.execPath, args, { cwd: app, env, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  const { width, height } = readPng(readFileSync(join(app, 'out.png')));
+  assert.deepEqual([width, height], [24, 16]);
+  assert.ok(readdirSync(join(app, 'caches', 'instruct-pix2pix-web')).length > 10);
+});
+
+describe('a store of files', () => {
+  let DiskStore, folder;
+
+  before(async () => {
+    const place = join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'disk.js');
+    ({ DiskStore } = await import(pathToFileURL(place)));
+    folder = join(app, 'store');
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('keeps what it is given, under any key', async () => {
+    const store = new DiskStore(folder);
+    assert.deepEqual(await store.keys(), []);
+    assert.equal(await store.get('none'), undefined);
+    const keys = ['a', 'a/b', 'c:d*?"<>|', '../up', 'sha256-0/1', 'ü'];
+    for (const [i, key] of keys.entries()) await store.put(key, Uint8Array.of(i).buffer);
+    await store.put('a', Uint8Array.of(9, 9).buffer);
+    assert.deepEqual((await store.keys()).sort(), [...keys].sort());
+    assert.deepEqual([...(await new DiskStore(folder).get('a'))], [9, 9]);
+    assert.deepEqual([...(await store.get('../up'))], [3]);
+    await store.delete('a');
+    await store.delete('a');
+    assert.equal(await store.get('a'), undefined);
+    assert.ok(!existsSync(join(folder, '..', 'up')), 'nothing is written outside of it');
+  });
+
+  test('shows nothing of what was not written whole', async () => {
+    writeFileSync(join(folder, '1-0.partial'), 'half');
+    assert.ok((await new DiskStore(folder).keys()).every((key) => !key.includes('partial')));
+  });
+
+  test('has a folder of its own on every system', async () => {
+    const place = join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'disk.js');
+    const { defaultFolder } = await import(pathToFileURL(place));
+    const linux = defaultFolder({ env: { XDG_CACHE_HOME: '/c' }, platform: 'linux' });
+    assert.equal(linux, join('/c', 'instruct-pix2pix-web'));
+    const windows = defaultFolder({ env: { LOCALAPPDATA: '/l' }, platform: 'win32' });
+    assert.equal(windows, join('/l', 'instruct-pix2pix-web'));
+    assert.match(defaultFolder({ env: {}, platform: 'darwin' }), /Library.Caches/);
+  });
+});
