@@ -41,11 +41,13 @@ export class InstructPix2PixElement extends HTMLElement {
   /** Gives up the edits that run or wait. */
   cancel(): void;
 
+  /** Hears of one of {@link InstructPix2PixEventMap}. */
   addEventListener<K extends keyof InstructPix2PixEventMap>(
     type: K,
     listener: (this: InstructPix2PixElement, event: InstructPix2PixEventMap[K]) => unknown,
     options?: boolean | AddEventListenerOptions,
   ): void;
+  /** Hears of any other event. */
   addEventListener(
     type: string,
     listener: EventListenerOrEventListenerObject,

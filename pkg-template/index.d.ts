@@ -384,10 +384,15 @@ export class Component<Name extends string = string> {
 
 /** The parts of a pipeline. */
 export interface Components {
+  /** Between pictures and latents: `AutoencoderKL`. */
   vae: Component<'vae'>;
+  /** From tokens to embeddings: `CLIPTextModel`. */
   textEncoder: Component<'textEncoder'>;
+  /** From texts to tokens: `CLIPTokenizer`. */
   tokenizer: Component<'tokenizer'>;
+  /** What predicts the noise: `UNet2DConditionModel`. */
   unet: Component<'unet'>;
+  /** The sampler and its settings. */
   scheduler: Component<'scheduler'>;
   /** Absent unless it was loaded. */
   safetyChecker?: Component<'safetyChecker'>;
@@ -398,9 +403,11 @@ export interface Components {
 /** Parts to build a pipeline of. */
 export interface ComponentOptions
   extends Omit<Components, 'scheduler' | 'safetyChecker' | 'featureExtractor'> {
+  /** A pipeline's own, a class name, or the contents of a `scheduler_config.json`. */
   scheduler: Components['scheduler'] | SchedulerName | SchedulerConfig;
   /** The checker, with its `featureExtractor`, a function of yours, or nothing. */
   safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
+  /** Comes with `safetyChecker`. */
   featureExtractor?: Component<'featureExtractor'> | null;
   /**
    * Warn, once, when there is no `safetyChecker`.
@@ -413,7 +420,9 @@ export interface ComponentOptions
 
 /** The parts of a pipeline of SDXL. */
 export interface XLComponents extends Components {
+  /** The larger text encoder: `CLIPTextModelWithProjection`. */
   textEncoder2: Component<'textEncoder2'>;
+  /** Its tokenizer. */
   tokenizer2: Component<'tokenizer2'>;
 }
 
@@ -425,7 +434,9 @@ export interface XLComponentOptions
   > {
   /** Absent, with its tokenizer, for models that have only the second, such as SDXL's refiner. */
   textEncoder?: Component<'textEncoder'>;
+  /** Comes with `textEncoder`. */
   tokenizer?: Component<'tokenizer'>;
+  /** A pipeline's own, a class name, or the contents of a `scheduler_config.json`. */
   scheduler: Components['scheduler'] | SchedulerName | SchedulerConfig;
   /**
    * Where there is no negative prompt at all, take zeros for its embeddings in place of those of an
@@ -447,6 +458,7 @@ export interface XLComponentOptions
   addWatermarker?: boolean;
   /** A checker of another pipeline, with its `featureExtractor`, or a function of yours. */
   safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
+  /** Comes with `safetyChecker`. */
   featureExtractor?: Component<'featureExtractor'> | null;
   /** See {@link LoadOptions.busyPolicy}. */
   busyPolicy?: BusyPolicy;
@@ -538,10 +550,13 @@ export type ModelLocation =
  * most 64 MiB and a few bytes. A `put` must be there wholly or not at all. Methods may return promises.
  */
 export interface CacheStore {
+  /** What was put there last; nothing where there is none. */
   get(key: string): CacheBytes | undefined | null | Promise<CacheBytes | undefined | null>;
   /** Throw an error named `QuotaExceededError` where there is no room. */
   put(key: string, value: ArrayBuffer): unknown;
+  /** Forgets an entry; no error where there is none. */
   delete(key: string): unknown;
+  /** The keys of all entries, in any order. */
   keys(): Iterable<string> | Promise<Iterable<string>>;
 }
 
@@ -830,6 +845,7 @@ export type LoadProgress =
 
 /** More bytes have arrived. */
 export interface DownloadProgress {
+  /** Tells this event from the others. */
   type: 'download';
   /** The sub-model being read, e.g. `'unet'`. */
   component: string;
@@ -849,6 +865,7 @@ export interface DownloadProgress {
 
 /** Before a download: the room that it takes. */
 export interface StorageProgress {
+  /** Tells this event from the others. */
   type: 'storage';
   /** Bytes still to be downloaded and stored. */
   needed: number;
@@ -858,11 +875,13 @@ export interface StorageProgress {
 
 /** Another tab downloads the same model; this one waits, and then reads what it stored. */
 export interface WaitingProgress {
+  /** Tells this event from the others. */
   type: 'waiting';
 }
 
 /** Something is not as it should be, and loading goes on. */
 export interface WarningProgress {
+  /** Tells this event from the others. */
   type: 'warning';
   /**
    * `'storage'`: the model is not kept (the message says why, e.g. `needs 2.1 GB, 1.4 GB free`).
@@ -870,11 +889,13 @@ export interface WarningProgress {
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
    */
   code: 'storage' | 'offline' | 'corrupt';
+  /** What is wrong, for people. */
   message: string;
 }
 
 /** A sub-model is complete, and on the GPU. */
 export interface ComponentProgress {
+  /** Tells this event from the others. */
   type: 'component';
   /** E.g. `'unet'`. */
   component: string;
@@ -882,6 +903,7 @@ export interface ComponentProgress {
 
 /** The last event: edits can begin. */
 export interface ReadyProgress {
+  /** Tells this event from the others. */
   type: 'ready';
 }
 
@@ -1010,11 +1032,13 @@ export interface XLPromptEmbeds extends PromptEmbeds {
 
 /** Pictures to encode for edits with SDXL. */
 export interface XLEncodeImageOptions {
+  /** See {@link EditOptions.image}. */
   image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
   /** See {@link XLEditOptions.height}. */
   height?: number;
   /** See {@link XLEditOptions.width}. */
   width?: number;
+  /** Stops it. */
   signal?: AbortSignal;
 }
 
@@ -1099,7 +1123,10 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
    */
   returnDict?: boolean;
   /** `scale`: how much adapters contribute to the UNet in this edit, times their own weights. */
-  crossAttentionKwargs?: { scale?: number };
+  crossAttentionKwargs?: {
+    /** @default 1 */
+    scale?: number;
+  };
   /**
    * Called after every call of the UNet, with the tensors that `onStepTensorInputs` names. The
    * edit goes on with the tensors that it returns. Returning `false`, or throwing, stops the edit.
@@ -1133,9 +1160,19 @@ export type XLEditStreamOptions<T extends OutputType = OutputType> = Omit<
 >;
 
 /** An event of {@link Pipeline.editStream}: steps, and at the end the result. */
-export type EditEvent<T extends OutputType = 'image'> =
-  | ({ type: 'step' } & EditStep)
-  | ({ type: 'result' } & EditResult<T>);
+export type EditEvent<T extends OutputType = 'image'> = EditStepEvent | EditResultEvent<T>;
+
+/** A step of a stream. */
+export interface EditStepEvent extends EditStep {
+  /** Tells this event from the other. */
+  type: 'step';
+}
+
+/** The end of a stream. */
+export interface EditResultEvent<T extends OutputType = 'image'> extends EditResult<T> {
+  /** Tells this event from the other. */
+  type: 'result';
+}
 
 /** What to warm up for. */
 export interface WarmupOptions extends CallOptions {
@@ -1197,7 +1234,10 @@ export interface XLEditOptions<T extends OutputType = OutputType>
    */
   negativeAestheticScore?: number;
   /** `scale`: how much adapters contribute to UNet and text encoders in this edit. */
-  crossAttentionKwargs?: { scale?: number };
+  crossAttentionKwargs?: {
+    /** @default 1 */
+    scale?: number;
+  };
   /**
    * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
    * second order is after two calls of the UNet. `onStep` can do more.
@@ -1225,9 +1265,13 @@ export type StepAnswer = void | false | StepTensors;
 
 /** Factors of FreeU, for skip connections (`s`) and backbone (`b`) of the first two stages. */
 export interface FreeUFactors {
+  /** Of the first stage's skip connections; below 1 weakens them. */
   s1: number;
+  /** Of the second stage's skip connections. */
   s2: number;
+  /** Of the first stage's backbone; above 1 strengthens it. */
   b1: number;
+  /** Of the second stage's backbone. */
   b2: number;
 }
 
@@ -1335,12 +1379,14 @@ export type SchedulerName =
 
 /** A scheduler with its settings, as diffusers' `scheduler_config.json` spells them. */
 export interface SchedulerConfig {
+  /** The class in diffusers. */
   _class_name: SchedulerName;
   [setting: string]: unknown;
 }
 
 /** Numbers with a shape, row-major. */
 export interface Tensor {
+  /** As many as the product of `shape`. */
   data: Float32Array;
   /** E.g. `[1, 4, height / 8, width / 8]` for latents. */
   shape: number[];
@@ -1381,6 +1427,7 @@ export interface EditResult<T extends OutputType = 'image'> {
 
 /** Milliseconds. */
 export interface EditTimings {
+  /** The whole edit. */
   total: number;
   /** Text encoder and picture encoder. */
   encode: number;
@@ -1406,12 +1453,15 @@ export class InstructPix2PixError extends Error {
     message: string,
     options?: { cause?: unknown; retryable?: boolean },
   );
+  /** Always this, also across workers and frames, where `instanceof` says nothing. */
   readonly name: 'InstructPix2PixError';
+  /** What kind of error it is. */
   readonly code: InstructPix2PixErrorCode;
   /** Whether the same call may succeed later: the connection broke off, the server was busy. */
   readonly retryable: boolean;
 }
 
+/** Kinds of errors. */
 export type InstructPix2PixErrorCode =
   /** An argument is outside its range, or two contradict each other. */
   | 'invalid-argument'

@@ -54,9 +54,13 @@ export class DiskStore implements CacheStore {
   constructor(folder?: string);
   /** Where the files are. */
   readonly folder: string;
+  /** An entry, or nothing. */
   get(key: string): Promise<Uint8Array | undefined>;
+  /** Writes an entry wholly, or not at all. */
   put(key: string, value: ArrayBuffer): Promise<void>;
+  /** Forgets an entry. */
   delete(key: string): Promise<void>;
+  /** The keys of all entries. */
   keys(): Promise<string[]>;
 }
 

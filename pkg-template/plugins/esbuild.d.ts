@@ -1,6 +1,8 @@
 /** What is used of esbuild's `Plugin`, so that esbuild's types need not be installed. */
 export interface EsbuildPlugin {
+  /** For esbuild's messages. */
   name: string;
+  /** Called by esbuild. */
   setup(build: any): void;
 }
 

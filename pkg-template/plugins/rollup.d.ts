@@ -1,6 +1,8 @@
 /** What is used of Rollup's `Plugin`, so that Rollup's types need not be installed. */
 export interface RollupPlugin {
+  /** For Rollup's messages. */
   name: string;
+  /** Called by Rollup. */
   transform(this: any, code: string, id: string): Promise<any>;
 }
 

@@ -421,6 +421,16 @@ describe('before a download', () => {
   });
 });
 
+test('a cache that fails is an error of the calls that are about it', async () => {
+  const error = await page.evaluate(() => {
+    const fail = () => {
+      throw new Error('the disk is gone');
+    };
+    return attempt(cache.list({ cache: { get: fail, put: fail, delete: fail, keys: fail } }));
+  });
+  assertRefused(error, 'storage', /the disk is gone/);
+});
+
 describe('files elsewhere', () => {
   test('the worker and the wasm may have other addresses', async () => {
     await page.route('**/elsewhere/*', async (route) => {

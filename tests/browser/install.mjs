@@ -1,7 +1,17 @@
 /** The packed package, installed into applications as their developers do it. */
 
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { folder, output, pkg } from './harness.mjs';
 
@@ -21,9 +31,8 @@ export function npm(args, cwd) {
 /** What `npm publish` would upload; made once. */
 export function pack() {
   pack.path ??= (() => {
-    const place = join(output, 'packed');
-    rmSync(place, { recursive: true, force: true });
-    mkdirSync(place, { recursive: true });
+    const place = mkdtempSync(join(tmpdir(), 'packed-'));
+    process.once('exit', () => rmSync(place, { recursive: true, force: true }));
     npm(['pack', pkg, '--pack-destination', place, ...QUIET], place);
     const [name] = readdirSync(place);
     return join(place, name);

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -100,4 +100,13 @@ test('the types are right for every resolver of ES modules', () => {
   const args = [attw, pack(), '--profile', 'esm-only', '--exclude-entrypoints', ...addresses];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   assert.equal(status, 0, `${stdout}\n${stderr}`);
+});
+
+test('every error code is provoked by a test', () => {
+  const [, list] = text('index.d.ts').match(/^export type InstructPix2PixErrorCode =(.*?);$/ms);
+  const codes = [...list.matchAll(/^ {2}\| '([a-z0-9-]+)'/gm)].map(([, code]) => code);
+  assert.ok(codes.length > 20);
+  const names = readdirSync(folder).filter((name) => /\.test\.mjs$|^broken-models\.mjs$/.test(name));
+  const tests = names.map((name) => readFileSync(join(folder, name), 'utf8')).join('\n');
+  assert.deepEqual(codes.filter((code) => !tests.includes(`'${code}'`)), []);
 });
