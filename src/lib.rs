@@ -14,6 +14,7 @@ pub mod js;
 mod json;
 pub mod kernels;
 pub mod models;
+mod names;
 pub mod pipeline;
 pub mod schedulers;
 pub mod tokenizer;

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("json", &[]),
+    ("names", &[]),
     ("image", &[]),
     ("tokenizer", &[]),
     ("hub", &[]),
