@@ -52,10 +52,9 @@ export class Client {
     this.#info = info;
     this.#judge = judge;
     this.#hasChecker = hasChecker;
-    this.#pipeline = assemble(host.engine, parts, options);
-    // Reported by the first call that needs it.
+    this.#pipeline = assemble(host.engine, parts, options, scheduler);
+    // Reported by every call.
     this.#pipeline.catch(() => {});
-    if (scheduler) this.setScheduler(scheduler).catch(() => {});
   }
 
   /** @returns {import('./family.js').Family} */
@@ -89,7 +88,6 @@ export class Client {
     known.check({ outputType, returnDict, ...options }, this.#family.edit);
     const { image, onStepTensorInputs, crossAttentionKwargs, callback, callbackSteps, ...rest } = options;
     known.check(crossAttentionKwargs ?? {}, known.CROSS_ATTENTION);
-    const judge = this.#judge;
     const follow = follower(onStep, callback, callbackSteps);
     const shown = onStepTensorInputs ?? (onStep && ['latents']);
     const request = {
@@ -98,8 +96,9 @@ export class Client {
       seeds: seedsOf(rest),
       loraScale: crossAttentionKwargs?.scale,
       tensorInputs: callback ? [...(shown ?? []), 'latents'] : shown,
-      callsBack: { step: follow !== undefined, judge: judge !== undefined },
     };
+    // The one that is set when the edit's turn comes.
+    let judge;
     const result = await this.#enqueue(
       [signal],
       async ({ type, ...event }) => {
@@ -110,7 +109,9 @@ export class Client {
       async (ready, notify, stop) => {
         await this.#revive(stop);
         const source = this.#info.residency === 'inTurn' ? this.#request : undefined;
-        const call = { ...ready, source, pipeline: await this.#pipeline };
+        judge = this.#judge;
+        const callsBack = { step: follow !== undefined, judge: judge !== undefined };
+        const call = { ...ready, callsBack, source, pipeline: await this.#pipeline };
         return this.#engine.edit(call, notify, stop);
       },
     );
@@ -135,21 +136,30 @@ export class Client {
     );
   }
 
-  async setScheduler(scheduler) {
-    known.check({ scheduler }, known.EDIT);
-    await this.#invoke('setScheduler', [scheduler]);
+  async setScheduler(scheduler, changes) {
+    known.check({ scheduler, changes }, { ...known.EDIT, changes: ['object'] });
+    await this.#invoke('setScheduler', [scheduler, changes]);
     this.#info = await this.#invoke('info', []);
   }
 
   async setSafetyChecker(checker, { signal, ...options } = {}) {
-    known.check({ safetyChecker: checker }, known.LOAD);
+    known.check({ safetyChecker: checker }, known.SAFETY_CHECKER);
     known.check(options, known.SOURCE);
-    const place = options.model === undefined ? this.#request : this.#place(options);
-    const source = { ...place, subfolder: options.subfolder };
-    if (checker === true) await this.#invoke('loadSafetyChecker', [], signal ?? null, source);
-    else await this.#invoke('removeSafetyChecker', []);
-    this.#judge = typeof checker === 'function' ? checker : undefined;
-    this.#hasChecker = checker === true;
+    // In its turn: the calls before are judged as they were when they were made, those after by this.
+    const done = () => {
+      this.#judge = typeof checker === 'function' ? checker : undefined;
+      this.#hasChecker = checker === true;
+    };
+    if (checker !== true) return this.#invoke('removeSafetyChecker', [], undefined, undefined, done);
+    const own = options.model === undefined ? this.#configurations() : {};
+    const source = this.#place({ ...own, ...options });
+    return this.#invoke('loadSafetyChecker', [], signal ?? null, source, done);
+  }
+
+  /** Where the model's configurations are, and its checker: a checkpoint in one file has none of its own. */
+  #configurations() {
+    const { model, config, revision, files, singleFile } = this.#request ?? {};
+    return singleFile === undefined ? { model, revision, files } : { model: config };
   }
 
   async enableFreeU(factors) {
@@ -253,8 +263,9 @@ export class Client {
     return blob;
   }
 
-  async loadTextualInversion(source, { token, hfToken, textEncoder, signal, ...options } = {}) {
-    known.check({ token, hfToken, textEncoder, ...options }, known.TEXTUAL_INVERSION);
+  async loadTextualInversion(source, { token, hfToken, textEncoder, tokenizer, signal, ...options } = {}) {
+    known.check({ token, hfToken, textEncoder, tokenizer, ...options }, known.TEXTUAL_INVERSION);
+    const encoder = encoderOf(textEncoder, tokenizer, this.#family);
     const sources = listOf(source);
     const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
     if (tokens.length !== sources.length) {
@@ -266,9 +277,15 @@ export class Client {
     const place = this.#place(hfToken === undefined ? options : { ...options, token: hfToken });
     const files = await Promise.all(sources.map((each) => readAdapter(each, place)));
     const added = [];
-    for (const [i, file] of files.entries()) {
-      const word = { token: tokens[i], textEncoder: this.#family.files[textEncoder] ?? textEncoder };
-      added.push(...(await this.#invoke('loadTextualInversion', [word], signal ?? null, file)));
+    try {
+      for (const [i, file] of files.entries()) {
+        const word = { token: tokens[i], textEncoder: encoder };
+        added.push(...(await this.#invoke('loadTextualInversion', [word], signal ?? null, file)));
+      }
+    } catch (error) {
+      // All of them, or none.
+      if (added.length > 0) await this.#invoke('unloadTextualInversion', [added]).catch(() => {});
+      throw error;
     }
     return added;
   }
@@ -280,16 +297,18 @@ export class Client {
 
   async savePretrained(directory, { signal } = {}) {
     known.check({ directory }, { directory: ['object'] });
-    if (!this.#request || this.#request.files) {
+    const source = this.#configurations();
+    if (source.model === undefined) {
       throw new InstructPix2PixError(
         'unsupported',
-        'savePretrained: only pipelines from `fromPretrained` with a name or an address can be saved',
+        'savePretrained: only pipelines from `fromPretrained` with a name or an address, and from ' +
+          '`fromSingleFile`, can be saved',
       );
     }
     return this.#enqueue(
       [signal],
       undefined,
-      async () => ({ source: this.#request, directory }),
+      async () => ({ source: this.#place(source), directory }),
       async (ready, notify, stop) => {
         await this.#revive(stop);
         return this.#engine.save({ ...ready, pipeline: await this.#pipeline }, notify, stop);
@@ -331,13 +350,18 @@ export class Client {
    * @param {unknown[]} args
    * @param {AbortSignal | null} [signal] of the caller; `undefined` where the method takes none
    * @param {object} [source] what it reads from
+   * @param {() => void} [done] called when the engine has done it, before the next call's turn
    */
-  #invoke(method, args, signal, source) {
+  #invoke(method, args, signal, source, done) {
     return this.#enqueue(
       [signal ?? undefined],
       undefined,
       async () => ({ method, args, source, takesSignal: signal !== undefined }),
-      (call, notify, stop) => this.#run(call, notify, stop),
+      async (call, notify, stop) => {
+        const result = await this.#run(call, notify, stop);
+        done?.();
+        return result;
+      },
     );
   }
 
@@ -393,6 +417,19 @@ export class Client {
     this.#tail = settled.then(() => turn);
     return result;
   }
+}
+
+/** The text encoder that is meant, by its name in files: of these options one, or both of one pair. */
+function encoderOf(textEncoder, tokenizer, { files }) {
+  const names = [textEncoder, tokenizer].map((given) => (typeof given === 'object' ? given?.name : given));
+  const [encoder, other = encoder] = [names[0], names[1]?.replace(/^tokenizer/, 'textEncoder')];
+  if ((encoder ?? other) !== other) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `tokenizer: ${names[1]} is not that of ${names[0]}; pass either`,
+    );
+  }
+  return files[other] ?? other;
 }
 
 function listOf(value) {

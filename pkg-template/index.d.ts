@@ -52,17 +52,26 @@ declare abstract class Pipeline implements AsyncDisposable {
   /**
    * Changes the scheduler of the edits from now on that name no other. A class name keeps the
    * present configuration, as `Scheduler.from_config(pipe.scheduler.config)` in diffusers.
+   *
+   * @param changes Keys of the configuration to change, as `from_config(config, key=value)` does. A
+   *   key that no scheduler has rejects with `invalid-argument`.
    */
-  setScheduler(scheduler: SchedulerName | SchedulerConfig): Promise<void>;
+  setScheduler(
+    scheduler: SchedulerName | SchedulerConfig,
+    changes?: Partial<Omit<SchedulerConfig, '_class_name'>>,
+  ): Promise<void>;
 
   /**
    * Has pictures checked from now on: by the model's own checker (`true` downloads it), by nobody
-   * (`false`), or by a function of yours. What is found unsafe becomes black.
+   * (`false`), or by a function of yours. What is found unsafe becomes black. Edits that were asked
+   * for before are checked as they would have been, those after it by this, whether it is awaited
+   * or not. A checker that belongs to another pipeline goes into the constructor, or into
+   * `fromPretrained`.
    *
    * @param options Where the checker is, if not in the model's folder `safety_checker`.
    */
   setSafetyChecker(
-    checker: boolean | SafetyChecker,
+    checker: boolean | SafetyChecker | null,
     options?: ReadOptions & { model?: string | URL; subfolder?: string; signal?: AbortSignal },
   ): Promise<void>;
 
@@ -133,7 +142,8 @@ declare abstract class Pipeline implements AsyncDisposable {
 
   /**
    * Writes the model in diffusers' layout (`save_pretrained`), with what is fused and the scheduler that is set, and
-   * without adapters and learnt words. Only for pipelines that were loaded from a name or an address.
+   * without adapters and learnt words. Only for pipelines that were loaded from a name or an address, or
+   * from a checkpoint in one file, whose configurations are those of `config`.
    *
    * @param directory From `showDirectoryPicker()`, or the origin's private file system.
    */
@@ -177,7 +187,8 @@ export class InstructPix2Pix extends Pipeline {
 
   /**
    * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
-   * it: safetensors, a URL or a file.
+   * it: safetensors, a URL or a file. A link to a file's page on the Hub
+   * (`https://huggingface.co/OWNER/NAME/blob/main/x.safetensors`) means the file.
    *
    * @param options.config A model with the configurations and the tokenizer for it.
    */
@@ -518,10 +529,17 @@ export interface LoadOptions extends ReadOptions {
   memoryBudget?: number;
   /**
    * Load the model's safety checker, which blackens pictures that it takes for unsafe; or a
-   * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}.
+   * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}. `true`
+   * rejects with `invalid-argument` where the model has none.
    * @default false
    */
-  safetyChecker?: boolean | SafetyChecker | Component<'safetyChecker'>;
+  safetyChecker?: boolean | SafetyChecker | Component<'safetyChecker'> | null;
+  /**
+   * Whether leaving the checker out with `safetyChecker: null` or `false` is warned of, as diffusers
+   * does.
+   * @default true
+   */
+  requiresSafetyChecker?: boolean;
   /** Components of a loaded pipeline, to share instead of loading the model's own. */
   vae?: Component<'vae'>;
   /** See `vae`. */
@@ -530,8 +548,8 @@ export interface LoadOptions extends ReadOptions {
   tokenizer?: Component<'tokenizer'>;
   /** See `vae`. */
   unet?: Component<'unet'>;
-  /** See `vae`. */
-  scheduler?: Component<'scheduler'>;
+  /** A scheduler in place of the model's own: see {@link Pipeline.setScheduler}. */
+  scheduler?: Component<'scheduler'> | SchedulerName | SchedulerConfig;
   /** See `vae`; of SDXL. */
   textEncoder2?: Component<'textEncoder2'>;
   /** See `vae`; of SDXL. */
@@ -674,8 +692,14 @@ export interface PipelineInfo {
   residency: 'all' | 'inTurn';
   /** The GPU, as the browser names it. */
   adapter: string;
-  /** The model's own scheduler: the class name in diffusers. */
+  /** The scheduler of edits that name no other: the class name in diffusers. */
   scheduler: string;
+  /**
+   * Its configuration, as `pipe.scheduler.config` in diffusers: what is absent has the default of the
+   * class. Of a pipeline that was put together of components, that of the UNet's pipeline until
+   * `setScheduler` is called.
+   */
+  schedulerConfig: SchedulerConfig;
 }
 
 /**
@@ -818,8 +842,8 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
   /**
    * The picture to edit, at least 8 by 8 pixels, or as many as there are prompts, of one size. The
    * size is rounded down to multiples of the factor by which the model's VAE scales, 8 as a rule.
-   * Models like about 512 pixels best. Tensors are samples in 0 to 1, `[N, 3, H, W]` (in -1 to 1
-   * when one is negative), or latents from {@link Pipeline.encodeImage}, which are not encoded
+   * Models like about 512 pixels best. Tensors are samples in 0 to 1, `[N, 3, H, W]` or
+   * `[N, H, W, 3]` (in -1 to 1 when one is negative), or latents from {@link Pipeline.encodeImage}, which are not encoded
    * again.
    */
   image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
@@ -855,7 +879,8 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
    */
   scheduler?: SchedulerName | SchedulerConfig;
   /**
-   * Noise that DDIM adds in each step, from 0 (none) to 1 (as DDPM). Other schedulers ignore it.
+   * Noise that DDIM adds in each step, from 0 (none) to 1 (as DDPM), and TCD's gamma, from 0 to 1.
+   * Other schedulers ignore it.
    * @default 0
    */
   eta?: number;
@@ -875,6 +900,16 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
   returnDict?: boolean;
   /** `scale`: how much adapters contribute to the UNet in this edit, times their own weights. */
   crossAttentionKwargs?: { scale?: number };
+  /**
+   * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
+   * second order is after two calls of the UNet. `onStep` can do more.
+   */
+  callback?: (step: number, timestep: number, latents: Tensor) => unknown;
+  /**
+   * Call `callback` only where the number of the UNet's call is a multiple of this.
+   * @default 1
+   */
+  callbackSteps?: number;
   /**
    * Called after every call of the UNet, with the tensors that `onStepTensorInputs` names. The
    * edit goes on with the tensors that it returns. Returning `false`, or throwing, stops the edit.
@@ -937,16 +972,6 @@ export interface XLEditOptions<T extends OutputType = OutputType>
   negativeAestheticScore?: number;
   /** `scale`: how much adapters contribute to UNet and text encoders in this edit. */
   crossAttentionKwargs?: { scale?: number };
-  /**
-   * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
-   * second order is after two calls of the UNet. `onStep` can do more.
-   */
-  callback?: (step: number, timestep: number, latents: Tensor) => unknown;
-  /**
-   * Call `callback` only where the number of the UNet's call is a multiple of this.
-   * @default 1
-   */
-  callbackSteps?: number;
 }
 
 /** Tensors of a running edit. */
@@ -1015,7 +1040,9 @@ export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
    * Which of SDXL's text encoders learns it. By default both, from files with vectors for both, and
    * else the one that the vectors fit.
    */
-  textEncoder?: 'textEncoder' | 'textEncoder2';
+  textEncoder?: 'textEncoder' | 'textEncoder2' | Component<'textEncoder'> | Component<'textEncoder2'>;
+  /** The same by its tokenizer: either of the two is enough. */
+  tokenizer?: 'tokenizer' | 'tokenizer2' | Component<'tokenizer'> | Component<'tokenizer2'>;
 }
 
 /** A LoRA that has been loaded. */

@@ -1,4 +1,4 @@
-import { givenComponents, hostOf, LOADED, numbersOf } from './components.js';
+import { givenComponents, hostOf, LOADED, numbersOf, warnUnchecked } from './components.js';
 import { isFiles, readFiles } from './files.js';
 import { Host } from './host.js';
 import * as known from './options.js';
@@ -25,7 +25,9 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   known.check(options, known.LOAD);
   checkStore(options.cache);
   const { shareWith, rest, given, host: home } = givenComponents(options, classes);
-  const { safetyChecker, ...others } = rest;
+  const { safetyChecker, requiresSafetyChecker = true, ...others } = rest;
+  known.check({ safetyChecker }, known.SAFETY_CHECKER);
+  if ((safetyChecker === false || safetyChecker === null) && requiresSafetyChecker) warnUnchecked();
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
   const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
   const place = files ? { ...others, files } : locate({ ...others, model });
@@ -74,10 +76,26 @@ export async function loadSingleFile(Class, where, source, { config, ...options 
     const file = source.name === undefined ? new File([source], 'model.safetensors') : source;
     return load(Class, where, [file], { ...request, singleFile: file.name });
   }
+  const file = hubFile(source, options.endpoint);
+  if (file) {
+    const { revision, singleFile } = file;
+    return load(Class, where, file.model, { ...request, revision, singleFile });
+  }
   const url = absoluteUrl(source);
   const slash = url.split(/[?#]/, 1)[0].lastIndexOf('/');
   const singleFile = decodeURIComponent(url.slice(slash + 1).split(/[?#]/, 1)[0]);
   return load(Class, where, url.slice(0, slash), { ...request, singleFile });
+}
+
+/** The repository and the file that a link to a file's page on the Hub shows, or to the file itself. */
+function hubFile(source, endpoint) {
+  const { origin, pathname } = new URL(absoluteUrl(source));
+  const hubs = ['https://huggingface.co', 'https://hf.co'];
+  if (endpoint !== undefined) hubs.push(new URL(absoluteUrl(endpoint)).origin);
+  if (!hubs.includes(origin)) return undefined;
+  const link = /^\/([\w.-]+\/[\w.-]+)\/(?:blob|resolve|raw)\/([^/]+)\/(.+)$/;
+  const [, model, revision, path] = link.exec(pathname) ?? [];
+  return model && { model, revision: decodeURIComponent(revision), singleFile: decodeURIComponent(path) };
 }
 
 /** What a checkpoint in one file takes its configurations from. */

@@ -41,12 +41,16 @@ export const DOWNLOAD = {
 };
 
 /** @type {Options} */
+export const SAFETY_CHECKER = { safetyChecker: ['boolean', 'function'] };
+
+/** @type {Options} */
 export const LOAD = {
   ...DOWNLOAD,
   dtype: STRING,
   memoryBudget: NUMBER,
   cache: ['boolean', 'object'],
   safetyChecker: ['boolean', 'function', 'object'],
+  requiresSafetyChecker: ['boolean'],
   shareWith: ['object'],
   vae: ['object'],
   textEncoder: ['object'],
@@ -54,7 +58,7 @@ export const LOAD = {
   tokenizer: ['object'],
   tokenizer2: ['object'],
   unet: ['object'],
-  scheduler: ['object'],
+  scheduler: ['object', 'string'],
   featureExtractor: ['object'],
   forceZerosForEmptyPrompt: ['boolean'],
   isCosxlEdit: ['boolean'],
@@ -141,6 +145,8 @@ export const EDIT = {
   returnDict: ['boolean'],
   onStepTensorInputs: LIST,
   crossAttentionKwargs: ['object'],
+  callback: ['function'],
+  callbackSteps: NUMBER,
 };
 
 /** @type {Options} */
@@ -155,8 +161,6 @@ export const XL_EDIT = {
   targetSize: LIST,
   aestheticScore: NUMBER,
   negativeAestheticScore: NUMBER,
-  callback: ['function'],
-  callbackSteps: NUMBER,
 };
 
 /** @type {Options} */
@@ -176,7 +180,8 @@ export const TEXTUAL_INVERSION = {
   ...ADAPTER_SOURCE,
   token: TEXTS,
   hfToken: STRING,
-  textEncoder: STRING,
+  textEncoder: ['string', 'object'],
+  tokenizer: ['string', 'object'],
 };
 
 /** @type {Options} */

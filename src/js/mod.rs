@@ -13,7 +13,7 @@ mod save;
 mod source;
 mod start;
 
-use js_sys::{Function, Object};
+use js_sys::{Function, JSON, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
@@ -252,13 +252,12 @@ impl Pipeline {
         self.inner.set_vae_slicing(slicing);
     }
 
-    /// Changes the sampler of edits that name no other: a class name, or a configuration.
+    /// Changes the sampler of edits that name no other: a class name, or a configuration, and keys of it to change.
     #[wasm_bindgen(js_name = setScheduler)]
-    pub fn set_scheduler(&mut self, scheduler: JsValue) -> JsResult<()> {
+    pub fn set_scheduler(&mut self, scheduler: JsValue, changes: JsValue) -> JsResult<()> {
         let missing = || Error::argument("scheduler", "a class name, or a configuration object");
         let choice = convert::scheduler(&scheduler)?.ok_or_else(missing)?;
-        let mut config = choice.config.unwrap_or_else(|| self.inner.scheduler().clone());
-        config.class_name = Some(choice.class_name);
+        let config = convert::scheduler_config(choice, self.inner.scheduler(), &changes)?;
         Ok(self.inner.set_scheduler(config)?)
     }
 
@@ -289,7 +288,10 @@ impl Pipeline {
             WeightDtype::F16 => "float16",
             WeightDtype::F32 => "float32",
         };
-        let scheduler = self.inner.scheduler().class_name.as_deref();
+        let scheduler = self.inner.scheduler();
+        let config = serde_json::Value::Object(scheduler.to_json()).to_string();
+        // Cannot fail: the text is JSON.
+        let config = JSON::parse(&config).unwrap_or_default();
         object(&[
             ("model", self.model.as_str().into()),
             ("residency", if self.inner.takes_turns() { "inTurn" } else { "all" }.into()),
@@ -297,7 +299,8 @@ impl Pipeline {
             ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
             ("weightDtype", weights.into()),
-            ("scheduler", scheduler.into()),
+            ("scheduler", scheduler.class_name.as_deref().into()),
+            ("schedulerConfig", config),
         ])
     }
 }
@@ -339,6 +342,7 @@ impl Pipeline {
         let warm_up = !gpu.software;
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
         let wanted = options.class()?;
+        let scheduler = options.scheduler()?;
         let is_whole = options.single_file.is_none() && parts.components.is_empty();
         let take_turns = match options.memory_budget()? {
             Some(_) if !is_whole => {
@@ -393,6 +397,10 @@ impl Pipeline {
             }
         };
         options.configure(&mut inner)?;
+        if let Some(choice) = scheduler {
+            let config = convert::scheduler_config(choice, inner.scheduler(), &JsValue::UNDEFINED)?;
+            inner.set_scheduler(config)?;
+        }
         tell(&on_progress, object(&[("type", "ready".into())]));
         Ok(Self { inner, model: source_options.name(), gpu })
     }
