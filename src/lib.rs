@@ -1,6 +1,8 @@
 //! InstructPix2Pix in the browser: the diffusion pipeline of diffusers'
 //! `StableDiffusionInstructPix2PixPipeline` on [Burn](burn) and WebGPU.
 
+#[cfg(feature = "wgpu")]
+mod arena;
 #[cfg(feature = "tuning")]
 pub mod bench;
 pub mod cache;

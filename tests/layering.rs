@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("json", &[]),
     ("names", &[]),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("weights/dtype", &[]),
     ("weights/safetensors", &[]),
     ("weights/pickle", &[]),
+    ("arena", &["burn"]),
     ("device", &["burn"]),
     ("kernels", &["burn"]),
     ("schedulers", &["burn"]),

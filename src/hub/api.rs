@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// Pages of a listing that are read before it is taken to be endless.
 const MAX_PAGES: usize = 100;
 
+/// Answers to a request for a page until it is believed to be wrong.
+const PAGE_TRIES: usize = 3;
+
 /// What proves that a file is the one meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileHash {
@@ -39,8 +42,7 @@ pub async fn fetch_commit(fetch: &dyn Fetch, hub: &Hub) -> Result<String> {
         return Ok(hub.revision.clone());
     }
     let url = hub.api("revision");
-    let (body, _) = page(fetch, hub, &url).await?;
-    parse_commit(&url, &body)
+    Ok(page(fetch, hub, &url, parse_commit).await?.0)
 }
 
 /// All files of the repository at `hub.revision`.
@@ -51,8 +53,8 @@ pub async fn fetch_tree(fetch: &dyn Fetch, hub: &Hub) -> Result<Vec<TreeEntry>> 
     let mut url = format!("{}?recursive=true", hub.api("tree"));
     let mut entries = Vec::new();
     for _ in 0..MAX_PAGES {
-        let (body, next) = page(fetch, hub, &url).await?;
-        entries.extend(parse_tree(&url, &body)?);
+        let (page, next) = page(fetch, hub, &url, parse_tree).await?;
+        entries.extend(page);
         match next {
             // The token goes along, so a page elsewhere is not followed.
             Some(next) if next.starts_with(&format!("{}/", hub.endpoint)) => url = next,
@@ -62,9 +64,24 @@ pub async fn fetch_tree(fetch: &dyn Fetch, hub: &Hub) -> Result<Vec<TreeEntry>> 
     Ok(entries)
 }
 
-async fn page(fetch: &dyn Fetch, hub: &Hub, url: &str) -> Result<(Vec<u8>, Option<String>)> {
-    let request = Request { url: url.into(), token: hub.token.clone(), ..Request::default() };
-    RemoteFile::new(request).page(fetch).await
+/// What `parse` makes of a page, and the address of the next one. An answer that is none is asked for again: one
+/// that was cut where its `Content-Length` says it ends looks whole.
+async fn page<T>(
+    fetch: &dyn Fetch,
+    hub: &Hub,
+    url: &str,
+    parse: fn(&str, &[u8]) -> Result<T>,
+) -> Result<(T, Option<String>)> {
+    let mut tries = 1;
+    loop {
+        let request = Request { url: url.into(), token: hub.token.clone(), ..Request::default() };
+        let (body, next) = RemoteFile::new(request).page(fetch).await?;
+        match parse(url, &body) {
+            Ok(page) => return Ok((page, next)),
+            Err(error) if tries == PAGE_TRIES => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
 }
 
 fn parse_commit(url: &str, json: &[u8]) -> Result<String> {
