@@ -56,12 +56,25 @@ pub async fn fetch_tree(fetch: &dyn Fetch, hub: &Hub) -> Result<Vec<TreeEntry>> 
         let (page, next) = page(fetch, hub, &url, parse_tree).await?;
         entries.extend(page);
         match next {
-            // The token goes along, so a page elsewhere is not followed.
-            Some(next) if next.starts_with(&format!("{}/", hub.endpoint)) => url = next,
-            _ => break,
+            Some(next) => url = next_page(hub, &url, &next)?,
+            None => return Ok(entries),
         }
     }
-    Ok(entries)
+    // Half a listing would have files missing that are there.
+    Err(invalid(&url, &format!("a listing of more than {MAX_PAGES} pages")))
+}
+
+/// Where a listing goes on: always at the endpoint, because the token goes along. Mirrors may hand on
+/// the Hub's own address, or leave its beginning out.
+fn next_page(hub: &Hub, url: &str, next: &str) -> Result<String> {
+    let path = if next.starts_with('?') {
+        let page = url.split('?').next().unwrap_or_default();
+        return Ok(format!("{page}{next}"));
+    } else {
+        next.find("/api/models/").map(|at| &next[at..])
+    };
+    let path = path.ok_or_else(|| invalid(url, &format!("a listing that goes on at {next}")))?;
+    Ok(format!("{}{path}", hub.endpoint))
 }
 
 /// What `parse` makes of a page, and the address of the next one. An answer that is none is asked for again: one
@@ -171,6 +184,28 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].hash, FileHash::GitBlob(BLOB.into()));
         assert_eq!((entries[1].size, &entries[1].hash), (9_000_000_000, &FileHash::Sha256(sha)));
+    }
+
+    #[test]
+    fn listings_go_on_at_the_endpoint() {
+        let hub = Hub {
+            repo: "a/b".into(),
+            revision: "main".into(),
+            endpoint: "https://mirror.org/hub".into(),
+            token: None,
+        };
+        let url = "https://mirror.org/hub/api/models/a/b/tree/main?recursive=true";
+        let next = |next| next_page(&hub, url, next).map_err(|error| error.code());
+        let wanted = "https://mirror.org/hub/api/models/a/b/tree/main?cursor=x";
+        for found in [
+            wanted,
+            "https://huggingface.co/api/models/a/b/tree/main?cursor=x",
+            "/api/models/a/b/tree/main?cursor=x",
+            "?cursor=x",
+        ] {
+            assert_eq!(next(found).as_deref(), Ok(wanted), "{found}");
+        }
+        assert_eq!(next("https://elsewhere.org/page2"), Err("invalid-response"));
     }
 
     #[test]

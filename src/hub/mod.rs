@@ -56,8 +56,8 @@ pub struct Response {
     pub url: String,
     /// The `Content-Type`, where the server tells.
     pub content_type: Option<String>,
-    /// The `ETag`, where the server tells.
-    pub etag: Option<String>,
+    /// The `ETag`, or else the `Last-Modified`, where the server tells.
+    pub validator: Option<String>,
     /// The next page of a listing (`Link` with `rel="next"`).
     pub next: Option<String>,
     /// The bytes as they arrive.
