@@ -40,6 +40,8 @@ pub struct LoadOptions {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadEvent<'a> {
+    /// The configurations were read: what the weights will take.
+    Needs(MemoryNeeds),
     /// More bytes have arrived.
     Download {
         /// The component, e.g. `unet`.
@@ -125,6 +127,7 @@ impl InstructPix2Pix {
     ) -> Result<Self> {
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
         #[cfg(feature = "wgpu")]
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
@@ -160,6 +163,7 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
         let mut opened = Vec::new();
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
