@@ -5,13 +5,16 @@ import { checkStore } from './proxy.js';
 import { RemoteEngine } from './remote.js';
 import { resolveModel } from './urls.js';
 
+const OPTIONS = { cache: ['object'] };
+const IMPORT = { ...OPTIONS, cacheLimit: ['number'] };
+
 /** Calls a method of the cache in a worker that ends with it. */
-async function call(options, method, ...args) {
-  check(options, { cache: ['object'] });
+async function call(options, method, args = [], known = OPTIONS) {
+  check(options, known);
   checkStore(options.cache);
   const engine = new RemoteEngine();
   try {
-    return await engine.cache({ method, args, cache: options.cache });
+    return await engine.cache({ ...options, method, args });
   } finally {
     await engine.dispose();
   }
@@ -24,8 +27,8 @@ function nameOf(model) {
 
 export const cache = Object.freeze({
   list: async (options = {}) => call(options, 'list'),
-  delete: async (model, options = {}) => call(options, 'delete', nameOf(model)),
+  delete: async (model, options = {}) => call(options, 'delete', [nameOf(model)]),
   clear: async (options = {}) => call(options, 'clear'),
-  export: async (model, options = {}) => call(options, 'export', nameOf(model)),
-  import: async (file, options = {}) => call(options, 'import', file),
+  export: async (model, options = {}) => call(options, 'export', [nameOf(model)]),
+  import: async (file, options = {}) => call(options, 'import', [file], IMPORT),
 });

@@ -7,7 +7,7 @@ import { FolderWriter } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
 import { task } from './task.js';
-import { locate } from './urls.js';
+import { isSameEndpoint, locate } from './urls.js';
 
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
@@ -334,7 +334,9 @@ export class Client {
   /** Where something beside the model is, read and kept as the model was unless that is said. */
   #place(options) {
     const { endpoint, token, localFilesOnly, cache, cacheLimit, fetch } = this.#request ?? {};
-    return locate({ endpoint, token, localFilesOnly, cache, cacheLimit, fetch, ...options });
+    const place = locate({ endpoint, localFilesOnly, cache, cacheLimit, fetch, ...options });
+    // The model's token is its own server's business.
+    return isSameEndpoint(place.endpoint, endpoint) ? { token, ...place } : place;
   }
 
   #images(image, stop) {
@@ -389,7 +391,7 @@ export class Client {
       );
     }
     // From the cache, and without a request where that is possible.
-    const { pipeline } = await engine.load(this.#request, () => {}, stop);
+    const { pipeline } = await engine.load(this.#request, warn, stop);
     for (const call of this.#changes.list()) {
       await engine.invoke({ ...call, pipeline }, undefined, stop);
     }
@@ -430,6 +432,11 @@ function encoderOf(textEncoder, tokenizer, { files }) {
     );
   }
   return files[other] ?? other;
+}
+
+/** Says on the console what there is no `onProgress` for. */
+function warn({ type, message }) {
+  if (type === 'warning') console.warn(`instruct-pix2pix-web: ${message}`);
 }
 
 function listOf(value) {
@@ -482,7 +489,7 @@ function toImageData({ data, width, height }) {
 }
 
 async function receive({ images, latents, seeds, warnings, ...rest }, outputType) {
-  for (const warning of warnings) console.warn(`instruct-pix2pix-web: ${warning}`);
+  for (const message of warnings) warn({ type: 'warning', message });
   const [seed] = seeds.map((digits) => {
     const number = Number(digits);
     return Number.isSafeInteger(number) ? number : BigInt(digits);

@@ -197,7 +197,10 @@ export class InstructPix2Pix extends Pipeline {
     options?: SingleFileOptions,
   ): Promise<InstructPix2Pix>;
 
-  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  /**
+   * Fills the cache with a model, without a GPU: `fromPretrained` finds it there.
+   * @throws {InstructPix2PixError} `storage` as soon as it is known that not all of it can be kept.
+   */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 }
 
@@ -268,7 +271,10 @@ export class DirectInstructPix2Pix extends Pipeline {
     options?: SingleFileOptions,
   ): Promise<DirectInstructPix2Pix>;
 
-  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  /**
+   * Fills the cache with a model, without a GPU: `fromPretrained` finds it there.
+   * @throws {InstructPix2PixError} `storage` as soon as it is known that not all of it can be kept.
+   */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 }
 
@@ -394,8 +400,10 @@ export interface HubOptions {
    */
   endpoint?: string;
   /**
-   * Hub access token (`hf_…`), for private and gated repositories. It is sent to the Hub's own
-   * origin only, and neither stored nor logged.
+   * Hub access token (`hf_…`), for private and gated repositories. It is sent to the `endpoint` that
+   * it is given for, and neither stored nor logged. When that redirects elsewhere it is the browser
+   * that takes the token out, in Chrome and Edge from 119 on; Firefox and Safari have done so since
+   * before they had WebGPU.
    */
   token?: string;
 }
@@ -406,11 +414,14 @@ export type ModelLocation =
   | URL
   | FileList
   | FileSystemDirectoryHandle
-  | readonly (File | FileSystemHandle)[];
+  | DataTransferItemList
+  | readonly (File | FileSystemHandle | DataTransferItem)[];
 
 /**
  * A place to keep models, in place of the browser's database. Every value is an `ArrayBuffer` of at
- * most 64 MiB and a few bytes. A `put` must be there wholly or not at all. Methods may return promises.
+ * most 64 MiB. A `put` must be there wholly or not at all. Methods may return promises. Keys are
+ * `version`, and others that begin with `model/`, `content/` or `chunk/`; entries of other names are
+ * left alone, also by `cache.clear`.
  */
 export interface CacheStore {
   get(key: string): CacheBytes | undefined | null | Promise<CacheBytes | undefined | null>;
@@ -446,9 +457,12 @@ export interface CacheOptions {
 export declare const cache: {
   /** What is there, the model used last first. */
   list(options?: CacheOptions): Promise<CachedModel[]>;
-  /** Removes all versions of a model, except what others share with it. Tells whether it was there. */
+  /**
+   * Removes all versions of a model, except what others share with it, when loads of it that are on
+   * their way have ended. Tells whether it was there.
+   */
   delete(model: string | URL, options?: CacheOptions): Promise<boolean>;
-  /** Removes everything. */
+  /** Removes all models, each when loads of it that are on their way have ended. */
   clear(options?: CacheOptions): Promise<void>;
   /**
    * A complete model as a file: a tar archive, which can be unpacked to diffusers' folder layout.
@@ -456,10 +470,13 @@ export declare const cache: {
    */
   export(model: string | URL, options?: CacheOptions): Promise<Blob>;
   /**
-   * Adds a model from such a file, comparing the hashes of its files. Resolves to its name.
-   * @throws {InstructPix2PixError} `hash-mismatch` or `invalid-argument`, and nothing of that file is kept.
+   * Adds a model from such a file, comparing the hashes of its files before anything is written.
+   * Resolves to its name.
+   * @param options.cacheLimit As {@link ReadOptions.cacheLimit}.
+   * @throws {InstructPix2PixError} `hash-mismatch` or `invalid-argument`, and the cache is as it was;
+   *   `storage` where there is no room.
    */
-  import(file: Blob, options?: CacheOptions): Promise<string>;
+  import(file: Blob, options?: CacheOptions & { cacheLimit?: number }): Promise<string>;
 };
 
 /** How something is found and kept. */
@@ -481,7 +498,8 @@ export interface ReadOptions extends HubOptions {
   resumeDownload?: boolean;
   /**
    * Whether to keep what is read in the browser's database (IndexedDB), or a store of yours. Where
-   * nothing can be stored, it is still read, and `onProgress` gets a warning.
+   * nothing can be stored, it is still read, and `onProgress` gets a warning; nothing is kept in memory
+   * then, so that a reload after a lost device, and each edit of models that take turns, download again.
    * @default true
    */
   cache?: boolean | CacheStore;
@@ -659,7 +677,8 @@ export interface WarningProgress {
   type: 'warning';
   /**
    * `'storage'`: the model is not kept (the message says why, e.g. `needs 2.1 GB, 1.4 GB free`).
-   * `'offline'`: the server was not reached, and the version in the cache is used.
+   * `'offline'`: the server was not reached, or refused to give the model or no longer has it, and
+   * the version in the cache is used.
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
    */
   code: 'storage' | 'offline' | 'corrupt';
@@ -688,6 +707,8 @@ export interface PipelineInfo {
   dtype: 'float16' | 'float32';
   /** The type the weights are kept in. */
   weightDtype: 'float16' | 'float32';
+  /** The commit that was loaded, for models from the Hub. */
+  revision?: string;
   /** Whether all models are on the GPU, or each in its turn: see {@link LoadOptions.memoryBudget}. */
   residency: 'all' | 'inTurn';
   /** The GPU, as the browser names it. */

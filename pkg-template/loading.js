@@ -49,13 +49,18 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true || given.safety_checker !== undefined;
     // What was given cannot be loaded again.
-    const again = Object.keys(given).length > 0 ? undefined : request;
+    const again = Object.keys(given).length > 0 ? undefined : laterRequest(request, info);
     const Found = classes.find(({ family }) => family.className === info.className);
     return new Found(LOADED, { host, pipeline, info, judge, hasChecker, request: again });
   } catch (error) {
     host.release(undefined);
     throw error;
   }
+}
+
+/** What the same model is read with later: nothing newer, and nothing that is there already anew. */
+function laterRequest({ forceDownload: _, ...request }, { revision = request.revision }) {
+  return { ...request, revision };
 }
 
 /** The files of a model that the user gave, or the one of a checkpoint. */

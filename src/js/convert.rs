@@ -234,9 +234,11 @@ pub fn call(callback: &Function, argument: Object) -> Option<JsValue> {
     callback.call1(&JsValue::UNDEFINED, &argument).ok()
 }
 
-/// A progress event.
-pub fn load_event(event: LoadEvent<'_>) -> Object {
-    match event {
+/// A progress event, where it is for the user.
+pub fn load_event(event: LoadEvent<'_>) -> Option<Object> {
+    Some(match event {
+        // For the engine's own use.
+        LoadEvent::Needs(_) => return None,
         LoadEvent::Download { component, file, loaded, total, cached, speed, remaining } => {
             object(&[
                 ("type", "download".into()),
@@ -252,7 +254,7 @@ pub fn load_event(event: LoadEvent<'_>) -> Object {
         LoadEvent::Component { component } => {
             object(&[("type", "component".into()), ("component", component.into())])
         }
-    }
+    })
 }
 
 /// Numbers with their shape.
