@@ -9,7 +9,7 @@ import { readImages } from './image.js';
 import * as known from './options.js';
 import { stream } from './stream.js';
 import { abortable, task } from './task.js';
-import { locate } from './urls.js';
+import { isSameEndpoint, locate } from './urls.js';
 
 /** `Symbol.asyncDispose` where the browser has it: polyfills agree on the other name. */
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
@@ -63,10 +63,9 @@ export class Client {
     this.#judge = judge;
     this.#hasChecker = hasChecker;
     this.#busyPolicy = busyPolicy;
-    this.#pipeline = assemble(host.engine, parts, options);
-    // Reported by the first call that needs it.
+    this.#pipeline = assemble(host.engine, parts, options, scheduler);
+    // Reported by every call.
     this.#pipeline.catch(() => {});
-    if (scheduler) this.setScheduler(scheduler).catch(() => {});
   }
 
   /** @returns {import('./family.js').Family} */
@@ -133,7 +132,6 @@ export class Client {
     known.check({ outputType, returnDict, ...options }, this.#family.edit);
     const { image, onStepTensorInputs, crossAttentionKwargs, callback, callbackSteps, ...rest } = options;
     known.check(crossAttentionKwargs ?? {}, known.CROSS_ATTENTION);
-    const judge = this.#judge;
     const follow = follower(onStep, callback, callbackSteps);
     const shown = onStepTensorInputs ?? (onStep && ['latents']);
     const request = {
@@ -142,8 +140,9 @@ export class Client {
       seeds: seedsOf(rest),
       loraScale: crossAttentionKwargs?.scale,
       tensorInputs: callback ? [...(shown ?? []), 'latents'] : shown,
-      callsBack: { step: follow !== undefined, judge: judge !== undefined },
     };
+    // The one that is set when the edit's turn comes.
+    let judge;
     const result = await this.#enqueue(
       [signal, replaced],
       async ({ type, ...event }) => {
@@ -154,7 +153,9 @@ export class Client {
       async (ready, notify, stop) => {
         await this.#revive(stop);
         const source = this.#info.residency === 'inTurn' ? this.#request : undefined;
-        const call = { ...ready, source, pipeline: await this.#pipeline };
+        judge = this.#judge;
+        const callsBack = { step: follow !== undefined, judge: judge !== undefined };
+        const call = { ...ready, callsBack, source, pipeline: await this.#pipeline };
         return this.#engine.edit(call, notify, stop);
       },
     );
@@ -180,21 +181,30 @@ export class Client {
     );
   }
 
-  async setScheduler(scheduler, options) {
-    known.check({ scheduler }, known.EDIT);
-    await this.#invoke('setScheduler', [scheduler], options);
+  async setScheduler(scheduler, changes, options) {
+    known.check({ scheduler, changes }, { ...known.EDIT, changes: ['object'] });
+    await this.#invoke('setScheduler', [scheduler, changes], options);
     this.#info = await this.#invoke('info', []);
   }
 
   async setSafetyChecker(checker, { signal, ...options } = {}) {
-    known.check({ safetyChecker: checker }, known.LOAD);
+    known.check({ safetyChecker: checker }, known.SAFETY_CHECKER);
     known.check(options, known.SOURCE);
-    const place = options.model === undefined ? this.#request : this.#place(options);
-    const source = { ...place, subfolder: options.subfolder };
-    if (checker === true) await this.#invoke('loadSafetyChecker', [], { signal }, source, true);
-    else await this.#invoke('removeSafetyChecker', [], { signal });
-    this.#judge = typeof checker === 'function' ? checker : undefined;
-    this.#hasChecker = checker === true;
+    // In its turn: the calls before are judged as they were when they were made, those after by this.
+    const done = () => {
+      this.#judge = typeof checker === 'function' ? checker : undefined;
+      this.#hasChecker = checker === true;
+    };
+    if (checker !== true) return this.#invoke('removeSafetyChecker', [], { signal }, { done });
+    const own = options.model === undefined ? this.#configurations() : {};
+    const source = this.#place({ ...own, ...options });
+    return this.#invoke('loadSafetyChecker', [], { signal }, { source, takesSignal: true, done });
+  }
+
+  /** Where the model's configurations are, and its checker: a checkpoint in one file has none of its own. */
+  #configurations() {
+    const { model, config, revision, files, singleFile } = this.#request ?? {};
+    return singleFile === undefined ? { model, revision, files } : { model: config };
   }
 
   async enableFreeU(factors, options) {
@@ -227,7 +237,8 @@ export class Client {
   async loadLoraWeights(source, { adapterName, signal, ...options } = {}) {
     known.check({ adapterName, ...options }, known.LORA);
     const file = await readAdapter(source, this.#place(options));
-    return this.#invoke('loadLoraWeights', [{ adapterName }], { signal }, file, true);
+    const how = { source: file, takesSignal: true };
+    return this.#invoke('loadLoraWeights', [{ adapterName }], { signal }, how);
   }
 
   async setAdapters(adapterNames, adapterWeights = 1, options) {
@@ -298,8 +309,9 @@ export class Client {
     return blob;
   }
 
-  async loadTextualInversion(source, { token, hfToken, textEncoder, signal, ...options } = {}) {
-    known.check({ token, hfToken, textEncoder, ...options }, known.TEXTUAL_INVERSION);
+  async loadTextualInversion(source, { token, hfToken, textEncoder, tokenizer, signal, ...options } = {}) {
+    known.check({ token, hfToken, textEncoder, tokenizer, ...options }, known.TEXTUAL_INVERSION);
+    const encoder = encoderOf(textEncoder, tokenizer, this.#family);
     const sources = listOf(source);
     const tokens = token === undefined ? sources.map(() => undefined) : listOf(token);
     if (tokens.length !== sources.length) {
@@ -308,9 +320,16 @@ export class Client {
     const place = this.#place(hfToken === undefined ? options : { ...options, token: hfToken });
     const files = await Promise.all(sources.map((each) => readAdapter(each, place)));
     const added = [];
-    for (const [i, file] of files.entries()) {
-      const word = { token: tokens[i], textEncoder: this.#family.files[textEncoder] ?? textEncoder };
-      added.push(...(await this.#invoke('loadTextualInversion', [word], { signal }, file, true)));
+    try {
+      for (const [i, source] of files.entries()) {
+        const word = { token: tokens[i], textEncoder: encoder };
+        const words = this.#invoke('loadTextualInversion', [word], { signal }, { source, takesSignal: true });
+        added.push(...(await words));
+      }
+    } catch (error) {
+      // All of them, or none.
+      if (added.length > 0) await this.#invoke('unloadTextualInversion', [added]).catch(() => {});
+      throw error;
     }
     return added;
   }
@@ -323,16 +342,18 @@ export class Client {
 
   async savePretrained(directory, { signal } = {}) {
     known.check({ directory }, { directory: ['object'] });
-    if (!this.#request || this.#request.files) {
+    const source = this.#configurations();
+    if (source.model === undefined) {
       throw new InstructPix2PixError(
         'unsupported',
-        'savePretrained: only pipelines from `fromPretrained` with a name or an address can be saved',
+        'savePretrained: only pipelines from `fromPretrained` with a name or an address, and from ' +
+          '`fromSingleFile`, can be saved',
       );
     }
     return this.#enqueue(
       [signal],
       undefined,
-      async () => ({ source: this.#request, directory }),
+      async () => ({ source: this.#place(source), directory }),
       async (ready, notify, stop) => {
         await this.#revive(stop);
         return this.#engine.save({ ...ready, pipeline: await this.#pipeline }, notify, stop);
@@ -361,7 +382,9 @@ export class Client {
   /** Where something beside the model is, read and kept as the model was unless that is said. */
   #place(options) {
     const { endpoint, token, localFilesOnly, cache, cacheLimit, fetch } = this.#request ?? {};
-    return locate({ endpoint, token, localFilesOnly, cache, cacheLimit, fetch, ...options });
+    const place = locate({ endpoint, localFilesOnly, cache, cacheLimit, fetch, ...options });
+    // The model's token is its own server's business.
+    return isSameEndpoint(place.endpoint, endpoint) ? { token, ...place } : place;
   }
 
   #images(image, stop) {
@@ -376,16 +399,21 @@ export class Client {
    * @param {string} method
    * @param {unknown[]} args
    * @param {{ signal?: AbortSignal }} [options] the caller's
-   * @param {object} [source] what it reads from
-   * @param {boolean} [takesSignal] whether it can be stopped once it runs
+   * @param {{ source?: object, takesSignal?: boolean, done?: () => void }} [how] what it reads from;
+   *   whether it can be stopped once it runs; what is called when the engine has done it, before the
+   *   next call's turn
    */
-  async #invoke(method, args, { signal, ...options } = {}, source, takesSignal = false) {
+  async #invoke(method, args, { signal, ...options } = {}, { source, takesSignal = false, done } = {}) {
     known.check(options, {});
     return this.#enqueue(
       [signal],
       undefined,
       async () => ({ method, args, source, takesSignal }),
-      (call, notify, stop) => this.#run(call, notify, stop),
+      async (call, notify, stop) => {
+        const result = await this.#run(call, notify, stop);
+        done?.();
+        return result;
+      },
     );
   }
 
@@ -413,7 +441,7 @@ export class Client {
       );
     }
     // From the cache, and without a request where that is possible.
-    const { pipeline } = await engine.load(this.#request, () => {}, stop);
+    const { pipeline } = await engine.load(this.#request, warn, stop);
     for (const call of this.#changes.list()) {
       await engine.invoke({ ...call, pipeline }, undefined, stop);
     }
@@ -441,6 +469,24 @@ export class Client {
     this.#tail = settled.then(() => turn);
     return result;
   }
+}
+
+/** The text encoder that is meant, by its name in files: of these options one, or both of one pair. */
+function encoderOf(textEncoder, tokenizer, { files }) {
+  const names = [textEncoder, tokenizer].map((given) => (typeof given === 'object' ? given?.name : given));
+  const [encoder, other = encoder] = [names[0], names[1]?.replace(/^tokenizer/, 'textEncoder')];
+  if ((encoder ?? other) !== other) {
+    throw new InstructPix2PixError(
+      'invalid-argument',
+      `tokenizer: ${names[1]} is not that of ${names[0]}; pass either`,
+    );
+  }
+  return files[other] ?? other;
+}
+
+/** Says on the console what there is no `onProgress` for. */
+function warn({ type, message }) {
+  if (type === 'warning') log('warn', message);
 }
 
 function listOf(value) {
@@ -492,7 +538,7 @@ function toImageData({ data, width, height }) {
 }
 
 async function receive({ images, latents, seeds, warnings, ...rest }, outputType) {
-  for (const warning of warnings) log('warn', warning);
+  for (const message of warnings) log('warn', message);
   const [seed] = seeds.map((digits) => {
     const number = Number(digits);
     return Number.isSafeInteger(number) ? number : BigInt(digits);

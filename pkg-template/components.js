@@ -15,8 +15,16 @@ export class Component {
   }
 }
 
-export async function assemble(engine, parts, options) {
+export async function assemble(engine, parts, options, scheduler) {
   const { pipeline } = await engine.assemble({ components: await numbersOf(parts), ...options });
+  if (scheduler) {
+    try {
+      await engine.invoke({ pipeline, method: 'setScheduler', args: [scheduler, undefined] });
+    } catch (error) {
+      await engine.release(pipeline);
+      throw error;
+    }
+  }
   return pipeline;
 }
 
@@ -51,14 +59,7 @@ export function assembly(components, family) {
   if (hasChecker && !featureExtractor) {
     refuse('featureExtractor', 'a safety checker needs one; pass that of the same pipeline');
   }
-  if (!safetyChecker && requiresSafetyChecker && !family.wanted) {
-    log(
-      'warn',
-      'pictures are not checked for unsafe content, because the safety checker was left ' +
-        'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
-        'requiresSafetyChecker: false if that is meant.',
-    );
-  }
+  if (!safetyChecker && requiresSafetyChecker && !family.wanted) warnUnchecked();
   const parts = {};
   let host;
   for (const name of Object.keys(family.files)) {
@@ -91,6 +92,16 @@ export function assembly(components, family) {
   };
 }
 
+/** What diffusers warns of where the checker is left out. */
+export function warnUnchecked() {
+  log(
+    'warn',
+    'pictures are not checked for unsafe content, because the safety checker was left ' +
+      'out. The licence of Stable Diffusion asks you not to show unfiltered results to the public. Pass ' +
+      'requiresSafetyChecker: false if that is meant.',
+  );
+}
+
 /** Tells the components of any of `classes` among a load's options from the rest. */
 export function givenComponents({ shareWith, ...options }, classes) {
   const rest = { ...options };
@@ -99,7 +110,16 @@ export function givenComponents({ shareWith, ...options }, classes) {
   const files = Object.assign({}, ...classes.map(({ family }) => family.files));
   for (const name of Object.keys(files)) {
     const component = options[name];
-    if (!(component instanceof Component)) continue;
+    if (!(component instanceof Component)) {
+      // The engine knows what to make of a sampler, and of `true` and `false`.
+      if (component != null && !['scheduler', 'safetyChecker'].includes(name)) {
+        throw new InstructPix2PixError(
+          'invalid-argument',
+          `${name}: expected a component of a loaded pipeline`,
+        );
+      }
+      continue;
+    }
     delete rest[name];
     host = sameHost(host, component, name);
     // The feature extractor comes with the checker.

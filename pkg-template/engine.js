@@ -141,10 +141,10 @@ export class Engine {
   }
 
   /** Calls a method of the cache. */
-  async cache({ method, args, cache: store }) {
+  async cache({ method, args, cache: store, cacheLimit }) {
     this.#glue = await start(this.#importGlue, this.site);
     return this.#call(async () => {
-      const cache = await this.#glue.ModelCache.open(store);
+      const cache = await this.#glue.ModelCache.open(store, cacheLimit);
       try {
         if (method !== 'export') return await cache[method](...args);
         const parts = [];

@@ -5,24 +5,31 @@ import { invalid } from './errors.js';
 /** The file that every model has at its root. */
 const ROOT = 'model_index.json';
 
+/** The browser's own lists of files. */
+const LISTS = ['FileList', 'DataTransferItemList'];
+
 /** @param {unknown} source whether it is files, and not a name or an address */
 export function isFiles(source) {
   if (typeof source === 'string' || source instanceof URL) return false;
-  return Array.isArray(source) || tag(source) === 'FileList' || isDirectory(source);
+  return Array.isArray(source) || LISTS.includes(tag(source)) || isDirectory(source);
 }
 
 /**
  * The model's files by their paths.
  *
- * @param {any} source a `FileList`, an array of `File`s or of handles, or a directory's handle
+ * @param {any} source a `FileList`, the items of a drop, an array of `File`s, of handles or of such
+ *   items, or a directory's handle
  * @returns {Promise<Map<string, File>>}
  */
 export async function readFiles(source) {
   const found = new Map();
   if (isDirectory(source)) await walk(source, '', found);
   else {
-    for (const item of source) {
-      if (isDirectory(item)) await walk(item, `${item.name}/`, found);
+    // All at once and at once: a drop is over with the event.
+    for (const item of Array.from(source, entryOf)) {
+      if (item === null) continue; // a dropped text
+      if (isEntry(item)) await walkEntry(item, '', found);
+      else if (isDirectory(item)) await walk(item, `${item.name}/`, found);
       else if (tag(item) === 'FileSystemFileHandle') found.set(item.name, await item.getFile());
       else if (item instanceof Blob) found.set(item.webkitRelativePath || item.name, item);
       else throw invalid('model: expected files or folders');
@@ -43,6 +50,31 @@ async function walk(directory, prefix, found) {
   for await (const [name, handle] of directory.entries()) {
     if (isDirectory(handle)) await walk(handle, `${prefix}${name}/`, found);
     else found.set(`${prefix}${name}`, await handle.getFile());
+  }
+}
+
+/** What was dropped, where an item of a drop is given. */
+function entryOf(item) {
+  return tag(item) === 'DataTransferItem' ? item.webkitGetAsEntry() : item;
+}
+
+/** @returns {value is FileSystemEntry} what all browsers give for a dropped folder */
+function isEntry(value) {
+  return value?.isDirectory !== undefined && typeof value.getParent === 'function';
+}
+
+async function walkEntry(entry, prefix, found) {
+  const path = `${prefix}${entry.name}`;
+  if (entry.isFile) {
+    found.set(path, await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) {
+    // Some at a time, until there are none.
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) return;
+    for (const each of some) await walkEntry(each, `${path}/`, found);
   }
 }
 

@@ -73,17 +73,27 @@ declare abstract class Pipeline implements AsyncDisposable {
   /**
    * Changes the scheduler of the edits from now on that name no other. A class name keeps the
    * present configuration, as `Scheduler.from_config(pipe.scheduler.config)` in diffusers.
+   *
+   * @param changes Keys of the configuration to change, as `from_config(config, key=value)` does. A
+   *   key that no scheduler has rejects with `invalid-argument`.
    */
-  setScheduler(scheduler: SchedulerName | SchedulerConfig, options?: CallOptions): Promise<void>;
+  setScheduler(
+    scheduler: SchedulerName | SchedulerConfig,
+    changes?: Partial<Omit<SchedulerConfig, '_class_name'>>,
+    options?: CallOptions,
+  ): Promise<void>;
 
   /**
    * Has pictures checked from now on: by the model's own checker (`true` downloads it), by nobody
-   * (`false`), or by a function of yours. What is found unsafe becomes black.
+   * (`false`), or by a function of yours. What is found unsafe becomes black. Edits that were asked
+   * for before are checked as they would have been, those after it by this, whether it is awaited
+   * or not. A checker that belongs to another pipeline goes into the constructor, or into
+   * `fromPretrained`.
    *
    * @param options Where the checker is, if not in the model's folder `safety_checker`.
    */
   setSafetyChecker(
-    checker: boolean | SafetyChecker,
+    checker: boolean | SafetyChecker | null,
     options?: ReadOptions & { model?: string | URL; subfolder?: string; signal?: AbortSignal },
   ): Promise<void>;
 
@@ -160,7 +170,8 @@ declare abstract class Pipeline implements AsyncDisposable {
 
   /**
    * Writes the model in diffusers' layout (`save_pretrained`), with what is fused and the scheduler that is set, and
-   * without adapters and learnt words. Only for pipelines that were loaded from a name or an address.
+   * without adapters and learnt words. Only for pipelines that were loaded from a name or an address, or
+   * from a checkpoint in one file, whose configurations are those of `config`.
    *
    * @param directory From `showDirectoryPicker()`, or the origin's private file system.
    */
@@ -213,7 +224,8 @@ export class InstructPix2Pix extends Pipeline {
 
   /**
    * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
-   * it: safetensors, a URL or a file.
+   * it: safetensors, a URL or a file. A link to a file's page on the Hub
+   * (`https://huggingface.co/OWNER/NAME/blob/main/x.safetensors`) means the file.
    *
    * @param options.config A model with the configurations and the tokenizer for it.
    */
@@ -222,7 +234,10 @@ export class InstructPix2Pix extends Pipeline {
     options?: SingleFileOptions,
   ): Promise<InstructPix2Pix>;
 
-  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  /**
+   * Fills the cache with a model, without a GPU: `fromPretrained` finds it there.
+   * @throws {InstructPix2PixError} `storage` as soon as it is known that not all of it can be kept.
+   */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 
   /**
@@ -314,7 +329,10 @@ export class DirectInstructPix2Pix extends Pipeline {
     options?: SingleFileOptions,
   ): Promise<DirectInstructPix2Pix>;
 
-  /** Fills the cache with a model, without a GPU: `fromPretrained` finds it there. */
+  /**
+   * Fills the cache with a model, without a GPU: `fromPretrained` finds it there.
+   * @throws {InstructPix2PixError} `storage` as soon as it is known that not all of it can be kept.
+   */
   static download(model: string | URL, options?: DownloadOptions): Promise<void>;
 
   /**
@@ -531,8 +549,10 @@ export interface HubOptions {
    */
   endpoint?: string;
   /**
-   * Hub access token (`hf_…`), for private and gated repositories. It is sent to the Hub's own
-   * origin only, and neither stored nor logged.
+   * Hub access token (`hf_…`), for private and gated repositories. It is sent to the `endpoint` that
+   * it is given for, and neither stored nor logged. When that redirects elsewhere it is the browser
+   * that takes the token out, in Chrome and Edge from 119 on; Firefox and Safari have done so since
+   * before they had WebGPU.
    */
   token?: string;
 }
@@ -543,11 +563,14 @@ export type ModelLocation =
   | URL
   | FileList
   | FileSystemDirectoryHandle
-  | readonly (File | FileSystemHandle)[];
+  | DataTransferItemList
+  | readonly (File | FileSystemHandle | DataTransferItem)[];
 
 /**
  * A place to keep models, in place of the browser's database. Every value is an `ArrayBuffer` of at
- * most 64 MiB and a few bytes. A `put` must be there wholly or not at all. Methods may return promises.
+ * most 64 MiB. A `put` must be there wholly or not at all. Methods may return promises. Keys are
+ * `version`, and others that begin with `model/`, `content/` or `chunk/`; entries of other names are
+ * left alone, also by `cache.clear`.
  */
 export interface CacheStore {
   /** What was put there last; nothing where there is none. */
@@ -587,9 +610,12 @@ export interface CacheOptions extends CallOptions, SiteOptions {
 export declare const cache: {
   /** What is there, the model used last first. */
   list(options?: CacheOptions): Promise<CachedModel[]>;
-  /** Removes all versions of a model, except what others share with it. Tells whether it was there. */
+  /**
+   * Removes all versions of a model, except what others share with it, when loads of it that are on
+   * their way have ended. Tells whether it was there.
+   */
   delete(model: string | URL, options?: CacheOptions): Promise<boolean>;
-  /** Removes everything. */
+  /** Removes all models, each when loads of it that are on their way have ended. */
   clear(options?: CacheOptions): Promise<void>;
   /**
    * A complete model as a file: a tar archive, which can be unpacked to diffusers' folder layout.
@@ -597,10 +623,13 @@ export declare const cache: {
    */
   export(model: string | URL, options?: CacheOptions): Promise<Blob>;
   /**
-   * Adds a model from such a file, comparing the hashes of its files. Resolves to its name.
-   * @throws {InstructPix2PixError} `hash-mismatch` or `invalid-argument`, and nothing of that file is kept.
+   * Adds a model from such a file, comparing the hashes of its files before anything is written.
+   * Resolves to its name.
+   * @param options.cacheLimit As {@link ReadOptions.cacheLimit}.
+   * @throws {InstructPix2PixError} `hash-mismatch` or `invalid-argument`, and the cache is as it was;
+   *   `storage` where there is no room.
    */
-  import(file: Blob, options?: CacheOptions): Promise<string>;
+  import(file: Blob, options?: CacheOptions & { cacheLimit?: number }): Promise<string>;
 };
 
 /** How something is found and kept. */
@@ -622,7 +651,8 @@ export interface ReadOptions extends HubOptions {
   resumeDownload?: boolean;
   /**
    * Whether to keep what is read in the browser's database (IndexedDB), or a store of yours. Where
-   * nothing can be stored, it is still read, and `onProgress` gets a warning.
+   * nothing can be stored, it is still read, and `onProgress` gets a warning; nothing is kept in memory
+   * then, so that a reload after a lost device, and each edit of models that take turns, download again.
    * @default true
    */
   cache?: boolean | CacheStore;
@@ -670,10 +700,17 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
   memoryBudget?: number;
   /**
    * Load the model's safety checker, which blackens pictures that it takes for unsafe; or a
-   * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}.
+   * function of yours that judges them instead. See {@link Pipeline.setSafetyChecker}. `true`
+   * rejects with `invalid-argument` where the model has none.
    * @default false
    */
-  safetyChecker?: boolean | SafetyChecker | Component<'safetyChecker'>;
+  safetyChecker?: boolean | SafetyChecker | Component<'safetyChecker'> | null;
+  /**
+   * Whether leaving the checker out with `safetyChecker: null` or `false` is warned of, as diffusers
+   * does.
+   * @default true
+   */
+  requiresSafetyChecker?: boolean;
   /** Components of a loaded pipeline, to share instead of loading the model's own. */
   vae?: Component<'vae'>;
   /** See `vae`. */
@@ -682,8 +719,8 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
   tokenizer?: Component<'tokenizer'>;
   /** See `vae`. */
   unet?: Component<'unet'>;
-  /** See `vae`. */
-  scheduler?: Component<'scheduler'>;
+  /** A scheduler in place of the model's own: see {@link Pipeline.setScheduler}. */
+  scheduler?: Component<'scheduler'> | SchedulerName | SchedulerConfig;
   /** See `vae`; of SDXL. */
   textEncoder2?: Component<'textEncoder2'>;
   /** See `vae`; of SDXL. */
@@ -885,7 +922,8 @@ export interface WarningProgress {
   type: 'warning';
   /**
    * `'storage'`: the model is not kept (the message says why, e.g. `needs 2.1 GB, 1.4 GB free`).
-   * `'offline'`: the server was not reached, and the version in the cache is used.
+   * `'offline'`: the server was not reached, or refused to give the model or no longer has it, and
+   * the version in the cache is used.
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
    */
   code: 'storage' | 'offline' | 'corrupt';
@@ -917,12 +955,20 @@ export interface PipelineInfo {
   dtype: 'float16' | 'float32';
   /** The type the weights are kept in. */
   weightDtype: 'float16' | 'float32';
+  /** The commit that was loaded, for models from the Hub. */
+  revision?: string;
   /** Whether all models are on the GPU, or each in its turn: see {@link LoadOptions.memoryBudget}. */
   residency: 'all' | 'inTurn';
   /** The GPU, as the browser names it. */
   adapter: string;
-  /** The model's own scheduler: the class name in diffusers. */
+  /** The scheduler of edits that name no other: the class name in diffusers. */
   scheduler: string;
+  /**
+   * Its configuration, as `pipe.scheduler.config` in diffusers: what is absent has the default of the
+   * class. Of a pipeline that was put together of components, that of the UNet's pipeline until
+   * `setScheduler` is called.
+   */
+  schedulerConfig: SchedulerConfig;
 }
 
 /**
@@ -1067,8 +1113,8 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
   /**
    * The picture to edit, at least 8 by 8 pixels, or as many as there are prompts, of one size. The
    * size is rounded down to multiples of the factor by which the model's VAE scales, 8 as a rule.
-   * Models like about 512 pixels best. Tensors are samples in 0 to 1, `[N, 3, H, W]` (in -1 to 1
-   * when one is negative), or latents from {@link Pipeline.encodeImage}, which are not encoded
+   * Models like about 512 pixels best. Tensors are samples in 0 to 1, `[N, 3, H, W]` or
+   * `[N, H, W, 3]` (in -1 to 1 when one is negative), or latents from {@link Pipeline.encodeImage}, which are not encoded
    * again.
    */
   image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
@@ -1104,7 +1150,8 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
    */
   scheduler?: SchedulerName | SchedulerConfig;
   /**
-   * Noise that DDIM adds in each step, from 0 (none) to 1 (as DDPM). Other schedulers ignore it.
+   * Noise that DDIM adds in each step, from 0 (none) to 1 (as DDPM), and TCD's gamma, from 0 to 1.
+   * Other schedulers ignore it.
    * @default 0
    */
   eta?: number;
@@ -1127,6 +1174,16 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
     /** @default 1 */
     scale?: number;
   };
+  /**
+   * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
+   * second order is after two calls of the UNet. `onStep` can do more.
+   */
+  callback?: (step: number, timestep: number, latents: Tensor) => unknown;
+  /**
+   * Call `callback` only where the number of the UNet's call is a multiple of this.
+   * @default 1
+   */
+  callbackSteps?: number;
   /**
    * Called after every call of the UNet, with the tensors that `onStepTensorInputs` names. The
    * edit goes on with the tensors that it returns. Returning `false`, or throwing, stops the edit.
@@ -1238,16 +1295,6 @@ export interface XLEditOptions<T extends OutputType = OutputType>
     /** @default 1 */
     scale?: number;
   };
-  /**
-   * diffusers' legacy callback: called when an inference step has ended, which for samplers of the
-   * second order is after two calls of the UNet. `onStep` can do more.
-   */
-  callback?: (step: number, timestep: number, latents: Tensor) => unknown;
-  /**
-   * Call `callback` only where the number of the UNet's call is a multiple of this.
-   * @default 1
-   */
-  callbackSteps?: number;
 }
 
 /** Tensors of a running edit. */
@@ -1320,7 +1367,9 @@ export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
    * Which of SDXL's text encoders learns it. By default both, from files with vectors for both, and
    * else the one that the vectors fit.
    */
-  textEncoder?: 'textEncoder' | 'textEncoder2';
+  textEncoder?: 'textEncoder' | 'textEncoder2' | Component<'textEncoder'> | Component<'textEncoder2'>;
+  /** The same by its tokenizer: either of the two is enough. */
+  tokenizer?: 'tokenizer' | 'tokenizer2' | Component<'tokenizer'> | Component<'tokenizer2'>;
 }
 
 /** A LoRA that has been loaded. */

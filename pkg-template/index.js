@@ -1,37 +1,62 @@
 import { cacheIn } from './cache.js';
 import { Client } from './client.js';
 import { Engine } from './engine.js';
-import { logLevel } from './env.js';
+import { env, logLevel, withDefaults } from './env.js';
+import { InstructPix2PixError } from './errors.js';
 import { SD, XL } from './family.js';
-import { download, load, loadSingleFile } from './loading.js';
+import { download, load } from './loading.js';
+import { check, REQUIREMENTS } from './options.js';
+import { checkStore } from './proxy.js';
 import { RemoteEngine } from './remote.js';
-import { isSupported, requirements } from './support.js';
+import { siteOf } from './site.js';
+import { task } from './task.js';
+import { absoluteUrl, locate, resolveModel } from './urls.js';
 
 export { Component } from './components.js';
-export { env } from './env.js';
-export { InstructPix2PixError } from './errors.js';
+export { env, InstructPix2PixError };
+
+/** What the files that are loaded on demand stand on. */
+const TOOLS = {
+  InstructPix2PixError,
+  REQUIREMENTS,
+  absoluteUrl,
+  check,
+  checkStore,
+  env,
+  locate,
+  resolveModel,
+  siteOf,
+  task,
+  withDefaults,
+};
 
 /** What all classes can do before there is a pipeline. */
 class Loader extends Client {
   static family = SD;
 
-  static isSupported = isSupported;
+  static async isSupported(options) {
+    return (await import('./support.js')).isSupported(TOOLS, options);
+  }
 
   /** The cache, by engines of the same place. */
   static get cache() {
     return cacheIn(this.place.create);
   }
 
-  static requirements(model, options = {}) {
-    return requirements(this, this.place, model, options);
+  static async requirements(model, options = {}) {
+    options.signal?.throwIfAborted();
+    return (await import('./support.js')).requirements(TOOLS, this, model, options);
   }
 
   static fromPretrained(model, options = {}) {
     return load(this, this.place, model, options);
   }
 
-  static fromSingleFile(source, options = {}) {
-    return loadSingleFile(this, this.place, source, options);
+  static async fromSingleFile(source, given = {}) {
+    given.signal?.throwIfAborted();
+    const { singleFile } = await import('./single-file.js');
+    const { model, options } = singleFile(TOOLS, source, given);
+    return load(this, this.place, model, options);
   }
 
   static download(model, options = {}) {

@@ -1,4 +1,4 @@
-import { givenComponents, hostOf, LOADED, numbersOf } from './components.js';
+import { givenComponents, hostOf, LOADED, numbersOf, warnUnchecked } from './components.js';
 import { log, withDefaults } from './env.js';
 import { isFiles, readFiles } from './files.js';
 import { Host } from './host.js';
@@ -6,7 +6,7 @@ import * as known from './options.js';
 import { checkStore } from './proxy.js';
 import { siteOf } from './site.js';
 import { task } from './task.js';
-import { absoluteUrl, locate, resolveModel } from './urls.js';
+import { locate } from './urls.js';
 
 /**
  * Where pipelines run, and their classes there.
@@ -31,7 +31,9 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   const { busyPolicy, ...options } = settings;
   checkStore(options.cache);
   const { shareWith, rest, given: parts, host: home } = givenComponents(options, classes);
-  const { safetyChecker, ...others } = rest;
+  const { safetyChecker, requiresSafetyChecker = true, ...others } = rest;
+  known.check({ safetyChecker }, known.SAFETY_CHECKER);
+  if ((safetyChecker === false || safetyChecker === null) && requiresSafetyChecker) warnUnchecked();
   const judge = typeof safetyChecker === 'function' ? safetyChecker : undefined;
   const files = isFiles(model) ? await filesOf(model, options.singleFile) : undefined;
   const place = files ? { ...others, files } : locate({ ...others, model });
@@ -54,7 +56,7 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true || parts.safety_checker !== undefined;
     // What was given cannot be loaded again.
-    const again = Object.keys(parts).length > 0 ? undefined : request;
+    const again = Object.keys(parts).length > 0 ? undefined : laterRequest(request, info);
     const Found = classes.find(({ family }) => family.className === info.className);
     const seconds = ((performance.now() - start) / 1e3).toFixed(1);
     log('info', `${info.model} is loaded after ${seconds} s: ${info.dtype} on ${info.adapter}`);
@@ -65,32 +67,15 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   }
 }
 
+/** What the same model is read with later: nothing newer, and nothing that is there already anew. */
+function laterRequest({ forceDownload: _, ...request }, { revision = request.revision }) {
+  return { ...request, revision };
+}
+
 /** The files of a model that the user gave, or the one of a checkpoint. */
 function filesOf(files, singleFile) {
   return singleFile ? new Map([[singleFile, files[0]]]) : readFiles(files);
 }
-
-/**
- * Loads a checkpoint in one file.
- *
- * @template {Client} T
- * @returns {Promise<T>}
- */
-export async function loadSingleFile(Class, where, source, { config, ...options }) {
-  known.check({ config }, { config: ['string', 'object'] });
-  const request = { ...options, config: resolveModel(config ?? DEFAULT_CONFIG) };
-  if (source instanceof Blob) {
-    const file = source.name === undefined ? new File([source], 'model.safetensors') : source;
-    return load(Class, where, [file], { ...request, singleFile: file.name });
-  }
-  const url = absoluteUrl(source);
-  const slash = url.split(/[?#]/, 1)[0].lastIndexOf('/');
-  const singleFile = decodeURIComponent(url.slice(slash + 1).split(/[?#]/, 1)[0]);
-  return load(Class, where, url.slice(0, slash), { ...request, singleFile });
-}
-
-/** What a checkpoint in one file takes its configurations from. */
-const DEFAULT_CONFIG = 'timbrooks/instruct-pix2pix';
 
 /**
  * Fills the cache.

@@ -60,6 +60,8 @@ export const ENV = { ...READING, ...SITE, ...COMPUTING, busyPolicy: STRING, logL
 /** What a call about the cache takes. */
 export const CACHE = { ...SITE, cache: OBJECT };
 
+export const SAFETY_CHECKER = { safetyChecker: ['boolean', 'function'] };
+
 /** What both constructors take. */
 const PARTS = {
   vae: OBJECT,
@@ -87,9 +89,8 @@ export const XL_COMPONENTS = { ...PARTS, ...XL_SETTINGS };
 
 export const LOAD = {
   ...REQUIREMENTS,
-  ...PARTS,
+  ...COMPONENTS,
   ...XL_SETTINGS,
-  scheduler: OBJECT,
   shareWith: OBJECT,
   singleFile: STRING,
   config: STRING,
@@ -141,6 +142,8 @@ export const EDIT = {
   scheduler: PLACE,
   returnDict: BOOLEAN,
   crossAttentionKwargs: OBJECT,
+  callback: ['function'],
+  callbackSteps: NUMBER,
 };
 
 export const XL_EDIT = {
@@ -149,13 +152,11 @@ export const XL_EDIT = {
   ...SIZE,
   denoisingEnd: NUMBER,
   guidanceRescale: NUMBER,
-  aestheticScore: NUMBER,
-  negativeAestheticScore: NUMBER,
-  callbackSteps: NUMBER,
   originalSize: LIST,
   cropsCoordsTopLeft: LIST,
   targetSize: LIST,
-  callback: ['function'],
+  aestheticScore: NUMBER,
+  negativeAestheticScore: NUMBER,
 };
 
 export const CROSS_ATTENTION = { scale: NUMBER };
@@ -170,7 +171,8 @@ export const LORA = { ...ADAPTER_SOURCE, adapterName: STRING };
 export const TEXTUAL_INVERSION = {
   ...ADAPTER_SOURCE,
   hfToken: STRING,
-  textEncoder: STRING,
+  textEncoder: PLACE,
+  tokenizer: PLACE,
   token: TEXTS,
 };
 

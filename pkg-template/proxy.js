@@ -70,7 +70,12 @@ export function withoutFunctions(options) {
       return { error: serializeError(error) };
     }
   }
-  return { sent, isQuestion: ({ type }) => Object.hasOwn(serve, type), answer };
+  /** Ends what the worker has asked for and cannot end any more. */
+  function end() {
+    for (const controller of requests.values()) controller.abort();
+    requests.clear();
+  }
+  return { sent, isQuestion: ({ type }) => Object.hasOwn(serve, type), answer, end };
 }
 
 /**

@@ -47,10 +47,10 @@ export class RemoteEngine {
    */
   #read(method, options, notify, signal, transfer) {
     const { source } = options;
-    const { sent, isQuestion, answer } = withoutFunctions(source ?? options);
+    const { sent, isQuestion, answer, end } = withoutFunctions(source ?? options);
     const hear = (event) => (isQuestion(event) ? answer(event) : notify?.(event));
     const payload = source ? { ...options, source: sent } : sent;
-    return this.#call(method, payload, { notify: hear, signal, transfer });
+    return this.#call(method, payload, { notify: hear, signal, transfer, end });
   }
 
   edit(request, notify, signal) {
@@ -70,8 +70,8 @@ export class RemoteEngine {
 
   /** Calls a method of the cache: `{ method, args, cache? }`. */
   cache(options) {
-    const { sent, answer } = withoutFunctions(options);
-    return this.#call('cache', sent, { notify: answer });
+    const { sent, answer, end } = withoutFunctions(options);
+    return this.#call('cache', sent, { notify: answer, end });
   }
 
   release(pipeline) {
@@ -91,8 +91,11 @@ export class RemoteEngine {
     this.#end(new InstructPix2PixError('disposed', 'the pipeline was disposed'));
   }
 
-  /** @returns {Promise<any>} settles when the worker answers, also after an abort */
-  #call(method, payload, { notify, signal, transfer = [] } = {}) {
+  /**
+   * @param {{ end?: () => void }} [options] `end` is called when the call is over, one way or another
+   * @returns {Promise<any>} settles when the worker answers, also after an abort
+   */
+  #call(method, payload, { notify, signal, transfer = [], end } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#dead) throw this.#dead;
       const id = this.#nextId++;
@@ -106,6 +109,7 @@ export class RemoteEngine {
       const settle = (action) => (value) => {
         this.#calls.delete(id);
         signal?.removeEventListener('abort', onAbort);
+        end?.();
         action(value);
       };
       this.#calls.set(id, { notify, resolve: settle(resolve), reject: settle(reject) });

@@ -1,19 +1,18 @@
-/** Whether a machine can do it, and what a model takes, before it is loaded. */
-
-import { withDefaults } from './env.js';
-import { InstructPix2PixError } from './errors.js';
-import { check, REQUIREMENTS } from './options.js';
-import { checkStore } from './proxy.js';
-import { siteOf } from './site.js';
-import { task } from './task.js';
-import { locate } from './urls.js';
+/**
+ * Whether a machine can do it, and what a model takes, before it is loaded.
+ *
+ * A file of its own, which is loaded when it is asked for: so it imports nothing, and what it stands on
+ * comes with the call.
+ *
+ * @typedef {Record<string, any>} Tools
+ */
 
 /** As the engine does: a browser's first answer may come before its GPU process is there. */
 const ATTEMPTS = 10;
 const PAUSE = 500;
 
 /** The adapter that the engine would get, or throws what it would say. */
-async function findAdapter(signal) {
+async function findAdapter({ InstructPix2PixError }, signal) {
   if (globalThis.isSecureContext === false) {
     throw new InstructPix2PixError('insecure-context', 'WebGPU needs https, or localhost');
   }
@@ -28,15 +27,18 @@ async function findAdapter(signal) {
   }
 }
 
-/** @param {{ signal?: AbortSignal }} [options] */
-export async function isSupported({ signal, ...options } = {}) {
-  check(options, {});
+/**
+ * @param {Tools} tools
+ * @param {{ signal?: AbortSignal }} [options]
+ */
+export async function isSupported(tools, { signal, ...options } = {}) {
+  tools.check(options, {});
   signal?.throwIfAborted();
   try {
-    await findAdapter(signal);
+    await findAdapter(tools, signal);
     return true;
   } catch (error) {
-    if (error instanceof InstructPix2PixError) return false;
+    if (error instanceof tools.InstructPix2PixError) return false;
     throw error;
   }
 }
@@ -44,10 +46,11 @@ export async function isSupported({ signal, ...options } = {}) {
 /**
  * What would stand in the way of loading a model.
  *
+ * @param {Tools} tools
  * @param {any} Class
- * @param {import('./loading.js').Place} place
  */
-export async function requirements(Class, { create }, model, { signal, ...given } = {}) {
+export async function requirements(tools, Class, model, { signal, ...given }) {
+  const { InstructPix2PixError, REQUIREMENTS, check, checkStore, locate, siteOf, task, withDefaults } = tools;
   signal?.throwIfAborted();
   const { site, options } = siteOf(withDefaults(given, REQUIREMENTS));
   check(options, REQUIREMENTS);
@@ -64,8 +67,8 @@ export async function requirements(Class, { create }, model, { signal, ...given 
       problems.push({ code, message, retryable, fatal: true });
     }
   };
-  const adapter = await attempt(findAdapter(signal));
-  const engine = create(site);
+  const adapter = await attempt(findAdapter(tools, signal));
+  const engine = Class.place.create(site);
   let found;
   try {
     const { result } = task([signal], undefined, (notify, stop) =>

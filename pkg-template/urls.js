@@ -36,3 +36,12 @@ export function locate({ model, endpoint, ...options }) {
   if (endpoint !== undefined) located.endpoint = absoluteUrl(endpoint);
   return located;
 }
+
+/** The Hub, where no endpoint is named. */
+const HUB = 'https://huggingface.co';
+
+/** Whether two endpoints, as `locate` gives them, are one. */
+export function isSameEndpoint(a, b) {
+  const [first, second] = [a, b].map((endpoint) => (endpoint ?? HUB).replace(/\/+$/, ''));
+  return first === second;
+}

@@ -5,8 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
+use burn_wgpu::CubeBackend;
+use cubecl::config::memory::PersistentMemory;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
+use crate::arena;
 use crate::error::{Error, Result};
 
 /// A GPU that Burn computes on.
@@ -41,7 +45,12 @@ struct Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         self.health.release();
-        // What Burn has written down about the buffers goes too.
+        // What is written down about the buffers goes too.
+        if let Ok(probe) =
+            Tensor::<1>::empty([1], (&self.burn, DType::F32)).try_into_primitive::<CubeBackend>()
+        {
+            arena::release(&probe);
+        }
         self.burn.memory_cleanup();
         self.device.destroy();
     }
@@ -147,6 +156,16 @@ const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SHADER_F64)
     .union(wgpu::Features::SHADER_FLOAT32_ATOMIC);
 
+/// Has Burn keep buffers by their exact sizes. By default it has buckets of sizes that grow by two thirds, gives a
+/// tensor the first free buffer that is not too small, whatever its size, and so takes new ones for large tensors
+/// while small ones sit in the old. The sizes of an edit are few, and come again in every step.
+fn keep_exact_sizes() {
+    let mut config = CubeClRuntimeConfig::default();
+    config.memory.persistent_memory = PersistentMemory::Enforced;
+    // Only the first word on it counts.
+    CubeClRuntimeConfig::try_set(config);
+}
+
 impl Gpu {
     /// Asks for a high-performance adapter and makes a device with the adapter's own limits.
     ///
@@ -156,6 +175,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when there is no adapter, or it refuses a device.
     pub async fn request() -> Result<Self> {
+        keep_exact_sizes();
         let backends = if cfg!(target_family = "wasm") {
             wgpu::Backends::BROWSER_WEBGPU
         } else {

@@ -1,6 +1,8 @@
 //! InstructPix2Pix in the browser: the diffusion pipeline of diffusers'
 //! `StableDiffusionInstructPix2PixPipeline` on [Burn](burn) and WebGPU.
 
+#[cfg(feature = "wgpu")]
+mod arena;
 #[cfg(feature = "tuning")]
 pub mod bench;
 pub mod cache;
@@ -14,6 +16,7 @@ pub mod js;
 mod json;
 pub mod kernels;
 pub mod models;
+mod names;
 pub mod pipeline;
 pub mod schedulers;
 pub mod tokenizer;

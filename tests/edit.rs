@@ -101,6 +101,7 @@ fn progress_counts_every_byte_once() {
             last = (loaded, total);
         }
         LoadEvent::Component { component } => components.push(component.to_owned()),
+        LoadEvent::Needs(needs) => assert!(needs.all > needs.in_turn && needs.in_turn > 0),
         other => panic!("{other:?}"),
     });
     assert!(last.0 == last.1 && last.1 > 1_000_000);

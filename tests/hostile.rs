@@ -583,7 +583,7 @@ impl Fetch for Same {
             start: None,
             url: String::new(),
             content_type: None,
-            etag: None,
+            validator: None,
             next: None,
             body: Box::new(Once(Some(self.0.clone()))),
         })))

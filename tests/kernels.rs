@@ -16,7 +16,7 @@ use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
-use instruct_pix2pix::kernels::{MatrixWriter, StandIn, compile_only};
+use instruct_pix2pix::kernels::{MatrixWriter, StandIn, compile_only, memory_of};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
@@ -223,4 +223,51 @@ fn a_model_that_is_warmed_up_while_it_loads_edits_as_on_the_cpu() {
     };
     let error = error(&latents(&Device::flex()), &latents(&gpu.device));
     assert!(error <= 1e-4, "{error:e}");
+}
+
+/// The bytes that models of full size leave held beside their weights, by their configurations: nothing is computed.
+#[test]
+fn activations_of_full_size_fit_their_budget() {
+    let gpu = gpu();
+    let device = &gpu.device;
+    let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
+    let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, (device, DType::F32));
+    let unet: UNet2DConditionConfig =
+        serde_json::from_str(r#"{"in_channels": 8, "cross_attention_dim": 768}"#)
+            .expect("a constant");
+    let blocks = |name: &str| [name; 4].map(|name| format!("{name:?}")).join(", ");
+    let (down, up) = (blocks("DownEncoderBlock2D"), blocks("UpDecoderBlock2D"));
+    let vae: AutoencoderKLConfig = serde_json::from_str(&format!(
+        r#"{{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 512,
+            "down_block_types": [{down}], "up_block_types": [{up}]}}"#
+    ))
+    .expect("a constant");
+    let step = memory_of(device, || {
+        let mut unet = unet.clone().init();
+        unet.stand_in(StandIn::Random, &placement);
+        let text = Tensor::<3>::zeros([3, 77, 768], (device, DType::F32));
+        let text = unet.text_keys(&text);
+        for _ in 0..3 {
+            unet.forward_to(zeros([3, 64, 64, 8]), &[500.0], &text, None);
+        }
+        (unet, text)
+    });
+    let mut whole = vae.clone().init();
+    let decode = memory_of(device, || {
+        whole.stand_in(StandIn::Random, &placement);
+        whole.decode(zeros([1, 64, 64, 4]));
+        whole
+    });
+    let mut whole = vae.init();
+    let encode = memory_of(device, || {
+        whole.stand_in(StandIn::Random, &placement);
+        whole.encode(zeros([1, 512, 512, 3])).mode();
+        whole
+    });
+    let mebi = |bytes: u64| bytes >> 20;
+    let [step, decode, encode] = [step, decode, encode].map(mebi);
+    println!("MiB: a step at batch 3 {step}, decoding {decode}, encoding {encode}");
+    assert!(step > 100 && step < 800, "{step} MiB");
+    assert!(decode > 500 && decode < 900, "{decode} MiB");
+    assert!(encode > 500 && encode < 900, "{encode} MiB");
 }

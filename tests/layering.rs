@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places from the bottom up, and what of the outside world each may use.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("json", &[]),
+    ("names", &[]),
     ("image", &[]),
     ("tokenizer", &[]),
     ("hub", &[]),
@@ -14,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("weights/dtype", &[]),
     ("weights/safetensors", &[]),
     ("weights/pickle", &[]),
+    ("arena", &["burn"]),
     ("device", &["burn"]),
     ("kernels", &["burn"]),
     ("schedulers", &["burn"]),

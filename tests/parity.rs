@@ -1,4 +1,4 @@
-//! The parity runner: `cargo xtask parity DIR [--dtype float16] [--only NAME]...`, and without arguments a test on
+//! The parity runner: `cargo xtask parity DIR [--dtype float16] [--gpu] [--only NAME]...`, and without arguments a test on
 //! the fixtures of the repository.
 
 mod oracle;
@@ -14,9 +14,11 @@ fn main() -> ExitCode {
     let mut folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle"));
     let mut only = Vec::new();
     let mut precision = Precision::FLOAT32;
+    let mut gpu = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--gpu" => gpu = true,
             "--only" => only.extend(arguments.next()),
             "--dtype" => match arguments.next().as_deref() {
                 Some("float32") => precision = Precision::FLOAT32,
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
             path => folder = PathBuf::from(path),
         }
     }
+    precision.gpu = gpu;
     let cases = match oracle::all(&folder, precision) {
         Ok(cases) => cases,
         Err(message) => {

@@ -3,11 +3,11 @@
 //! Source: POSIX.1-2001 `pax`, the `ustar` interchange format; sizes beyond its 8 GiB as GNU tar
 //! writes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::digest::FileHasher;
-use super::repository::{check_hash, file_hash};
-use super::{Cache, ContentRecord, FileRecord, ModelRecord, chunk_length, content_key};
+use super::repository::{bytes_text, check_hash, file_hash};
+use super::{Cache, ContentRecord, FileRecord, ModelRecord, chunk_length, content_key, lock_name};
 use crate::error::{Error, Result};
 
 /// Bytes of a member's header, and what members are padded to.
@@ -139,13 +139,8 @@ impl Cache {
         let mut record = record.ok_or_else(|| missing("model_index.json"))?;
         let mut contents = BTreeMap::new();
         for file in record.files.values() {
-            let Some(content) = self.json::<ContentRecord>(&content_key(&file.content)).await?
-            else {
-                continue;
-            };
-            let present = self.chunks(&file.content).await?;
-            let count = content.size.div_ceil(content.chunk_bytes) as u32;
-            if (0..count).all(|index| present.contains(&index)) {
+            let Some(content) = self.content(&file.content).await? else { continue };
+            if self.is_whole(&file.content, content.count()).await? {
                 contents.insert(file.content.clone(), content);
             }
         }
@@ -160,7 +155,7 @@ impl Cache {
             let content = &contents[&file.content];
             let member = Member { path: path.clone(), size: content.size };
             write(&member.header()?);
-            for index in 0..content.size.div_ceil(content.chunk_bytes) as u32 {
+            for index in 0..content.count() {
                 let length = chunk_length(content.size, content.chunk_bytes, index);
                 let chunk = self.chunk(&file.content, index, length).await?;
                 write(&chunk.ok_or_else(|| missing(path))?);
@@ -171,11 +166,13 @@ impl Cache {
         Ok(())
     }
 
-    /// Adds a model from an archive that [`export`](Self::export) wrote, comparing the hash of every
-    /// file that has one. Returns the model's name.
+    /// Adds a model from an archive that [`export`](Self::export) wrote, after the loads of it that are
+    /// on their way. The hash of every file that has one is compared before anything is written, and
+    /// what is there already stays as it is. Returns the model's name.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when it is none; [`Error::HashMismatch`]; [`Error::Storage`].
+    /// [`Error::InvalidArgument`] when it is none; [`Error::HashMismatch`]; [`Error::Storage`], also
+    /// when the model would exceed the limit.
     pub async fn import(&self, archive: &dyn Archive) -> Result<String> {
         let invalid = |message: &str| Error::argument("file", message.to_owned());
         let mut at = 0;
@@ -186,34 +183,105 @@ impl Cache {
         let mut record: ModelRecord = serde_json::from_slice(&json)
             .map_err(|e| invalid(&format!("its manifest cannot be read: {e}")))?;
         at += first.size + first.padding() as u64;
-        let mut there = BTreeSet::new();
+        let mut members = BTreeMap::new();
         while let Some(member) = next_member(archive, &mut at).await? {
             let entry = record.files.get(&member.path).cloned();
             let entry = entry.filter(|entry| entry.size == member.size);
             let entry = entry.ok_or_else(|| {
                 invalid(&format!("{} is not what the manifest says", member.path))
             })?;
-            self.import_file(archive, at, &member.path, &entry).await?;
-            there.insert(member.path.clone());
+            let file = ArchivedFile::new(archive, at, &member.path, entry, self.chunk_bytes)?;
+            members.insert(member.path.clone(), file);
             at += member.size + member.padding() as u64;
         }
-        if record.files.keys().any(|path| !there.contains(path)) {
+        if record.files.keys().any(|path| !members.contains_key(path)) {
             return Err(invalid("files of its manifest are missing"));
         }
+        let key = record.key();
+        let _lock = self.host.lock(&lock_name(&key), true, &|| ()).await?;
+        let mut new = BTreeMap::new();
+        for file in members.into_values() {
+            let content = self.content(&file.entry.content).await?;
+            let content =
+                content.filter(|record| record.complete && record.size == file.entry.size);
+            let is_there = match content {
+                Some(content) => self.is_whole(&file.entry.content, content.count()).await?,
+                None => false,
+            };
+            if is_there {
+                continue;
+            }
+            file.verify().await?;
+            let size = file.entry.size;
+            let other = new.insert(file.entry.content.clone(), file);
+            if other.is_some_and(|other: ArchivedFile<'_>| other.entry.size != size) {
+                return Err(invalid("its manifest has two sizes for one content"));
+            }
+        }
+        let before = self.store.get(&key).await?;
+        let needed = new.values().map(|file| file.entry.size).sum();
+        let Some(room) = self.plan_room(needed, &key).await? else {
+            let limit = bytes_text(self.limit.unwrap_or_default());
+            let message = format!("needs {}, the limit is {limit}", bytes_text(needed));
+            return Err(Error::Storage { message });
+        };
+        self.make_room(&room).await?;
         // A listing names more than what is there: the Hub is asked when it is needed.
-        record.complete = true;
+        record.complete = false;
         record.used = self.host.now();
-        self.put_json(&record.key(), &record).await?;
+        let import = async {
+            // Before the contents, so that they are not taken for nobody's.
+            self.put_json(&key, &record).await?;
+            for file in new.values() {
+                self.import_file(file).await?;
+            }
+            self.put_json(&key, &ModelRecord { complete: true, ..record.clone() }).await?;
+            Ok(())
+        };
+        if let Err(error) = import.await {
+            // As it was; this is what may fail again where nothing can be written.
+            let _ = match before {
+                Some(before) => self.store.put(&key, &before).await,
+                None => self.store.delete(&key).await,
+            };
+            let _ = self.collect().await;
+            return Err(error);
+        }
         Ok(record.model)
     }
 
-    async fn import_file(
-        &self,
-        archive: &dyn Archive,
+    async fn import_file(&self, file: &ArchivedFile<'_>) -> Result<()> {
+        let id = &file.entry.content;
+        for index in 0..file.count() {
+            let mut bytes = file.chunk(index).await?;
+            self.put_chunk(id, index, &mut bytes).await?;
+        }
+        let (size, chunk_bytes) = (file.entry.size, file.chunk_bytes);
+        let content = ContentRecord { size, chunk_bytes, hashed: 0, state: None, complete: true };
+        Ok(self.put_json(&content_key(id), &content).await?)
+    }
+}
+
+/// A file inside an archive.
+struct ArchivedFile<'a> {
+    archive: &'a dyn Archive,
+    start: u64,
+    path: String,
+    entry: FileRecord,
+    chunk_bytes: u64,
+    /// Whether it is read in chunks, and not whole.
+    is_large: bool,
+}
+
+impl<'a> ArchivedFile<'a> {
+    /// The file at `start`, if what the manifest says of it makes sense.
+    fn new(
+        archive: &'a dyn Archive,
         start: u64,
         path: &str,
-        entry: &FileRecord,
-    ) -> Result<()> {
+        entry: FileRecord,
+        chunk_bytes: u64,
+    ) -> Result<Self> {
         let id = &entry.content;
         if id.is_empty() || !id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
             return Err(Error::argument("file", format!("`{id}` is no name of a content")));
@@ -222,33 +290,35 @@ impl Cache {
         if start.checked_add(entry.size).is_none_or(|end| end > archive.size()) {
             return Err(Error::argument("file", format!("it ends within {path}")));
         }
-        let hash = file_hash(id);
-        let mut hasher = hash.as_ref().map(|hash| FileHasher::new(hash, entry.size));
         // Small files are read whole, as one chunk.
-        let is_large = entry.content.starts_with("sha256-") || entry.content.starts_with("url-");
-        let chunk_bytes = if is_large { self.chunk_bytes } else { entry.size.max(1) };
-        let content =
-            ContentRecord { size: entry.size, chunk_bytes, hashed: 0, state: None, complete: true };
-        let count = entry.size.div_ceil(chunk_bytes) as u32;
-        for index in 0..count.max(u32::from(!is_large)) {
-            let length = chunk_length(entry.size, chunk_bytes, index);
-            let mut bytes = archive.read(start + u64::from(index) * chunk_bytes, length).await?;
-            if bytes.len() as u64 != length {
-                return Err(Error::argument("file", format!("it ends within {path}")));
-            }
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&bytes);
-            }
-            self.put_chunk(id, index, &mut bytes).await?;
+        let is_large = id.starts_with("sha256-") || id.starts_with("url-");
+        let chunk_bytes = if is_large { chunk_bytes } else { entry.size.max(1) };
+        Ok(Self { archive, start, path: path.to_owned(), entry, chunk_bytes, is_large })
+    }
+
+    fn count(&self) -> u32 {
+        let count = self.entry.size.div_ceil(self.chunk_bytes) as u32;
+        count.max(u32::from(!self.is_large))
+    }
+
+    async fn chunk(&self, index: u32) -> Result<Vec<u8>> {
+        let length = chunk_length(self.entry.size, self.chunk_bytes, index);
+        let start = self.start + u64::from(index) * self.chunk_bytes;
+        let bytes = self.archive.read(start, length).await?;
+        if bytes.len() as u64 != length {
+            return Err(Error::argument("file", format!("it ends within {}", self.path)));
         }
-        if let (Some(hash), Some(hasher)) = (&hash, hasher)
-            && let Err(error) = check_hash(path, hash, hasher)
-        {
-            self.forget(id).await?;
-            return Err(error);
+        Ok(bytes)
+    }
+
+    /// Compares the hash, where there is one.
+    async fn verify(&self) -> Result<()> {
+        let Some(hash) = file_hash(&self.entry.content) else { return Ok(()) };
+        let mut hasher = FileHasher::new(&hash, self.entry.size);
+        for index in 0..self.count() {
+            hasher.update(&self.chunk(index).await?);
         }
-        self.put_json(&content_key(id), &content).await?;
-        Ok(())
+        check_hash(&self.path, &hash, hasher)
     }
 }
 

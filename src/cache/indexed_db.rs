@@ -307,8 +307,7 @@ impl Host for BrowserHost {
             // Where there are no locks, tabs may download the same bytes twice: no more than that.
             let Some(locks) = navigator("locks") else { return Ok(Box::new(()) as Box<dyn Any>) };
             let mode = if exclusive { "exclusive" } else { "shared" };
-            let at_once = options(&[("mode", mode.into()), ("ifAvailable", true.into())]);
-            if let Ok(Some(held)) = acquire(&locks, name, &at_once).await {
+            if let Ok(Some(held)) = at_once(&locks, name, mode).await {
                 return Ok(Box::new(held) as Box<dyn Any>);
             }
             on_wait();
@@ -323,6 +322,17 @@ impl Host for BrowserHost {
                     Err(Error::Aborted)
                 }
                 Err(_) => Ok(Box::new(()) as Box<dyn Any>),
+            }
+        })
+    }
+
+    fn try_lock<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Option<Box<dyn Any>>> {
+        Box::pin(async move {
+            // Where there are no locks, nobody can have it.
+            let Some(locks) = navigator("locks") else { return Some(Box::new(()) as Box<dyn Any>) };
+            match at_once(&locks, name, "exclusive").await {
+                Ok(held) => held.map(|held| Box::new(held) as Box<dyn Any>),
+                Err(_) => Some(Box::new(()) as Box<dyn Any>),
             }
         })
     }
@@ -355,6 +365,12 @@ fn options(entries: &[(&str, JsValue)]) -> Object {
         let _ = Reflect::set(&object, &(*key).into(), value);
     }
     object
+}
+
+/// A lock, if it is available.
+async fn at_once(locks: &JsValue, name: &str, mode: &str) -> Result<Option<Held>, JsValue> {
+    let options = options(&[("mode", mode.into()), ("ifAvailable", true.into())]);
+    acquire(locks, name, &options).await
 }
 
 /// Asks for a lock; `None` when it is not available and `ifAvailable` is set.

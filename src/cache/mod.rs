@@ -12,7 +12,7 @@
 //! | `chunk/ID/INDEX` | bytes, then their fast hash in eight bytes |
 //!
 //! `ID` is `sha256-…` or `git-…` by the Hub's hash, or `url-…` by address, size and validator where
-//! there is none.
+//! there is none. A store may hold other entries, which are left alone.
 
 mod archive;
 mod digest;
@@ -23,12 +23,13 @@ mod repository;
 mod store;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use archive::{Archive, MANIFEST, Member};
 pub use digest::{chunk_hash, git_blob};
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub use indexed_db::{BrowserHost, IndexedDb};
-pub use repository::{CachePolicy, Notice, Repository};
+pub use repository::{CachePolicy, Notice, Repository, bytes_text};
 pub use store::{MemoryStore, Store, StoreError, StoreResult};
 
 use std::any::Any;
@@ -44,8 +45,17 @@ use crate::error::{Error, Result};
 /// Bytes of one range request, and of one chunk, unless asked otherwise.
 pub const CHUNK_BYTES: u64 = 8 << 20;
 
-/// The largest chunk, bytes: browsers limit one value of their databases.
-pub const MAX_CHUNK_BYTES: u64 = 64 << 20;
+/// The largest entry, bytes: browsers limit one value of their databases.
+pub const MAX_ENTRY_BYTES: u64 = 64 << 20;
+
+/// The largest chunk, bytes: a multiple of 64 that fits into an entry with its hash.
+pub const MAX_CHUNK_BYTES: u64 = MAX_ENTRY_BYTES - 64;
+
+/// What the names of entries begin with, those first that others belong to.
+const PREFIXES: [&str; 3] = ["model/", "content/", "chunk/"];
+
+/// The entry that holds the layout's version.
+const VERSION_KEY: &str = "version";
 
 /// The layout of entries that this code reads and writes.
 const VERSION: u32 = 1;
@@ -59,8 +69,10 @@ const MIGRATIONS: [Migration; VERSION as usize] = [forget_everything];
 /// Version 0 is what has no version: nothing that was ever released wrote it.
 fn forget_everything(store: &dyn Store) -> LocalBoxFuture<'_, StoreResult<()>> {
     Box::pin(async move {
-        for key in store.keys("").await? {
-            store.delete(&key).await?;
+        for prefix in PREFIXES {
+            for key in store.keys(prefix).await? {
+                store.delete(&key).await?;
+            }
         }
         Ok(())
     })
@@ -83,6 +95,9 @@ pub trait Host {
         on_wait: &'a dyn Fn(),
     ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>>;
 
+    /// The lock `name` for oneself, if nobody else has it now.
+    fn try_lock<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Option<Box<dyn Any>>>;
+
     /// Bytes that can still be stored, where the platform tells.
     fn free(&self) -> LocalBoxFuture<'_, Option<u64>>;
 }
@@ -103,6 +118,10 @@ impl Host for Alone {
         _: &'a dyn Fn(),
     ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>> {
         Box::pin(ready(Ok(Box::new(()) as Box<dyn Any>)))
+    }
+
+    fn try_lock<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Option<Box<dyn Any>>> {
+        Box::pin(ready(Some(Box::new(()) as Box<dyn Any>)))
     }
 
     fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
@@ -171,6 +190,13 @@ pub struct CachedModel {
     pub used: f64,
 }
 
+impl ContentRecord {
+    /// How many chunks there are.
+    fn count(&self) -> u32 {
+        self.size.div_ceil(self.chunk_bytes) as u32
+    }
+}
+
 impl ModelRecord {
     pub(super) fn key(&self) -> String {
         model_key(&self.model, self.commit.as_deref())
@@ -187,6 +213,11 @@ impl ModelRecord {
 
 fn model_key(model: &str, commit: Option<&str>) -> String {
     format!("model/{model}@{}", commit.unwrap_or("-"))
+}
+
+/// The lock of the model whose record is at `key`.
+fn lock_name(key: &str) -> String {
+    format!("instruct-pix2pix-web {key}")
 }
 
 fn content_key(id: &str) -> String {
@@ -261,8 +292,8 @@ impl Cache {
         Ok(records.iter().map(model).collect())
     }
 
-    /// Removes all versions of a model, but what other models share with it. Tells whether there
-    /// was any.
+    /// Removes all versions of a model, but what other models share with it, after the loads of it
+    /// that are on their way. Tells whether there was any.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -270,7 +301,7 @@ impl Cache {
         let mut found = false;
         for record in self.models().await? {
             if record.model == model {
-                self.store.delete(&record.key()).await?;
+                self.delete_record(&record.key()).await?;
                 found = true;
             }
         }
@@ -278,17 +309,23 @@ impl Cache {
         Ok(found)
     }
 
-    /// Removes everything.
+    /// Removes all models, each after the loads of it that are on their way.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub async fn clear(&self) -> Result<()> {
-        for key in self.store.keys("").await? {
-            if key != "version" {
-                self.store.delete(&key).await?;
-            }
+        for key in self.store.keys("model/").await? {
+            self.delete_record(&key).await?;
         }
-        Ok(())
+        // Contents of a load that has begun since are somebody's.
+        Ok(self.collect().await?)
+    }
+
+    /// Removes the record of a model that nobody is loading.
+    async fn delete_record(&self, key: &str) -> Result<()> {
+        // One lock at a time: who holds several could wait for somebody who waits for them.
+        let _lock = self.host.lock(&lock_name(key), true, &|| ()).await?;
+        Ok(self.store.delete(key).await?)
     }
 
     /// The records of all models.
@@ -346,28 +383,76 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes models that have not been used for longest, `keep` aside, until `needed` more bytes
-    /// are within the limit. Tells whether they are.
-    async fn make_room(&self, needed: u64, keep: &str) -> StoreResult<bool> {
-        let Some(limit) = self.limit else { return Ok(true) };
-        let mut others = self.models().await?;
-        others.retain(|record| record.key() != keep);
-        others.sort_by(|a, b| b.used.total_cmp(&a.used));
+    /// Finds out how `needed` more bytes can be kept within the limit: which models, those used least
+    /// recently first, give way. `None` when all of them, the one at `keep` aside, would not do.
+    async fn plan_room(&self, needed: u64, keep: &str) -> StoreResult<Option<Room>> {
+        let Some(limit) = self.limit else { return Ok(Some(Room::default())) };
+        let sizes = self.content_sizes().await?;
+        let all: u64 = sizes.values().sum();
+        if all + needed <= limit {
+            return Ok(Some(Room::default()));
+        }
+        let mut models = self.models().await?;
+        // The one used least recently last, but after none that has to stay.
+        models.sort_by(|a, b| {
+            (b.key() == keep).cmp(&(a.key() == keep)).then(b.used.total_cmp(&a.used))
+        });
+        let mut evicted = Vec::new();
         loop {
-            let used: u64 = self.content_sizes().await?.values().sum();
+            let files = models.iter().flat_map(|record| record.files.values());
+            let ids: BTreeSet<&str> = files.map(|file| file.content.as_str()).collect();
+            let used: u64 = ids.into_iter().filter_map(|id| sizes.get(id)).sum();
             if used + needed <= limit {
-                return Ok(true);
+                return Ok(Some(Room { evicted, freed: all - used }));
             }
-            let Some(oldest) = others.pop() else { return Ok(false) };
-            self.store.delete(&oldest.key()).await?;
+            match models.pop() {
+                Some(record) if record.key() != keep => evicted.push(record.key()),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Removes what a plan says, unless somebody is loading it. Tells whether all of it is gone.
+    async fn make_room(&self, room: &Room) -> StoreResult<bool> {
+        let mut is_free = true;
+        for key in &room.evicted {
+            match self.host.try_lock(&lock_name(key)).await {
+                Some(_lock) => self.store.delete(key).await?,
+                None => is_free = false,
+            }
+        }
+        if room.freed > 0 {
             self.collect().await?;
         }
+        Ok(is_free)
+    }
+
+    /// Whether the layout's version is there. It is not when the browser has made the database anew
+    /// underneath, and what was written since would be forgotten with the next page.
+    async fn has_version(&self) -> StoreResult<bool> {
+        Ok(self.store.get(VERSION_KEY).await?.is_some())
+    }
+
+    async fn put_version(&self) -> StoreResult<()> {
+        put_version(&*self.store, VERSION).await
+    }
+
+    /// Whether all of a content's chunks are there.
+    async fn is_whole(&self, id: &str, count: u32) -> StoreResult<bool> {
+        let present = self.chunks(id).await?;
+        Ok((0..count).all(|index| present.contains(&index)))
     }
 
     async fn json<T: DeserializeOwned>(&self, key: &str) -> StoreResult<Option<T>> {
         let bytes = self.store.get(key).await?;
         // An entry that cannot be read is as good as none: it is written anew.
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// The record of a content, if it makes sense.
+    async fn content(&self, id: &str) -> StoreResult<Option<ContentRecord>> {
+        let record = self.json::<ContentRecord>(&content_key(id)).await?;
+        Ok(record.filter(|record| record.chunk_bytes > 0))
     }
 
     async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> StoreResult<()> {
@@ -413,8 +498,19 @@ impl Cache {
     }
 }
 
+/// What has to go so that something fits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Room {
+    /// Keys of models' records.
+    evicted: Vec<String>,
+    /// Bytes that are free then.
+    freed: u64,
+}
+
 /// Bytes of the hash behind a chunk.
 const HASH_BYTES: u64 = 8;
+
+const _: () = assert!(MAX_CHUNK_BYTES + HASH_BYTES <= MAX_ENTRY_BYTES);
 
 fn parse_chunk_key(key: &str) -> Option<(&str, u32)> {
     let (id, index) = key.strip_prefix("chunk/")?.rsplit_once('/')?;
@@ -424,7 +520,7 @@ fn parse_chunk_key(key: &str) -> Option<(&str, u32)> {
 /// Brings the entries to the version that `migrations` leads to.
 async fn migrate(store: &dyn Store, migrations: &[Migration]) -> StoreResult<()> {
     let current = migrations.len() as u32;
-    let found = match store.get("version").await? {
+    let found = match store.get(VERSION_KEY).await? {
         Some(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
         None => Some(0),
     };
@@ -437,9 +533,13 @@ async fn migrate(store: &dyn Store, migrations: &[Migration]) -> StoreResult<()>
     for (version, migration) in migrations.iter().enumerate().skip(found as usize) {
         migration(store).await?;
         // After each step, so that a page that ends half way goes on from there.
-        store.put("version", (version + 1).to_string().as_bytes()).await?;
+        put_version(store, version as u32 + 1).await?;
     }
     Ok(())
+}
+
+async fn put_version(store: &dyn Store, version: u32) -> StoreResult<()> {
+    store.put(VERSION_KEY, version.to_string().as_bytes()).await
 }
 
 impl From<StoreError> for Error {

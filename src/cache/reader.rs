@@ -1,24 +1,25 @@
 //! A file read from front to back while its chunks arrive side by side.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use futures_util::future::LocalBoxFuture;
-use futures_util::stream::{FuturesOrdered, Stream};
+use futures_util::stream::{FuturesUnordered, Stream};
 
 use super::digest::{FileHasher, Sha256};
-use super::repository::{Repository, check_hash};
+use super::repository::{Found, Repository, check_hash};
 use super::{ContentRecord, FileRecord, chunk_length, content_key};
 use crate::error::{Error, Result};
 use crate::hub::{FileHash, FileReader, OnArrival, RemoteFile};
 
 /// Bytes of chunks held at a time, those on their way included. Small chunks are no more at a time
 /// than [`Pace`](crate::hub::Pace) allows.
-const WINDOW_BYTES: u64 = 48 << 20;
+const WINDOW_BYTES: u64 = if cfg!(test) { 6 * (64 << 10) } else { 48 << 20 };
 
 /// A file whose size and content are known.
 pub(super) struct OpenFile {
@@ -30,6 +31,8 @@ pub(super) struct OpenFile {
     pub remote: RemoteFile,
     /// Chunks in the cache.
     pub present: RefCell<BTreeSet<u32>>,
+    /// Chunks in the cache that are fetched anew.
+    replaced: BTreeSet<u32>,
 }
 
 impl OpenFile {
@@ -40,16 +43,25 @@ impl OpenFile {
         content: ContentRecord,
         remote: RemoteFile,
         present: BTreeSet<u32>,
+        replaced: BTreeSet<u32>,
     ) -> Self {
         let (content, present) = (RefCell::new(content), RefCell::new(present));
-        Self { path: path.to_owned(), entry, hash, content, remote, present }
+        Self { path: path.to_owned(), entry, hash, content, remote, present, replaced }
+    }
+
+    /// Takes what the cache has by now, unless that came in other pieces.
+    pub fn found_again(&self, found: Found) {
+        if found.content.is_none_or(|content| content.chunk_bytes == self.chunk_bytes()) {
+            self.present.borrow_mut().extend(found.present);
+        }
     }
 
     fn chunk_bytes(&self) -> u64 {
         self.content.borrow().chunk_bytes
     }
 
-    fn count(&self) -> u32 {
+    /// Its chunks.
+    pub fn count(&self) -> u32 {
         self.entry.size.div_ceil(self.chunk_bytes()) as u32
     }
 
@@ -67,18 +79,35 @@ impl OpenFile {
         let present = self.present.borrow();
         (0..self.count()).filter(|i| !present.contains(i)).map(|i| self.length(i)).sum()
     }
+
+    /// Bytes in the cache whose place others take.
+    pub fn replaced(&self) -> u64 {
+        let count = self.count();
+        self.replaced.iter().filter(|i| **i < count).map(|i| self.length(*i)).sum()
+    }
 }
 
-type ChunkFuture<'a> = LocalBoxFuture<'a, Result<(Vec<u8>, bool)>>;
+/// Gives the chunk's number, its bytes, and whether they were fetched.
+type ChunkFuture<'a> = LocalBoxFuture<'a, Result<(u32, Vec<u8>, bool)>>;
+
+/// A chunk that has arrived before its turn.
+struct Early {
+    /// Nothing where they are in the cache, to be read from there.
+    bytes: Option<Vec<u8>>,
+    /// Whether it was fetched.
+    fetched: bool,
+}
 
 /// See [`FileReader`].
 pub(super) struct ChunkReader<'a> {
     repository: &'a Repository<'a>,
     file: Rc<OpenFile>,
-    window: FuturesOrdered<ChunkFuture<'a>>,
+    /// Chunks on their way.
+    window: FuturesUnordered<ChunkFuture<'a>>,
+    early: BTreeMap<u32, Early>,
     /// Chunks asked for.
     started: u32,
-    /// Chunks taken out of the window.
+    /// Chunks that were handed on, in the file's order.
     delivered: u32,
     chunk: Vec<u8>,
     /// How much of `chunk` has been read.
@@ -98,7 +127,8 @@ impl<'a> ChunkReader<'a> {
             (None, _) => (None, 0),
             (Some(_), _) if content.complete => (None, file.count()),
             (Some(FileHash::Sha256(_)), Some(state)) => {
-                let bytes = u64::from(content.hashed) * content.chunk_bytes;
+                // The last chunk may be shorter than the others.
+                let bytes = (u64::from(content.hashed) * content.chunk_bytes).min(content.size);
                 (Some(FileHasher::Sha256(Sha256::resume(state, bytes))), content.hashed)
             }
             (Some(hash), _) => (Some(FileHasher::new(hash, content.size)), 0),
@@ -106,7 +136,8 @@ impl<'a> ChunkReader<'a> {
         Self {
             repository,
             file,
-            window: FuturesOrdered::new(),
+            window: FuturesUnordered::new(),
+            early: BTreeMap::new(),
             started: 0,
             delivered: 0,
             chunk: Vec::new(),
@@ -126,35 +157,74 @@ impl<'a> ChunkReader<'a> {
             let message = format!("it has no more than {} bytes", file.entry.size);
             return Err(Error::Network { url: file.remote.url().into(), message });
         }
-        let fitting = (WINDOW_BYTES / file.chunk_bytes()).max(1) as usize;
-        // The first by itself: it holds the header, and the files of a model are opened all before
-        // one is read on.
-        let limit = if self.delivered == 0 { 1 } else { repository.pace.limit().min(fitting) };
         // The old chunk goes before a new one comes.
         self.chunk = Vec::new();
         self.offset = 0;
-        while self.started < count && self.window.len() < limit {
+        loop {
+            self.start();
+            let has_next = self.early.contains_key(&self.delivered);
+            let window = &mut self.window;
+            let traffic = Cell::new(repository.traffic.get());
+            // Also when the next one is there already, so that those after it come on.
+            let arrived = poll_fn(|context| {
+                let poll = Pin::new(&mut *window).poll_next(context);
+                if traffic.replace(repository.traffic.get()) != traffic.get() {
+                    on_arrival();
+                }
+                if has_next && poll.is_pending() { Poll::Ready(None) } else { poll }
+            });
+            let arrived = arrived.await.transpose()?;
+            let ended = arrived.is_none();
+            if let Some((index, bytes, fetched)) = arrived {
+                self.early.insert(index, Early { bytes: Some(bytes), fetched });
+            }
+            if let Some(Early { bytes, fetched }) = self.early.remove(&self.delivered) {
+                let bytes = match bytes {
+                    Some(bytes) => bytes,
+                    None => repository.chunk_again(&self.file, self.delivered).await?,
+                };
+                self.deliver(bytes, fetched).await;
+                return Ok(());
+            }
+            if ended {
+                let message = "the chunks ended too early".into();
+                return Err(Error::Network { url: self.file.remote.url().into(), message });
+            }
+        }
+    }
+
+    /// Asks for as many chunks as may be on their way. Where one is late, those that came after it
+    /// are left to the cache, so that it does not hold up the rest of the file.
+    fn start(&mut self) {
+        let (file, repository) = (&self.file, self.repository);
+        let fitting = (WINDOW_BYTES / file.chunk_bytes()).max(1) as usize;
+        let held = self.early.values().filter(|early| early.bytes.is_some()).count();
+        let mut room = fitting.saturating_sub(held);
+        if held * 2 > fitting {
+            let present = file.present.borrow();
+            for (index, early) in &mut self.early {
+                if *index != self.delivered
+                    && present.contains(index)
+                    && early.bytes.take().is_some()
+                {
+                    room += 1;
+                }
+            }
+        }
+        // The first by itself: it holds the header, and the files of a model are opened all before
+        // one is read on. And where every answer is the whole file, one is read to its end.
+        let limit = match self.delivered == 0 || file.remote.sends_whole() {
+            true => 1,
+            false => repository.pace.limit(),
+        };
+        while self.started < file.count() && self.window.len() < limit.min(room) {
             let (file, index) = (file.clone(), self.started);
-            let chunk = async move { repository.chunk(&file, index).await };
-            self.window.push_back(Box::pin(chunk));
+            self.window.push(Box::pin(async move {
+                let (bytes, fetched) = repository.chunk(&file, index).await?;
+                Ok((index, bytes, fetched))
+            }));
             self.started += 1;
         }
-        let window = &mut self.window;
-        let traffic = Cell::new(repository.traffic.get());
-        let next = poll_fn(|context| {
-            let poll = Pin::new(&mut *window).poll_next(context);
-            if traffic.replace(repository.traffic.get()) != traffic.get() {
-                on_arrival();
-            }
-            poll
-        });
-        let Some(result) = next.await else {
-            let message = "the chunks ended too early".into();
-            return Err(Error::Network { url: file.remote.url().into(), message });
-        };
-        let (bytes, fetched) = result?;
-        self.deliver(bytes, fetched).await;
-        Ok(())
     }
 
     async fn deliver(&mut self, bytes: Vec<u8>, fetched: bool) {
@@ -216,12 +286,10 @@ impl<'a> ChunkReader<'a> {
             Some(hash) if self.replaced => {
                 // Chunks hashed in an earlier load were damaged, and what came in their place has
                 // not been hashed: all once more, without counting them as arrived.
-                let traffic = repository.traffic.get();
                 let mut hasher = FileHasher::new(hash, file.entry.size);
                 for index in 0..file.count() {
-                    hasher.update(&repository.chunk(file, index).await?.0);
+                    hasher.update(&repository.chunk_again(file, index).await?);
                 }
-                repository.traffic.set(traffic);
                 check_hash(&file.path, hash, hasher)
             }
             Some(hash) => match self.hasher.take() {

@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -13,7 +14,6 @@ use super::{Cache, ContentRecord, FileRecord, ModelRecord, StoreError, StoreResu
 use crate::error::{Error, Result};
 use crate::hub::{
     Fetch, FileHash, FileReader, ModelFiles, ModelSource, Pace, RemoteFile, Request, Traffic,
-    fetch_commit, fetch_tree,
 };
 
 /// What the user may want to know while a model is read.
@@ -23,8 +23,8 @@ pub enum Notice {
     /// Something is not as it should be, and loading goes on.
     Warning {
         /// A stable name: `storage` when nothing can be kept, `offline` when the Hub could not be
-        /// reached and the cached version is used, `corrupt` when a chunk of the cache was found
-        /// damaged and is fetched again.
+        /// reached or no longer has the model and the cached version is used, `corrupt` when a
+        /// chunk of the cache was found damaged and is fetched again.
         code: &'static str,
         /// What happened.
         message: String,
@@ -57,22 +57,31 @@ pub enum CachePolicy {
 /// A model's files: from the cache what is there, else from the server and into the cache.
 pub struct Repository<'a> {
     pub(super) fetch: &'a dyn Fetch,
-    source: ModelSource,
+    pub(super) source: ModelSource,
     pub(super) cache: Option<&'a Cache>,
-    policy: CachePolicy,
+    pub(super) policy: CachePolicy,
     /// The server cannot be reached.
     offline: Cell<bool>,
     /// Whether new bytes go to the cache.
-    storing: Cell<bool>,
+    pub(super) storing: Cell<bool>,
     /// Whether anything is missing from the cache.
-    incomplete: Cell<bool>,
-    record: RefCell<ModelRecord>,
+    pub(super) incomplete: Cell<bool>,
+    /// Why nothing is stored any more.
+    not_kept: RefCell<Option<String>>,
+    /// Whether it is an error when nothing can be stored.
+    must_keep: bool,
+    pub(super) record: RefCell<ModelRecord>,
     pub(super) pace: Pace,
     pub(super) traffic: Cell<Traffic>,
-    missing: Cell<u64>,
-    chunk_bytes: u64,
-    notify: Box<dyn Fn(Notice) + 'a>,
-    lock: Option<Box<dyn Any>>,
+    /// The large files that are open, or were.
+    opened: RefCell<Vec<Weak<OpenFile>>>,
+    /// The contents that were read or stored, with the number of their chunks.
+    pub(super) used: RefCell<BTreeMap<String, u32>>,
+    pub(super) chunk_bytes: u64,
+    pub(super) notify: Box<dyn Fn(Notice) + 'a>,
+    pub(super) lock: RefCell<Option<Box<dyn Any>>>,
+    /// Whether `lock` is for this repository alone.
+    pub(super) exclusive: Cell<bool>,
 }
 
 impl<'a> Repository<'a> {
@@ -86,13 +95,17 @@ impl<'a> Repository<'a> {
             offline: Cell::new(false),
             storing: Cell::new(false),
             incomplete: Cell::new(false),
+            not_kept: RefCell::default(),
+            must_keep: false,
             record: RefCell::default(),
             pace: Pace::default(),
             traffic: Cell::default(),
-            missing: Cell::new(0),
+            opened: RefCell::default(),
+            used: RefCell::default(),
             chunk_bytes: CHUNK_BYTES,
             notify: Box::new(|_| ()),
-            lock: None,
+            lock: RefCell::default(),
+            exclusive: Cell::new(false),
         }
     }
 
@@ -121,116 +134,35 @@ impl<'a> Repository<'a> {
         let record = this.resolve(revision.as_deref()).await?;
         this.record.replace(record);
         this.take_lock().await?;
-        this.list(revision).await?;
+        if let Err(error) = this.list(revision.as_deref()).await {
+            this.fall_back(error, revision.as_deref()).await?;
+        }
         this.save_record().await;
         Ok(this)
     }
 
-    /// The record of the version that is meant, or a new one.
-    async fn resolve(&mut self, revision: Option<&str>) -> Result<ModelRecord> {
-        let name = self.source.name();
-        let cached = self.lookup(&name, revision).await;
-        if self.local_only() {
-            return cached.ok_or_else(|| self.not_cached("model_index.json"));
-        }
-        let new = ModelRecord { model: name.clone(), ..ModelRecord::default() };
-        let ModelSource::Hub(hub) = &mut self.source else {
-            return Ok(cached.unwrap_or(new));
-        };
-        match fetch_commit(self.fetch, hub).await {
-            Ok(commit) => {
-                hub.revision.clone_from(&commit);
-                let cached = self.lookup(&name, Some(&commit)).await;
-                let fitting = cached.filter(|record| record.commit.as_ref() == Some(&commit));
-                Ok(fitting.unwrap_or(ModelRecord { commit: Some(commit), ..new }))
-            }
-            // A mirror of files alone, without the Hub's interface; or there is no such model, which
-            // the first file will tell.
-            Err(Error::NotFound { .. }) => {
-                let cached = cached.filter(|record| record.commit.is_none());
-                Ok(cached.unwrap_or(new))
-            }
-            Err(error) => match cached.filter(|record| record.complete) {
-                Some(record) if error.is_retryable() => {
-                    if let Some(commit) = &record.commit {
-                        hub.revision.clone_from(commit);
-                    }
-                    self.go_offline(&error);
-                    Ok(record)
-                }
-                _ => Err(error),
-            },
-        }
+    /// Makes it an error when nothing can be stored: [`Error::Storage`], as soon as that is known.
+    #[must_use]
+    pub fn must_keep(mut self) -> Self {
+        self.must_keep = true;
+        self
     }
 
-    async fn lookup(&self, name: &str, revision: Option<&str>) -> Option<ModelRecord> {
-        let cache = self.cache?;
-        match cache.find(name, revision).await {
-            Ok(record) => record,
-            Err(error) => {
-                self.give_up_storing(&error);
-                None
-            }
-        }
+    /// The commit that is read, where the Hub told.
+    pub fn commit(&self) -> Option<String> {
+        self.record.borrow().commit.clone()
     }
 
-    /// One tab downloads, others wait and read; those that only read do so side by side.
-    async fn take_lock(&mut self) -> Result<()> {
-        let Some(cache) = self.cache.filter(|_| !self.local_only()) else { return Ok(()) };
-        let (key, complete) = {
-            let record = self.record.borrow();
-            (record.key(), record.complete)
-        };
-        let on_wait = || (self.notify)(Notice::Waiting);
-        let name = format!("instruct-pix2pix-web {key}");
-        let writes = !complete || self.policy == CachePolicy::Refetch;
-        let lock = cache.host.lock(&name, writes, &on_wait).await?;
-        if !complete && let Ok(Some(record)) = cache.json::<ModelRecord>(&key).await {
-            // As it is now that the other tab has finished.
-            self.record.replace(record);
-        }
-        self.lock = Some(lock);
-        Ok(())
+    /// Whether everything read so far is in the cache.
+    pub fn is_kept(&self) -> bool {
+        self.cache.is_some() && !self.incomplete.get() && self.not_kept.borrow().is_none()
     }
 
-    /// Fills a new record with the Hub's listing.
-    async fn list(&self, revision: Option<String>) -> Result<()> {
-        let ModelSource::Hub(hub) = &self.source else { return Ok(()) };
-        let (listed, commit) = {
-            let record = self.record.borrow();
-            (record.listed, record.commit.clone())
-        };
-        if commit.is_none() || self.sends_nothing() {
-            return Ok(());
-        }
-        if !listed {
-            let tree = fetch_tree(self.fetch, hub).await?;
-            let mut record = self.record.borrow_mut();
-            record.files = tree
-                .into_iter()
-                .map(|entry| {
-                    let content = content_id(&entry.hash);
-                    (entry.path, FileRecord { size: entry.size, content })
-                })
-                .collect();
-            record.listed = true;
-        }
-        if let Some(revision) = revision.filter(|revision| Some(revision) != commit.as_ref()) {
-            self.record.borrow_mut().revisions.insert(revision);
-        }
-        Ok(())
-    }
-
-    fn local_only(&self) -> bool {
+    pub(super) fn local_only(&self) -> bool {
         self.policy == CachePolicy::Only
     }
 
-    /// Bytes of the files opened so far that are not in the cache.
-    pub fn missing(&self) -> u64 {
-        self.missing.get()
-    }
-
-    fn sends_nothing(&self) -> bool {
+    pub(super) fn sends_nothing(&self) -> bool {
         self.local_only() || self.offline.get()
     }
 
@@ -240,13 +172,13 @@ impl<'a> Repository<'a> {
         self.cache.filter(|_| self.policy != CachePolicy::Refetch || self.offline.get())
     }
 
-    fn go_offline(&self, error: &Error) {
+    pub(super) fn go_offline(&self, error: &Error) {
         self.offline.set(true);
         let message = format!("{error}; the version in the cache is used");
         (self.notify)(Notice::Warning { code: "offline", message });
     }
 
-    fn not_cached(&self, file: &str) -> Error {
+    pub(super) fn not_cached(&self, file: &str) -> Error {
         Error::NotCached { model: self.source.name(), file: file.into() }
     }
 
@@ -256,6 +188,15 @@ impl<'a> Repository<'a> {
                 "the model is not kept, and will be downloaded again the next time: {error}"
             );
             (self.notify)(Notice::Warning { code: "storage", message });
+            self.not_kept.replace(Some(error.to_string()));
+        }
+    }
+
+    /// Fails when nothing is stored although it must be.
+    pub(super) fn check_kept(&self) -> Result<()> {
+        match (self.must_keep, &*self.not_kept.borrow()) {
+            (true, Some(message)) => Err(Error::Storage { message: message.clone() }),
+            _ => Ok(()),
         }
     }
 
@@ -268,19 +209,6 @@ impl<'a> Repository<'a> {
         if let Err(error) = result {
             self.incomplete.set(true);
             self.give_up_storing(&error);
-        }
-    }
-
-    async fn save_record(&self) {
-        let Some(cache) = self.cache else { return };
-        let record = {
-            let mut record = self.record.borrow_mut();
-            record.used = cache.host.now();
-            record.clone()
-        };
-        let result = cache.put_json(&record.key(), &record).await;
-        if self.storing.get() {
-            self.stored(result);
         }
     }
 
@@ -343,6 +271,7 @@ impl<'a> Repository<'a> {
 
     /// A small file of known content.
     async fn read_known(&self, path: &str, entry: &FileRecord) -> Result<Vec<u8>> {
+        self.used.borrow_mut().insert(entry.content.clone(), 1);
         if let Some(cache) = self.readable() {
             match cache.chunk(&entry.content, 0, entry.size).await {
                 Ok(Some(bytes)) => {
@@ -379,9 +308,11 @@ impl<'a> Repository<'a> {
                 state: None,
                 complete: true,
             };
+            self.used.borrow_mut().insert(entry.content.clone(), 1);
             self.stored(cache.put_chunk(&entry.content, 0, &mut bytes).await);
             self.stored(cache.put_json(&content_key(&entry.content), &record).await);
         }
+        self.check_kept()?;
         Ok(bytes)
     }
 
@@ -407,7 +338,7 @@ impl<'a> Repository<'a> {
                 Ok(probe) => {
                     let entry = FileRecord {
                         size: probe.size,
-                        content: url_id(remote.url(), probe.size, probe.etag.as_deref()),
+                        content: url_id(remote.url(), probe.size, probe.validator.as_deref()),
                     };
                     self.remember(path, Some(entry.clone()));
                     // Before its chunks, so that they are not taken for nobody's.
@@ -421,28 +352,14 @@ impl<'a> Repository<'a> {
                 Err(error) => return Err(error),
             },
         };
-        let mut content = None;
-        let mut present = Default::default();
-        if let Some(cache) = self.readable() {
-            let found: StoreResult<_> = async {
-                let content = cache.json::<ContentRecord>(&content_key(&entry.content)).await?;
-                Ok((content, cache.chunks(&entry.content).await?))
-            }
-            .await;
-            match found {
-                Ok((record, chunks)) => {
-                    content = record.filter(|record| record.size == entry.size);
-                    let whole = content.as_ref().is_some_and(|record| record.complete);
-                    if whole || self.policy != CachePolicy::WholeFiles {
-                        present = chunks;
-                    } else {
-                        content = None;
-                    }
-                }
+        let mut found = Found::default();
+        if let Some(cache) = self.cache {
+            match self.find(cache, &entry).await {
+                Ok(there) => found = there,
                 Err(error) => self.give_up_storing(&error),
             }
         }
-        let content = content.unwrap_or(ContentRecord {
+        let content = found.content.unwrap_or(ContentRecord {
             size: entry.size,
             chunk_bytes: self.chunk_bytes,
             hashed: 0,
@@ -450,9 +367,51 @@ impl<'a> Repository<'a> {
             complete: false,
         });
         let hash = file_hash(&entry.content);
-        let file = OpenFile::new(path, entry, hash, content, remote, present);
-        self.missing.set(self.missing.get() + file.missing());
-        Ok(ChunkReader::new(self, Rc::new(file)))
+        let file = OpenFile::new(path, entry, hash, content, remote, found.present, found.replaced);
+        self.used.borrow_mut().insert(file.entry.content.clone(), file.count());
+        let file = Rc::new(file);
+        self.opened.borrow_mut().push(Rc::downgrade(&file));
+        Ok(ChunkReader::new(self, file))
+    }
+
+    /// What the cache has of a file that may be used.
+    async fn find(&self, cache: &Cache, entry: &FileRecord) -> StoreResult<Found> {
+        let content = cache.content(&entry.content).await?;
+        let content = content.filter(|record| record.size == entry.size);
+        let chunks = cache.chunks(&entry.content).await?;
+        let whole = content.as_ref().is_some_and(|record| record.complete);
+        let usable = whole || self.policy != CachePolicy::WholeFiles;
+        Ok(match self.readable() {
+            Some(_) if usable => Found { content, present: chunks, ..Found::default() },
+            _ => Found { replaced: chunks, ..Found::default() },
+        })
+    }
+
+    /// The large files that are open, each content once.
+    pub(super) fn open_files(&self) -> Vec<Rc<OpenFile>> {
+        let mut opened = self.opened.borrow_mut();
+        opened.retain(|file| file.strong_count() > 0);
+        let mut contents = BTreeSet::new();
+        let files = opened.iter().filter_map(Weak::upgrade);
+        files.filter(|file| contents.insert(file.entry.content.clone())).collect()
+    }
+
+    /// Looks once more for what the cache has of the open files: another tab had the time to store it.
+    pub(super) async fn look_again(&self, cache: &Cache) {
+        for file in self.open_files() {
+            match self.find(cache, &file.entry).await {
+                Ok(found) => file.found_again(found),
+                Err(error) => self.give_up_storing(&error),
+            }
+        }
+    }
+
+    /// A chunk that was read before, which is not counted a second time.
+    pub(super) async fn chunk_again(&self, file: &OpenFile, index: u32) -> Result<Vec<u8>> {
+        let traffic = self.traffic.get();
+        let (bytes, _) = self.chunk(file, index).await?;
+        self.traffic.set(traffic);
+        Ok(bytes)
     }
 
     /// One chunk of a file: from the cache if it is there and intact. Tells whether it was fetched.
@@ -487,50 +446,14 @@ impl<'a> Repository<'a> {
                 let result = cache.put_chunk(&file.entry.content, index, &mut bytes).await;
                 if result.is_ok() {
                     file.present.borrow_mut().insert(index);
+                    self.renew(cache).await;
                 }
                 self.stored(result);
             }
             None => self.incomplete.set(true),
         }
+        self.check_kept()?;
         Ok((bytes, true))
-    }
-
-    async fn make_room(&self) -> Result<()> {
-        let needed = self.missing.get();
-        let Some(cache) = self.storing() else { return Ok(()) };
-        if needed == 0 {
-            return Ok(());
-        }
-        let key = self.record.borrow().key();
-        match cache.make_room(needed, &key).await {
-            Ok(true) => {}
-            Ok(false) => {
-                let limit = bytes_text(cache.limit.unwrap_or_default());
-                let message = format!("needs {}, the limit is {limit}", bytes_text(needed));
-                self.give_up_storing(&StoreError::Failed(message));
-            }
-            Err(error) => self.give_up_storing(&error),
-        }
-        let free = cache.host.free().await;
-        (self.notify)(Notice::Storage { needed, free });
-        if let Some(free) = free.filter(|free| *free < needed) {
-            let message = format!("needs {}, {} free", bytes_text(needed), bytes_text(free));
-            self.give_up_storing(&StoreError::Failed(message));
-        }
-        Ok(())
-    }
-
-    async fn complete(&self) -> Result<()> {
-        let Some(cache) = self.cache else { return Ok(()) };
-        if !self.incomplete.get() && !self.local_only() {
-            self.record.borrow_mut().complete = true;
-        }
-        self.save_record().await;
-        if self.storing.get() && !self.record.borrow().listed {
-            // What the files were before they changed on the server.
-            self.stored(cache.collect().await);
-        }
-        Ok(())
     }
 }
 
@@ -557,11 +480,15 @@ impl ModelFiles for Repository<'_> {
     }
 
     fn prepare(&self) -> LocalBoxFuture<'_, Result<()>> {
-        Box::pin(self.make_room())
+        Box::pin(self.begin())
     }
 
     fn finish(&self) -> LocalBoxFuture<'_, Result<()>> {
         Box::pin(self.complete())
+    }
+
+    fn missing(&self) -> u64 {
+        self.missing_bytes()
     }
 
     fn traffic(&self) -> Traffic {
@@ -575,11 +502,15 @@ impl std::fmt::Debug for Repository<'_> {
     }
 }
 
-fn content_id(hash: &FileHash) -> String {
-    match hash {
-        FileHash::Sha256(hash) => format!("sha256-{hash}"),
-        FileHash::GitBlob(hash) => format!("git-{hash}"),
-    }
+/// What the cache has of a file.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The content's record, where its chunks may be used.
+    pub content: Option<ContentRecord>,
+    /// The chunks that may be used.
+    pub present: BTreeSet<u32>,
+    /// The chunks that are fetched anew all the same.
+    pub replaced: BTreeSet<u32>,
 }
 
 /// The hash that a content's id names, if it does.
@@ -604,7 +535,7 @@ pub(super) fn check_hash(path: &str, expected: &FileHash, hasher: FileHasher) ->
 }
 
 /// Bytes for people: `2.1 GB`.
-pub(super) fn bytes_text(bytes: u64) -> String {
+pub fn bytes_text(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),

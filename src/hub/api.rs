@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// Pages of a listing that are read before it is taken to be endless.
 const MAX_PAGES: usize = 100;
 
+/// Answers to a request for a page until it is believed to be wrong.
+const PAGE_TRIES: usize = 3;
+
 /// What proves that a file is the one meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileHash {
@@ -39,8 +42,7 @@ pub async fn fetch_commit(fetch: &dyn Fetch, hub: &Hub) -> Result<String> {
         return Ok(hub.revision.clone());
     }
     let url = hub.api("revision");
-    let (body, _) = page(fetch, hub, &url).await?;
-    parse_commit(&url, &body)
+    Ok(page(fetch, hub, &url, parse_commit).await?.0)
 }
 
 /// All files of the repository at `hub.revision`.
@@ -51,20 +53,48 @@ pub async fn fetch_tree(fetch: &dyn Fetch, hub: &Hub) -> Result<Vec<TreeEntry>> 
     let mut url = format!("{}?recursive=true", hub.api("tree"));
     let mut entries = Vec::new();
     for _ in 0..MAX_PAGES {
-        let (body, next) = page(fetch, hub, &url).await?;
-        entries.extend(parse_tree(&url, &body)?);
+        let (page, next) = page(fetch, hub, &url, parse_tree).await?;
+        entries.extend(page);
         match next {
-            // The token goes along, so a page elsewhere is not followed.
-            Some(next) if next.starts_with(&format!("{}/", hub.endpoint)) => url = next,
-            _ => break,
+            Some(next) => url = next_page(hub, &url, &next)?,
+            None => return Ok(entries),
         }
     }
-    Ok(entries)
+    // Half a listing would have files missing that are there.
+    Err(invalid(&url, &format!("a listing of more than {MAX_PAGES} pages")))
 }
 
-async fn page(fetch: &dyn Fetch, hub: &Hub, url: &str) -> Result<(Vec<u8>, Option<String>)> {
-    let request = Request { url: url.into(), token: hub.token.clone(), ..Request::default() };
-    RemoteFile::new(request).page(fetch).await
+/// Where a listing goes on: always at the endpoint, because the token goes along. Mirrors may hand on
+/// the Hub's own address, or leave its beginning out.
+fn next_page(hub: &Hub, url: &str, next: &str) -> Result<String> {
+    let path = if next.starts_with('?') {
+        let page = url.split('?').next().unwrap_or_default();
+        return Ok(format!("{page}{next}"));
+    } else {
+        next.find("/api/models/").map(|at| &next[at..])
+    };
+    let path = path.ok_or_else(|| invalid(url, &format!("a listing that goes on at {next}")))?;
+    Ok(format!("{}{path}", hub.endpoint))
+}
+
+/// What `parse` makes of a page, and the address of the next one. An answer that is none is asked for again: one
+/// that was cut where its `Content-Length` says it ends looks whole.
+async fn page<T>(
+    fetch: &dyn Fetch,
+    hub: &Hub,
+    url: &str,
+    parse: fn(&str, &[u8]) -> Result<T>,
+) -> Result<(T, Option<String>)> {
+    let mut tries = 1;
+    loop {
+        let request = Request { url: url.into(), token: hub.token.clone(), ..Request::default() };
+        let (body, next) = RemoteFile::new(request).page(fetch).await?;
+        match parse(url, &body) {
+            Ok(page) => return Ok((page, next)),
+            Err(error) if tries == PAGE_TRIES => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
 }
 
 fn parse_commit(url: &str, json: &[u8]) -> Result<String> {
@@ -154,6 +184,28 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!(entries[0].hash, FileHash::GitBlob(BLOB.into()));
         assert_eq!((entries[1].size, &entries[1].hash), (9_000_000_000, &FileHash::Sha256(sha)));
+    }
+
+    #[test]
+    fn listings_go_on_at_the_endpoint() {
+        let hub = Hub {
+            repo: "a/b".into(),
+            revision: "main".into(),
+            endpoint: "https://mirror.org/hub".into(),
+            token: None,
+        };
+        let url = "https://mirror.org/hub/api/models/a/b/tree/main?recursive=true";
+        let next = |next| next_page(&hub, url, next).map_err(|error| error.code());
+        let wanted = "https://mirror.org/hub/api/models/a/b/tree/main?cursor=x";
+        for found in [
+            wanted,
+            "https://huggingface.co/api/models/a/b/tree/main?cursor=x",
+            "/api/models/a/b/tree/main?cursor=x",
+            "?cursor=x",
+        ] {
+            assert_eq!(next(found).as_deref(), Ok(wanted), "{found}");
+        }
+        assert_eq!(next("https://elsewhere.org/page2"), Err("invalid-response"));
     }
 
     #[test]

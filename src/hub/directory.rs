@@ -53,7 +53,7 @@ impl Directory {
             start: Some(range.start),
             url: url.clone(),
             content_type: None,
-            etag: None,
+            validator: None,
             next: None,
             body: Box::new(FileBody { file, left, url }),
         })

@@ -7,6 +7,7 @@ use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortSignal, ReadableStreamDefaultReader};
+use web_time::Instant;
 
 use super::{Body, Fetch, Request, Response, STALL};
 use crate::error::{Error, Result};
@@ -98,17 +99,18 @@ impl Fetch for BrowserFetch {
     }
 
     fn wait(&self, duration: Duration) -> LocalBoxFuture<'_, Result<()>> {
-        // In slices, so that an abort is seen soon.
+        // In slices, so that an abort is seen soon. Timers of hidden pages come late: the clock counts.
         Box::pin(async move {
             const SLICE: Duration = Duration::from_millis(100);
-            let mut left = duration;
-            while !left.is_zero() {
+            let start = Instant::now();
+            loop {
                 self.check()?;
-                let slice = left.min(SLICE);
-                sleep(slice).await;
-                left -= slice;
+                let left = duration.saturating_sub(start.elapsed());
+                if left.is_zero() {
+                    return Ok(());
+                }
+                sleep(left.min(SLICE)).await;
             }
-            self.check()
         })
     }
 
@@ -186,7 +188,8 @@ impl BrowserFetch {
             start,
             url: response.url(),
             content_type: header("Content-Type"),
-            etag: header("ETag"),
+            // `Last-Modified` may be read from other origins, too, which `ETag` needs leave for.
+            validator: header("ETag").or_else(|| header("Last-Modified")),
             next: header("Link").as_deref().and_then(next_link),
             body: Box::new(StreamBody { reader, url, signal: self.signal.clone(), _ender: ender }),
         })

@@ -56,8 +56,8 @@ pub struct Response {
     pub url: String,
     /// The `Content-Type`, where the server tells.
     pub content_type: Option<String>,
-    /// The `ETag`, where the server tells.
-    pub etag: Option<String>,
+    /// The `ETag`, or else the `Last-Modified`, where the server tells.
+    pub validator: Option<String>,
     /// The next page of a listing (`Link` with `rel="next"`).
     pub next: Option<String>,
     /// The bytes as they arrive.
@@ -143,6 +143,11 @@ pub trait ModelFiles {
     /// # Errors
     /// [`Error::Aborted`](crate::Error::Aborted).
     fn finish(&self) -> LocalBoxFuture<'_, Result<()>>;
+
+    /// Bytes of the files that are open which are not on this machine yet.
+    fn missing(&self) -> u64 {
+        0
+    }
 
     /// What has arrived so far.
     fn traffic(&self) -> Traffic;

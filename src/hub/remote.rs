@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const PARALLEL: f32 = 6.0;
 
 /// A small file may not be larger, bytes: it is read whole.
-const MAX_WHOLE_BYTES: u64 = 64 << 20;
+const MAX_WHOLE_BYTES: u64 = (64 << 20) - 64;
 
 /// An answer that gets this far before it breaks off is no failed attempt, bytes.
 const PROGRESS_BYTES: usize = 256 << 10;
@@ -58,7 +58,7 @@ pub struct Probe {
     /// Bytes.
     pub size: u64,
     /// The validator of this version of the file, if it has one.
-    pub etag: Option<String>,
+    pub validator: Option<String>,
 }
 
 /// A file on a server.
@@ -66,16 +66,42 @@ pub struct Probe {
 /// The Hub redirects to an address that is signed and expires. Where the platform tells where a
 /// redirect led, further ranges are asked for there, without the token; when that fails, the Hub is
 /// asked again.
-#[derive(Debug)]
+///
+/// A server that knows no ranges answers with the whole file each time. Of such an answer, what comes
+/// behind the range is left to the next range, which goes on there.
 pub struct RemoteFile {
     request: Request,
     direct: RefCell<Option<String>>,
+    /// An answer with the whole file that was read up to a range's end.
+    rest: RefCell<Option<Rest>>,
+    /// Whether the last answer was the whole file.
+    sends_whole: Cell<bool>,
+}
+
+/// What is left of an answer.
+struct Rest {
+    /// The first byte of `piece` within the file.
+    position: u64,
+    /// Bytes that have arrived.
+    piece: Vec<u8>,
+    body: Box<dyn Body>,
 }
 
 impl RemoteFile {
     /// The file that `request` asks for; its range does not matter.
     pub fn new(request: Request) -> Self {
-        Self { request: Request { range: None, ..request }, direct: RefCell::default() }
+        Self {
+            request: Request { range: None, ..request },
+            direct: RefCell::default(),
+            rest: RefCell::default(),
+            sends_whole: Cell::default(),
+        }
+    }
+
+    /// Whether the server answers with the whole file, so that ranges had better be read one after
+    /// the other, in order.
+    pub fn sends_whole(&self) -> bool {
+        self.sends_whole.get()
     }
 
     /// The file's own address.
@@ -97,7 +123,7 @@ impl RemoteFile {
                 response = self.get(fetch, self.request.clone()).await?;
             }
             self.refuse_html(&response)?;
-            let etag = response.etag.take();
+            let validator = response.validator.take();
             let size = match response.total {
                 Some(size) => size,
                 None => {
@@ -109,7 +135,7 @@ impl RemoteFile {
                     size
                 }
             };
-            Ok(Probe { size, etag })
+            Ok(Probe { size, validator })
         })
         .await
     }
@@ -124,6 +150,9 @@ impl RemoteFile {
         size: Option<u64>,
         arrived: &dyn Fn(u64),
     ) -> Result<Vec<u8>> {
+        if let Some(size) = size.filter(|size| *size > MAX_WHOLE_BYTES) {
+            return Err(self.unexpected(format!("{size} bytes, over {MAX_WHOLE_BYTES}")));
+        }
         let (bytes, _) =
             self.with_retries(fetch, async || self.read_all(fetch, size).await).await?;
         arrived(bytes.len() as u64);
@@ -190,13 +219,52 @@ impl RemoteFile {
         bytes: &mut Vec<u8>,
         arrived: &dyn Fn(u64),
     ) -> Result<()> {
-        let length = (range.end - range.start) as usize;
         let start = range.start + bytes.len() as u64;
-        let asked = Some(start..range.end);
+        // Not an answer that is further already.
+        let rest = self.rest.take().filter(|rest| rest.position <= start);
+        let (rest, partial) = match rest {
+            Some(rest) => (rest, false),
+            None => self.start(fetch, direct, start..range.end, size).await?,
+        };
+        let Rest { mut position, mut piece, body } = rest;
+        let mut body = Watched::new(fetch, self.url(), body);
+        loop {
+            // A server that ignores ranges sends the whole file: skip what comes before.
+            let wanted = range.start + bytes.len() as u64;
+            let from = (wanted - position).min(piece.len() as u64) as usize;
+            let to = piece.len().min(from + (range.end - wanted) as usize);
+            bytes.extend_from_slice(&piece[from..to]);
+            arrived((to - from) as u64);
+            position += to as u64;
+            if range.start + bytes.len() as u64 == range.end {
+                // Not where others find out meanwhile that ranges are known after all.
+                if !partial && self.sends_whole.get() && range.end < size {
+                    piece.drain(..to);
+                    self.rest.replace(Some(Rest { position, piece, body: body.body }));
+                }
+                return Ok(());
+            }
+            piece = body.next().await?.ok_or_else(|| Error::Network {
+                url: self.url().into(),
+                message: "the answer was cut off".into(),
+            })?;
+        }
+    }
+
+    /// Asks for a range of the file of `size` bytes. Tells whether the answer is no more than that.
+    async fn start(
+        &self,
+        fetch: &dyn Fetch,
+        direct: Option<String>,
+        range: Range<u64>,
+        size: u64,
+    ) -> Result<(Rest, bool)> {
+        let start = range.start;
+        let range = Some(range);
         let resolving = direct.is_none();
         let request = match direct {
-            Some(url) => Request { url, range: asked, token: None, ..self.request.clone() },
-            None => Request { range: asked, ..self.request.clone() },
+            Some(url) => Request { url, range, token: None, ..self.request.clone() },
+            None => Request { range, ..self.request.clone() },
         };
         let response = self.get(fetch, request).await?;
         self.refuse_html(&response)?;
@@ -209,21 +277,12 @@ impl RemoteFile {
         if resolving && !response.url.is_empty() && origin(&response.url) != origin(self.url()) {
             self.direct.replace(Some(response.url.clone()));
         }
-        // A server that ignores ranges sends the whole file: skip what comes before.
-        let mut skip = if response.partial { 0 } else { start };
-        let mut body = Watched::new(fetch, self.url(), response.body);
-        while bytes.len() < length {
-            let Some(piece) = body.next().await? else {
-                let message = "the answer was cut off".into();
-                return Err(Error::Network { url: self.url().into(), message });
-            };
-            let from = skip.min(piece.len() as u64) as usize;
-            skip -= from as u64;
-            let to = piece.len().min(from + length - bytes.len());
-            bytes.extend_from_slice(&piece[from..to]);
-            arrived((to - from) as u64);
+        self.sends_whole.set(!response.partial);
+        if response.partial {
+            self.rest.take();
         }
-        Ok(())
+        let position = if response.partial { start } else { 0 };
+        Ok((Rest { position, piece: Vec::new(), body: response.body }, response.partial))
     }
 
     async fn read_all(
@@ -307,6 +366,12 @@ impl RemoteFile {
     }
 }
 
+impl std::fmt::Debug for RemoteFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteFile").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
 /// What a CDN answers to an address whose signature has run out.
 fn has_expired(error: &Error) -> bool {
     match error {
@@ -387,6 +452,52 @@ mod tests {
             let bytes = read(&server, 1_000_001..2_500_000).expect("readable");
             assert!(bytes == server.file("f")[1_000_001..2_500_000]);
         }
+    }
+
+    #[test]
+    fn one_answer_of_a_server_without_ranges_serves_many_ranges() {
+        let mut server = server(3_000_000);
+        server.ranges = false;
+        let file = file();
+        let read = |range: Range<u64>| {
+            let pace = Pace::default();
+            let bytes = block_on(file.range(&server, range.clone(), 3_000_000, &pace, &|_| ()));
+            let wanted = &server.file("f")[range.start as usize..range.end as usize];
+            assert!(bytes.expect("readable") == wanted, "{range:?}");
+            (server.ranges_asked().len(), file.sends_whole())
+        };
+        assert_eq!(read(0..500_000), (1, true));
+        assert_eq!(read(500_000..500_001), (1, true));
+        // Over a gap.
+        assert_eq!(read(1_000_000..2_900_000), (1, true));
+        // Back again: anew.
+        assert_eq!(read(600_000..700_000), (2, true));
+        assert_eq!(read(700_000..3_000_000), (2, true));
+    }
+
+    #[test]
+    fn a_server_that_knows_ranges_after_all_is_asked_for_them() {
+        let mut server = server(3_000_000);
+        let file = file();
+        let read = |server: &Memory, range: Range<u64>| {
+            let pace = Pace::default();
+            block_on(file.range(server, range, 3_000_000, &pace, &|_| ())).expect("readable")
+        };
+        server.ranges = false;
+        read(&server, 0..500_000);
+        server.ranges = true;
+        // Before what is left, so that a new answer is needed.
+        read(&server, 100_000..200_000);
+        assert!(!file.sends_whole());
+        read(&server, 2_000_000..2_100_000);
+        assert_eq!(server.ranges_asked()[2], 2_000_000..2_100_000);
+    }
+
+    #[test]
+    fn large_files_are_not_read_whole() {
+        let server = server(10);
+        let error = block_on(file().whole(&server, Some(1 << 40), &|_| ())).expect_err("large");
+        assert_eq!((error.code(), server.requests().len()), ("invalid-response", 0));
     }
 
     #[test]
@@ -510,7 +621,7 @@ mod tests {
             let mut server = server(1234);
             (server.ranges, server.tells_total) = (ranges, tells);
             let probe = block_on(file().probe(&server)).expect("there");
-            assert_eq!(probe, Probe { size: 1234, etag: Some("\"f-1234\"".into()) });
+            assert_eq!(probe, Probe { size: 1234, validator: Some("\"f-1234\"".into()) });
         }
     }
 

@@ -143,7 +143,7 @@ impl Memory {
             start: partial.then_some(range.start),
             url: if self.cdn { format!("http://cdn/{path}?{signature}") } else { url.clone() },
             content_type: None,
-            etag: Some(format!("\"{path}-{size}\"")),
+            validator: Some(format!("\"{path}-{size}\"")),
             next: None,
             body: Box::new(Chunks { chunks: VecDeque::new(), silent: false }),
         };

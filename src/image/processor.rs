@@ -33,22 +33,32 @@ impl VaeImageProcessor {
         Ok(([height, width], samples))
     }
 
-    /// The same for samples `[N, 3, H, W]` in 0 to 1 and `size`, resized to their nearest neighbours; those in -1 to 1 are left
+    /// The same for samples `[N, 3, H, W]`, or `[N, H, W, 3]` as numpy has them, in 0 to 1 and `size`, resized to their nearest neighbours; those in -1 to 1 are left
     /// as they are. They are taken to be that where one is negative, as diffusers does.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] when there are not three channels, or a side is too small.
     pub fn preprocess_samples(
         &self,
-        [rows, channels, height, width]: [usize; 4],
+        shape: [usize; 4],
         samples: &[f32],
         size: Option<[usize; 2]>,
     ) -> Result<([usize; 2], Vec<f32>)> {
-        if channels != 3 {
-            let message =
-                format!("{channels} channels; samples have 3, latents as many as the VAE");
-            return Err(Error::argument("image", message));
-        }
+        const CHANNELS: usize = 3;
+        // Strides of a channel, a row and a pixel.
+        let (rows, height, width, strides) = match shape {
+            [rows, CHANNELS, height, width] => (rows, height, width, [height * width, width, 1]),
+            [rows, height, width, CHANNELS] => {
+                (rows, height, width, [1, width * CHANNELS, CHANNELS])
+            }
+            [_, channels, _, _] => {
+                let message = format!(
+                    "{channels} channels in {shape:?}; samples are [N, 3, H, W] or [N, H, W, 3], \
+                     latents have as many channels as the VAE's"
+                );
+                return Err(Error::argument("image", message));
+            }
+        };
         if !samples.iter().all(|x| x.is_finite()) {
             return Err(Error::argument("image", "not all samples are finite"));
         }
@@ -58,12 +68,13 @@ impl VaeImageProcessor {
         let nearest = |i: usize, from: usize, to: usize| {
             ((i as f32 * (from as f32 / to as f32)) as usize).min(from - 1)
         };
-        let mut values = Vec::with_capacity(rows * new_height * new_width * channels);
-        for picture in samples.chunks_exact(channels * height * width) {
+        let mut values = Vec::with_capacity(rows * new_height * new_width * CHANNELS);
+        for picture in samples.chunks_exact(CHANNELS * height * width) {
             for y in (0..new_height).map(|y| nearest(y, height, new_height)) {
                 for x in (0..new_width).map(|x| nearest(x, width, new_width)) {
-                    for channel in picture.chunks_exact(height * width) {
-                        let sample = channel[y * width + x];
+                    for channel in 0..CHANNELS {
+                        let at = channel * strides[0] + y * strides[1] + x * strides[2];
+                        let sample = picture[at];
                         values.push(if normalized { sample } else { 2.0 * sample - 1.0 });
                     }
                 }
@@ -108,5 +119,23 @@ mod tests {
             let error = processor.preprocess(&picture, None).expect_err("too small");
             assert_eq!(error.code(), "invalid-argument");
         }
+    }
+
+    #[test]
+    fn samples_are_read_in_both_orders() {
+        let processor = VaeImageProcessor { vae_scale_factor: 8 };
+        let (height, width) = (8, 16);
+        let at = |c: usize, y: usize, x: usize| (c * 100 + y * 16 + x) as f32 / 512.0;
+        let mut first = Vec::new();
+        let mut last = Vec::new();
+        for c in 0..3 {
+            first.extend((0..height).flat_map(|y| (0..width).map(move |x| at(c, y, x))));
+        }
+        for y in 0..height {
+            last.extend((0..width).flat_map(|x| (0..3).map(move |c| at(c, y, x))));
+        }
+        let first = processor.preprocess_samples([1, 3, height, width], &first, None);
+        let last = processor.preprocess_samples([1, height, width, 3], &last, None);
+        assert_eq!(first.expect("three channels"), last.expect("three channels"));
     }
 }

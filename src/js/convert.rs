@@ -14,7 +14,7 @@ use crate::pipeline::{
     Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PipelineClass, SchedulerChoice,
     StepTensors, XlConfig,
 };
-use crate::schedulers::SchedulerConfig;
+use crate::schedulers::{SchedulerClass, SchedulerConfig};
 
 /// Options of `Pipeline.load`. What may be left out is an `Option`: JavaScript also leaves a thing out by
 /// giving `undefined`, which serde's `default` does not see.
@@ -35,6 +35,9 @@ pub struct PipelineOptions {
     force_zeros_for_empty_prompt: Option<bool>,
     is_cosxl_edit: Option<bool>,
     add_watermarker: Option<bool>,
+    /// The sampler in place of the model's own.
+    #[serde(default, with = "serde_wasm_bindgen::preserve")]
+    scheduler: JsValue,
 }
 
 /// A type of numbers by its name in torch.
@@ -71,6 +74,15 @@ impl PipelineOptions {
             }
             budget => Ok(budget.map(|bytes| bytes as u64)),
         }
+    }
+
+    /// The sampler in place of the model's own, if it is one.
+    pub fn scheduler(&self) -> Result<Option<SchedulerChoice>> {
+        let choice = scheduler(&self.scheduler)?;
+        choice
+            .iter()
+            .try_for_each(|choice| SchedulerClass::from_name(&choice.class_name).map(drop))?;
+        Ok(choice)
     }
 
     /// Sets what SDXL's class has beside components.
@@ -179,11 +191,27 @@ pub fn scheduler(value: &JsValue) -> Result<Option<SchedulerChoice>> {
     }
     let invalid = || Error::argument("scheduler", "a class name, or a configuration object");
     let json = JSON::stringify(value).map_err(|_| invalid())?;
-    let config = SchedulerConfig::from_json("scheduler", &String::from(json))?;
+    let config = SchedulerConfig::from_caller("scheduler", &String::from(json))?;
     let class_name = config.class_name.clone().ok_or_else(|| {
         Error::argument("scheduler", "a configuration object needs its `_class_name`")
     })?;
     Ok(Some(SchedulerChoice { class_name, config: Some(config) }))
+}
+
+/// What `scheduler` makes of the `present` configuration, with some of its keys changed.
+pub fn scheduler_config(
+    scheduler_choice: SchedulerChoice,
+    present: &SchedulerConfig,
+    changes: &JsValue,
+) -> Result<SchedulerConfig> {
+    let mut config = scheduler_choice.config.unwrap_or_else(|| present.clone());
+    if changes.is_object() {
+        let invalid = || Error::argument("scheduler", "its changes are no plain object");
+        let json = JSON::stringify(changes).map_err(|_| invalid())?;
+        config = config.with("scheduler", &String::from(json))?;
+    }
+    config.class_name = Some(scheduler_choice.class_name);
+    Ok(config)
 }
 
 /// Reads an options object.
@@ -206,9 +234,11 @@ pub fn call(callback: &Function, argument: Object) -> Option<JsValue> {
     callback.call1(&JsValue::UNDEFINED, &argument).ok()
 }
 
-/// A progress event.
-pub fn load_event(event: LoadEvent<'_>) -> Object {
-    match event {
+/// A progress event, where it is for the user.
+pub fn load_event(event: LoadEvent<'_>) -> Option<Object> {
+    Some(match event {
+        // For the engine's own use.
+        LoadEvent::Needs(_) => return None,
         LoadEvent::Download { component, file, loaded, total, cached, speed, remaining } => {
             object(&[
                 ("type", "download".into()),
@@ -224,7 +254,7 @@ pub fn load_event(event: LoadEvent<'_>) -> Object {
         LoadEvent::Component { component } => {
             object(&[("type", "component".into()), ("component", component.into())])
         }
-    }
+    })
 }
 
 /// Numbers with their shape.

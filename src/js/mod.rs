@@ -14,20 +14,23 @@ mod save;
 mod source;
 mod start;
 
-use js_sys::{Function, Object};
+use std::cell::RefCell;
+
+use js_sys::{Function, JSON, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::cache::Notice;
+use crate::cache::{Notice, bytes_text};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::image::decode;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource,
-    PipelineClass, RecordedNoise, Requirements, StableDiffusionInstructPix2PixPipeline,
-    StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
+    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, MemoryNeeds,
+    NoiseSource, PipelineClass, RecordedNoise, Requirements,
+    StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
+    XlConfig,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -43,6 +46,8 @@ use source::{SourceOptions, notice_event};
 pub struct Pipeline {
     inner: InstructPix2Pix,
     model: String,
+    /// The commit, where it came from the Hub.
+    revision: Option<String>,
     /// Last, so that it is dropped after what is on it.
     gpu: Gpu,
 }
@@ -93,7 +98,7 @@ impl Parts {
             }
         };
         asked.configure(&mut inner)?;
-        Ok(Pipeline { inner, model, gpu })
+        Ok(Pipeline { inner, model, revision: None, gpu })
     }
 }
 
@@ -122,14 +127,18 @@ impl Pipeline {
         let options: PipelineOptions = convert::parse(options, "options")?;
         let notify = notifier(&on_progress);
         let access = source_options.access(signal, &notify).await?;
-        if !access.is_cached() {
-            let message = "there is none to download into: it is turned off, or cannot be opened";
+        if source_options.keeps_nothing() {
+            let message = "there is none to download into: it is turned off";
             return Err(Error::argument("cache", message).into());
         }
-        let files = access.open(notify).await?;
+        if !access.is_cached() {
+            return Err(Error::Storage { message: "it cannot be opened".into() }.into());
+        }
+        // A download that nothing remains of is of no use.
+        let files = access.open(notify).await?.must_keep();
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
-        let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
+        let mut on_event = |event: LoadEvent<'_>| tell_load(&on_progress, event);
         let download = InstructPix2Pix::download(&files, weights, checker, &mut on_event);
         Box::pin(download).await?;
         tell(&on_progress, object(&[("type", "ready".into())]));
@@ -150,14 +159,14 @@ impl Pipeline {
         let checker = options.safety_checker.unwrap_or(false);
         let (weights, class) = (options.weight_dtype(), options.class()?);
         let found = InstructPix2Pix::requirements(&files, weights, checker, class);
-        let Requirements { class, files: bytes, memory } = Box::pin(found).await?;
+        let Requirements { class, files, missing, memory } = Box::pin(found).await?;
         if let Some(budget) = options.memory_budget()? {
             memory.take_turns(budget)?;
         }
         Ok(object(&[
             ("className", class.name().into()),
-            ("bytes", (bytes as f64).into()),
-            ("missingBytes", (files.missing() as f64).into()),
+            ("bytes", (files as f64).into()),
+            ("missingBytes", (missing as f64).into()),
             ("memoryBytes", (memory.all as f64).into()),
             ("memoryBytesInTurn", (memory.in_turn as f64).into()),
         ]))
@@ -193,8 +202,14 @@ impl Pipeline {
             true => Some(SourceOptions::parse(&source)?.access(signal.clone(), &|_| ()).await?),
             false => None,
         };
+        let notices = RefCell::new(Vec::new());
+        let notify = |notice| {
+            if let Notice::Warning { message, .. } = notice {
+                notices.borrow_mut().push(message);
+            }
+        };
         let files = match &access {
-            Some(access) => Some(access.open(|_| ()).await?),
+            Some(access) => Some(access.open(notify).await?),
             None => None,
         };
         let files = files.as_ref().map(|files| files as &dyn ModelFiles);
@@ -206,7 +221,7 @@ impl Pipeline {
             (None, seeds) => Box::new(TorchGenerators::new(seeds)),
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
-        let asked = asked_of(&request.edit);
+        let asked = asked_of(&request.edit, self.inner.takes_turns());
         let edit = Box::pin(async {
             match &self.inner {
                 InstructPix2Pix::Sd(pipeline) => {
@@ -218,7 +233,10 @@ impl Pipeline {
             }
         });
         match on_device(&self.gpu.health, edit, &asked).await {
-            Ok(output) => Ok(convert::output(output, &seeds, observer.warnings)),
+            Ok(output) => {
+                observer.warnings.extend(notices.take());
+                Ok(convert::output(output, &seeds, observer.warnings))
+            }
             Err(error) => Err(observer.error.unwrap_or(error).into()),
         }
     }
@@ -280,13 +298,12 @@ impl Pipeline {
         self.inner.set_vae_slicing(slicing);
     }
 
-    /// Changes the sampler of edits that name no other: a class name, or a configuration.
+    /// Changes the sampler of edits that name no other: a class name, or a configuration, and keys of it to change.
     #[wasm_bindgen(js_name = setScheduler)]
-    pub fn set_scheduler(&mut self, scheduler: JsValue) -> JsResult<()> {
+    pub fn set_scheduler(&mut self, scheduler: JsValue, changes: JsValue) -> JsResult<()> {
         let missing = || Error::argument("scheduler", "a class name, or a configuration object");
         let choice = convert::scheduler(&scheduler)?.ok_or_else(missing)?;
-        let mut config = choice.config.unwrap_or_else(|| self.inner.scheduler().clone());
-        config.class_name = Some(choice.class_name);
+        let config = convert::scheduler_config(choice, self.inner.scheduler(), &changes)?;
         Ok(self.inner.set_scheduler(config)?)
     }
 
@@ -317,15 +334,20 @@ impl Pipeline {
             WeightDtype::F16 => "float16",
             WeightDtype::F32 => "float32",
         };
-        let scheduler = self.inner.scheduler().class_name.as_deref();
+        let scheduler = self.inner.scheduler();
+        let config = serde_json::Value::Object(scheduler.to_json()).to_string();
+        // Cannot fail: the text is JSON.
+        let config = JSON::parse(&config).unwrap_or_default();
         object(&[
             ("model", self.model.as_str().into()),
+            ("revision", self.revision.as_deref().into()),
             ("residency", if self.inner.takes_turns() { "inTurn" } else { "all" }.into()),
             ("className", self.inner.class().name().into()),
             ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
             ("weightDtype", weights.into()),
-            ("scheduler", scheduler.into()),
+            ("scheduler", scheduler.class_name.as_deref().into()),
+            ("schedulerConfig", config),
         ])
     }
 }
@@ -361,12 +383,17 @@ impl Pipeline {
         let dtype = options.dtype(&gpu)?;
         let placement = Placement { device: gpu.device.clone(), weights };
         let files = access.open(&notify).await?;
-        let mut on_event = |event: LoadEvent<'_>| tell(&on_progress, convert::load_event(event));
+        let mut needs = None;
+        let mut on_event = |event: LoadEvent<'_>| match event {
+            LoadEvent::Needs(found) => needs = Some(found),
+            event => tell_load(&on_progress, event),
+        };
         let safety_checker = options.safety_checker.unwrap_or(false);
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
         let warm_up = !gpu.software;
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
         let wanted = options.class()?;
+        let scheduler = options.scheduler()?;
         let is_whole = options.single_file.is_none() && parts.components.is_empty();
         let take_turns = match options.memory_budget()? {
             Some(_) if !is_whole => {
@@ -379,7 +406,7 @@ impl Pipeline {
             }
             None => false,
         };
-        let mut inner = match &options.single_file {
+        let loaded = match &options.single_file {
             None if take_turns => {
                 // What every edit reads is to be there.
                 if access.is_cached() {
@@ -388,8 +415,14 @@ impl Pipeline {
                         InstructPix2Pix::download(files, weights, safety_checker, on_event);
                     Box::pin(download).await?;
                 }
+                if !files.is_kept() {
+                    let message = "the models take turns and are not kept: every edit downloads \
+                                   them again. Give a `cache` of your own, or load all at once"
+                        .into();
+                    notify(Notice::Warning { code: "storage", message });
+                }
                 let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
-                on_device(&gpu.health, Box::pin(open), asked).await?
+                on_device(&gpu.health, Box::pin(open), asked).await
             }
             None => {
                 let load = Box::pin(InstructPix2Pix::load(
@@ -399,7 +432,7 @@ impl Pipeline {
                     wanted,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, asked).await?
+                on_device(&gpu.health, load, asked).await
             }
             Some(_) if wanted == Some(PipelineClass::Xl) => {
                 let message = "SDXL from one file; load it from a folder in diffusers' layout";
@@ -417,12 +450,23 @@ impl Pipeline {
                     load_options,
                     &mut on_event,
                 ));
-                InstructPix2Pix::Sd(on_device(&gpu.health, load, asked).await?)
+                on_device(&gpu.health, load, asked).await.map(InstructPix2Pix::Sd)
             }
         };
+        let mut inner = match (loaded, needs) {
+            (Err(Error::OutOfMemory { .. }), Some(needs)) if is_whole => {
+                let asked = asked_of_load(needs, weights, take_turns);
+                return Err(Error::OutOfMemory { message: format!("asked for: {asked}") });
+            }
+            (loaded, _) => loaded?,
+        };
         options.configure(&mut inner)?;
+        if let Some(choice) = scheduler {
+            let config = convert::scheduler_config(choice, inner.scheduler(), &JsValue::UNDEFINED)?;
+            inner.set_scheduler(config)?;
+        }
         tell(&on_progress, object(&[("type", "ready".into())]));
-        Ok(Self { inner, model: source_options.name(), gpu })
+        Ok(Self { inner, model: source_options.name(), revision: files.commit(), gpu })
     }
 }
 
@@ -433,11 +477,18 @@ fn tell(callback: &Option<Function>, event: Object) {
     }
 }
 
+/// The same with one that loading gives, if it is for others.
+fn tell_load(callback: &Option<Function>, event: LoadEvent<'_>) {
+    if let Some(event) = convert::load_event(event) {
+        tell(callback, event);
+    }
+}
+
 fn notifier(callback: &Option<Function>) -> impl Fn(Notice) + '_ {
     |notice| tell(callback, notice_event(notice))
 }
 
-fn asked_of(request: &EditRequest) -> String {
+fn asked_of(request: &EditRequest, takes_turns: bool) -> String {
     let size = match &request.images {
         Images::Pictures(pictures) => pictures.first().map_or_else(String::new, |picture| {
             format!(" of {} x {}", picture.width, picture.height)
@@ -445,9 +496,35 @@ fn asked_of(request: &EditRequest) -> String {
         _ => String::new(),
     };
     let results = request.text.num_images_per_prompt;
+    let turns = match takes_turns {
+        true => "",
+        false => "; loaded with `memoryBudget`, models take turns and leave more room",
+    };
     format!(
         "an edit{size}, {results} results for a prompt; one result, a picture of half the size (a \
-         quarter of the memory), enableVaeTiling() and enableVaeSlicing() need less"
+         quarter of the memory), enableVaeTiling() and enableVaeSlicing() need less{turns}"
+    )
+}
+
+/// What loading a model asks of a device's memory, and what smaller choice there is.
+fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) -> String {
+    let MemoryNeeds { all, in_turn: least } = needs;
+    let (dtype, half) = match weights {
+        WeightDtype::F32 => ("float32", "; `weightDtype: 'float16'` needs half"),
+        WeightDtype::F16 => ("float16, which is the smallest there is", ""),
+    };
+    let asked = if in_turn { least } else { all };
+    let turns = match in_turn || least >= all {
+        true => String::new(),
+        false => format!(
+            "; with `memoryBudget: {least}` the models take turns and need {} at a time",
+            bytes_text(least)
+        ),
+    };
+    format!(
+        "{} ({asked} bytes) of weights in {dtype}{half}{turns}; a smaller model, or closing other \
+         pages that use the GPU, may help",
+        bytes_text(asked)
     )
 }
 

@@ -259,10 +259,12 @@ fn output_type(name: Option<&str>) -> Result<OutputType> {
 impl OtherOptions {
     /// The seeds; one is drawn when none is given.
     fn seeds(&self) -> Result<Vec<u64>> {
-        let invalid = || Error::argument("seed", "a whole number of at most 64 bits");
         let parse = |digits: &String| {
             let signed = || digits.parse::<i64>().map(|seed| seed as u64);
-            digits.parse::<u64>().or_else(|_| signed()).map_err(|_| invalid())
+            digits.parse::<u64>().or_else(|_| signed()).map_err(|_| {
+                let message = format!("{digits} is no whole number of at most 64 bits");
+                Error::argument("seed", message)
+            })
         };
         match &self.seeds {
             Some(seeds) => seeds.iter().map(parse).collect(),

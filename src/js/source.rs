@@ -12,8 +12,8 @@ use web_sys::AbortSignal;
 
 use super::convert::{self, object};
 use crate::cache::{
-    Archive, BrowserHost, CHUNK_BYTES, Cache, CachePolicy, IndexedDb, MAX_CHUNK_BYTES, Notice,
-    Repository, Store, StoreError, StoreResult,
+    Archive, BrowserHost, CHUNK_BYTES, Cache, CachePolicy, IndexedDb, MAX_CHUNK_BYTES,
+    MAX_ENTRY_BYTES, Notice, Repository, Store, StoreError, StoreResult,
 };
 use crate::error::{Error, Result};
 use crate::hub::{Body, BrowserFetch, Fetch, ModelSource, Request, Response, STALL};
@@ -91,6 +91,11 @@ impl SourceOptions {
         Ok(Access { fetch, source, cache, policy })
     }
 
+    /// Whether it was asked for that nothing is kept.
+    pub fn keeps_nothing(&self) -> bool {
+        self.cache == JsValue::FALSE || self.files.is_object()
+    }
+
     fn policy(&self) -> Result<CachePolicy> {
         let is = |option: Option<bool>| option.unwrap_or(false);
         match (is(self.local_files_only), is(self.force_download)) {
@@ -153,10 +158,10 @@ impl SourceOptions {
                 value => Ok(value.map(|value| value as u64)),
             };
         let limit = number("cacheLimit", self.cache_limit, 0.0..=2f64.powi(53))?;
-        let largest = MAX_CHUNK_BYTES as f64;
+        let largest = MAX_ENTRY_BYTES as f64;
         let chunk_bytes = number("rangeBytes", self.range_bytes, 4096.0..=largest)?;
-        let chunk_bytes = chunk_bytes.unwrap_or(CHUNK_BYTES) / 64 * 64;
-        if self.cache == JsValue::FALSE || self.files.is_object() {
+        let chunk_bytes = chunk_bytes.unwrap_or(CHUNK_BYTES).min(MAX_CHUNK_BYTES) / 64 * 64;
+        if self.keeps_nothing() {
             return Ok(None);
         }
         match open_cache(&self.cache, signal, limit).await {
@@ -310,7 +315,7 @@ impl Fetch for BlobFetch {
                 start: Some(range.start),
                 url: String::new(),
                 content_type: None,
-                etag: None,
+                validator: None,
                 next: None,
                 body: Box::new(BlobBody(Some(part), path)),
             })
@@ -371,9 +376,10 @@ pub struct ModelCache(Cache);
 
 #[wasm_bindgen]
 impl ModelCache {
-    /// Opens the browser's, or the user's own.
-    pub async fn open(store: JsValue) -> super::error::JsResult<ModelCache> {
-        Ok(Self(open_cache(&store, None, None).await.map_err(Error::from)?))
+    /// Opens the browser's, or the user's own, of at most `limit` bytes.
+    pub async fn open(store: JsValue, limit: Option<f64>) -> super::error::JsResult<ModelCache> {
+        let limit = limit.map(|bytes| bytes as u64);
+        Ok(Self(open_cache(&store, None, limit).await.map_err(Error::from)?))
     }
 
     /// What is there.

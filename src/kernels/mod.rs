@@ -36,10 +36,10 @@ pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, linear, product};
 pub use matrix::{Matrix, MatrixWriter, StandIn};
 
-#[cfg(feature = "tuning")]
-pub use source::device_memory;
 #[cfg(feature = "wgpu")]
 pub use source::{compile_only, flush, release_memory};
+#[cfg(feature = "tuning")]
+pub use source::{device_memory, memory_of};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

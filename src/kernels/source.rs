@@ -14,6 +14,7 @@ use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
 
 use super::template::{self, Value};
+use crate::arena;
 
 /// Workgroups that a dispatch may have along an axis.
 const WORKGROUPS_PER_AXIS: usize = 65_535;
@@ -66,12 +67,10 @@ pub fn workgroup_memory(tensor: &CubeTensor) -> usize {
 
 /// A new, uninitialised tensor beside `like`.
 pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
-    burn_cubecl::ops::numeric::empty_device_contiguous_dtype(
-        like.client.clone(),
-        like.device.clone(),
-        shape.into(),
-        dtype,
-    )
+    let shape = shape.into();
+    let bytes = shape.num_elements() * dtype.size();
+    let handle = arena::reserve(like, bytes as u64);
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
 }
 
 /// Compiles the kernels of `work` without running any, nor taking memory: tensors that come of it hold
@@ -90,6 +89,21 @@ pub fn compile_only<T>(device: &Device, work: impl FnOnce() -> T) {
     release_memory(device);
 }
 
+/// Bytes of the device's memory that `work` would leave held for itself and for what comes later, without running or
+/// taking any: beside what its result uses.
+#[cfg(feature = "tuning")]
+pub fn memory_of<T>(device: &Device, work: impl FnOnce() -> T) -> u64 {
+    release_memory(device);
+    let bytes = {
+        let _dry_run = cubecl::dry_run::DryRun::new();
+        let _result = work();
+        let [used, held] = device_memory(device);
+        held - used
+    };
+    release_memory(device);
+    bytes
+}
+
 /// Hands over to the device what waits in host memory to be written there. On other devices than GPUs
 /// nothing waits.
 pub fn flush(device: &Device) {
@@ -103,6 +117,7 @@ pub fn flush(device: &Device) {
 /// another. On other devices than GPUs nothing is done.
 pub fn release_memory(device: &Device) {
     let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
+    arena::release(&probe);
     if let Err(error) = probe.client.memory_cleanup() {
         log::warn!("giving memory back: {error}");
     }
@@ -113,7 +128,7 @@ pub fn release_memory(device: &Device) {
 pub fn device_memory(device: &Device) -> [u64; 2] {
     let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))).expect("a GPU");
     let usage = probe.client.memory_report(cubecl::MemoryScope::Device).usage();
-    [usage.bytes_in_use, usage.bytes_reserved]
+    [usage.bytes_in_use - arena::free_bytes(&probe), usage.bytes_reserved]
 }
 
 /// A dispatch of at least `count` workgroups along a line, folded in two where the line is too long.

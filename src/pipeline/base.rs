@@ -168,6 +168,7 @@ impl PipelineBase {
     ) -> Result<Output> {
         let Job { request, guidance, size, .. } = job;
         let start = Instant::now();
+        let _tidy = Tidy(self.device());
         if guidance.text > 1.0 && !guidance.is_on() {
             observer.warn(format!(
                 "imageGuidanceScale {} is below 1: guidance is off, so guidanceScale and the negative prompt are \
@@ -281,6 +282,17 @@ impl PipelineBase {
             )));
         }
         Ok(())
+    }
+}
+
+/// Gives the memory of activations back to the GPU in the end, however that comes: between edits a model holds its
+/// weights.
+pub(super) struct Tidy<'a>(pub &'a Device);
+
+impl Drop for Tidy<'_> {
+    fn drop(&mut self) {
+        #[cfg(feature = "wgpu")]
+        crate::kernels::release_memory(self.0);
     }
 }
 

@@ -150,7 +150,12 @@ impl Blank {
             }
         };
         let is_wanted = safety_checker && given.safety_checker.is_none();
-        let safety = match is_wanted && index[SAFETY_CHECKER][0].is_string() {
+        if is_wanted && !index[SAFETY_CHECKER][0].is_string() {
+            let message = "this model has none; pass a function that judges, or load it without and \
+                           set that of another model";
+            return Err(Error::argument("safetyChecker", message));
+        }
+        let safety = match is_wanted {
             true => Some(read_safety_checker(files, SAFETY_CHECKER).await?),
             false => None,
         };

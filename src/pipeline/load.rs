@@ -40,6 +40,8 @@ pub struct LoadOptions {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadEvent<'a> {
+    /// The configurations were read: what the weights will take.
+    Needs(MemoryNeeds),
     /// More bytes have arrived.
     Download {
         /// The component, e.g. `unet`.
@@ -71,6 +73,8 @@ pub struct Requirements {
     pub class: PipelineClass,
     /// Bytes of all files that loading reads.
     pub files: u64,
+    /// Bytes of its weights that are not on this machine.
+    pub missing: u64,
     /// Bytes of a device's memory for its weights.
     pub memory: MemoryNeeds,
 }
@@ -136,6 +140,7 @@ impl InstructPix2Pix {
     ) -> Result<Self> {
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
         #[cfg(feature = "wgpu")]
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
@@ -171,6 +176,7 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
+        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
         let mut opened = Vec::new();
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
@@ -212,11 +218,13 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, wanted)).await?;
         let (class, memory) = (blank.class, blank.memory_needs(weights));
-        let mut bytes = 0;
+        let mut opened = Vec::new();
         for (name, stem, _) in blank.components(&given) {
-            bytes += WeightFiles::open(files, name, stem, weights).await?.size();
+            opened.push(WeightFiles::open(files, name, stem, weights).await?);
         }
-        Ok(Requirements { class, files: files.traffic().total() + bytes, memory })
+        let bytes: u64 = opened.iter().map(WeightFiles::size).sum();
+        let (files, missing) = (files.traffic().total() + bytes, files.missing());
+        Ok(Requirements { class, files, missing, memory })
     }
 
     /// The class.

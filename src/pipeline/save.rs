@@ -45,8 +45,7 @@ impl PipelineBase {
         copy.unload_textual_inversion(None)?;
         let has_checker = copy.safety_checker.is_some();
         write(sink, "model_index.json", self.index(files).await?.into_bytes()).await?;
-        let scheduler = serde_json::to_value(&self.scheduler)
-            .map_err(|e| Error::config("scheduler/scheduler_config.json", e))?;
+        let scheduler = Value::Object(self.scheduler.to_json());
         write(sink, "scheduler/scheduler_config.json", pretty(&scheduler)).await?;
         let texts = TEXTS.into_iter();
         let texts = texts.filter(|(name, _)| copy.texts.iter().any(|text| text.component == *name));

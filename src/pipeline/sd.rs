@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 
 use burn::tensor::Tensor;
 
-use super::base::{Job, PipelineBase};
+use super::base::{Job, PipelineBase, Tidy};
 use super::denoise::{to_floats, to_floats_as_is};
 use super::text::{Conditions, Features, TextEncoder, repeat_each, rows};
 use super::{
@@ -129,6 +129,7 @@ impl StableDiffusionInstructPix2PixPipeline {
         observer: &mut dyn Observer,
     ) -> Result<PromptEmbeds> {
         self.check_resident("encodePrompt")?;
+        let _tidy = Tidy(self.device());
         text.check()?;
         let (prompt, negative) = embeddings(self, text, guided, observer)?;
         Ok(PromptEmbeds {
@@ -150,6 +151,7 @@ impl StableDiffusionInstructPix2PixPipeline {
     /// differ in size; [`Error::Gpu`](crate::Error::Gpu).
     pub async fn encode_image(&self, images: &Images) -> Result<Floats<4>> {
         self.check_resident("encodeImage")?;
+        let _tidy = Tidy(self.device());
         images.check()?;
         images.check_sizes()?;
         to_floats(self.encode(self.image_input(images, None)?)).await

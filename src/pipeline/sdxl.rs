@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 
 use burn::tensor::Tensor;
 
-use super::base::{Job, PipelineBase};
+use super::base::{Job, PipelineBase, Tidy};
 use super::denoise::{to_floats, to_floats_as_is};
 use super::text::{Conditions, Features, Side, TextEncoder, one_for_each, repeat_each, rows};
 use super::{
@@ -188,6 +188,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         observer: &mut dyn Observer,
     ) -> Result<PromptEmbeds> {
         self.check_resident("encodePrompt")?;
+        let _tidy = Tidy(self.device());
         text.check()?;
         second.check(text)?;
         if !lora_scale.is_finite() {
@@ -221,6 +222,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         width: Option<usize>,
     ) -> Result<Floats<4>> {
         self.check_resident("encodeImage")?;
+        let _tidy = Tidy(self.device());
         images.check()?;
         let request = XlEditRequest { height, width, ..XlEditRequest::default() };
         let size = self.size(&request)?;

@@ -5,11 +5,19 @@
 //! keys that are absent take the default of the class that reads them, as with diffusers'
 //! `X.from_config(pipe.scheduler.config)`.
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::SchedulerClass;
 use crate::error::{Error, Result};
 use crate::json;
+use crate::names::nearest;
+
+/// What some classes say of flow matching at sizes of its own, which no pipeline here asks for.
+const SHIFT_KEYS: &[&str] = &["use_dynamic_shifting", "time_shift_type"];
 
 /// Training timesteps at most: tables have as many entries.
 const MAX_STEPS: usize = 1 << 16;
@@ -174,11 +182,22 @@ macro_rules! fields {
         #[serde(default)]
         pub struct SchedulerConfig {
             /// The class the file was written for.
-            #[serde(rename = "_class_name")]
+            #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
             pub class_name: Option<String>,
-            $($(#[$meta])* pub $name: Option<$type>,)*
-            $($(#[$optional_meta])* pub $optional: Option<$optional_type>,)*
+            $(
+                $(#[$meta])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
+            $(
+                $(#[$optional_meta])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $optional: Option<$optional_type>,
+            )*
         }
+
+        /// The keys of all classes.
+        const KEYS: &[&str] = &[$(stringify!($name),)* $(stringify!($optional),)*];
 
         /// A configuration with the defaults of one class filled in.
         #[derive(Debug, Clone)]
@@ -305,7 +324,7 @@ fields! {
         /// The variance of DDPM's noise, or what else the model predicts.
         variance_type: VarianceType,
         /// UniPC: another predictor. A Python object, so never present in a usable file.
-        solver_p: serde_json::Value,
+        solver_p: Value,
     }
 }
 
@@ -324,6 +343,48 @@ impl SchedulerConfig {
         let steps = config.num_train_timesteps.filter(|steps| *steps > 0);
         json::bounded(file, MAX_STEPS, steps.map(|steps| ("num_train_timesteps", steps)))?;
         Ok(config)
+    }
+
+    /// Reads a configuration that a caller wrote, in which a key that no class knows is a slip and not of
+    /// another version: as [`from_json`](Self::from_json), but such a key is an error. Keys that begin with `_` are
+    /// diffusers' own and say nothing of the sampler.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the key, and the known one that is most like it; what
+    /// [`from_json`](Self::from_json) says.
+    pub fn from_caller(argument: &str, text: &str) -> Result<Self> {
+        let config = Self::from_json(argument, text)?;
+        let keys: BTreeMap<String, IgnoredAny> = json::parse(argument, &without_bare_words(text))?;
+        let known = || KEYS.iter().chain(SHIFT_KEYS).copied();
+        match keys.keys().find(|key| !key.starts_with('_') && known().all(|known| known != *key)) {
+            None => Ok(config),
+            Some(key) => {
+                let like = nearest(key, known()).unwrap_or_default();
+                let message = format!("no sampler has an option `{key}`; the nearest is `{like}`");
+                Err(Error::argument(argument, message))
+            }
+        }
+    }
+
+    /// This with some keys changed, as diffusers' `from_config(config, key=value)`. `changes` is a JSON object.
+    ///
+    /// # Errors
+    /// As of [`from_caller`](Self::from_caller).
+    pub fn with(&self, argument: &str, changes: &str) -> Result<Self> {
+        let changes: serde_json::Map<String, Value> = json::parse(argument, changes)?;
+        // Checks the keys, of which the file's own may have others.
+        Self::from_caller(argument, &Value::Object(changes.clone()).to_string())?;
+        let mut all = self.to_json();
+        all.extend(changes);
+        Self::from_json(argument, &Value::Object(all).to_string())
+    }
+
+    /// What the file says, and nothing else: absent keys stay absent.
+    pub fn to_json(&self) -> serde_json::Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => unreachable!("a struct of plain values is an object"),
+        }
     }
 }
 

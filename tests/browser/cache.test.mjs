@@ -46,44 +46,17 @@ beforeEach(async () => {
 async function newPage() {
   const opened = await openPage({ newPage: () => context.newPage() }, server.url);
   await useHelpers(opened.page);
-  await opened.page.evaluate(databaseHelpers);
   return opened;
 }
 
 async function useHelpers(page) {
   await page.evaluate(
-    async ([endpoint, rangeBytes]) => {
-      Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
-      /** Loads the model from the hub, lets go of it, and tells what happened. */
-      window.load = async (options = {}, model = 'tests/tiny') => {
-        const events = [];
-        const outcome = await attempt(
-          (async () => {
-            // A worker takes seconds to start on the machines that run these tests.
-            const { inWorker, ...passed } = options;
-            const Class = inWorker ? InstructPix2Pix : DirectInstructPix2Pix;
-            const pipe = await Class.fromPretrained(model, {
-              endpoint,
-              rangeBytes,
-              ...passed,
-              onProgress(event) {
-                events.push(event);
-                options.onProgress?.(event);
-              },
-            });
-            await pipe.dispose();
-          })(),
-        );
-        const downloads = events.filter(({ type }) => type === 'download');
-        return {
-          ...outcome,
-          events,
-          warnings: events.filter(({ type }) => type === 'warning'),
-          last: downloads.at(-1),
-        };
-      };
+    async (defaults) => {
+      const [helpers, downloads] = [await import('/helpers.js'), await import('/downloads.js')];
+      Object.assign(window, helpers, downloads, await import('/pkg/index.js'));
+      window.load = loader(defaults);
     },
-    [hub.url, RANGE],
+    { endpoint: hub.url, rangeBytes: RANGE },
   );
 }
 
@@ -112,39 +85,6 @@ function assertRefused(outcome, code) {
 
 /** The database's entries by their keys, as sizes. */
 const entries = () => page.evaluate(() => window.entries());
-
-const databaseHelpers = () => {
-  const open = () =>
-    new Promise((resolve, reject) => {
-      const request = indexedDB.open('instruct-pix2pix-web', 1);
-      request.onupgradeneeded = () => request.result.createObjectStore('entries');
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-  const settle = (request) =>
-    new Promise((resolve, reject) => {
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-  window.forget = () => settle(indexedDB.deleteDatabase('instruct-pix2pix-web'));
-  window.entries = async () => {
-    const database = await open();
-    const store = database.transaction('entries').objectStore('entries');
-    const [keys, values] = await Promise.all([settle(store.getAllKeys()), settle(store.getAll())]);
-    database.close();
-    return Object.fromEntries(keys.map((key, i) => [key, values[i].byteLength]));
-  };
-  window.damage = async (pattern) => {
-    const database = await open();
-    const store = database.transaction('entries', 'readwrite').objectStore('entries');
-    const key = (await settle(store.getAllKeys())).find((key) => new RegExp(pattern).test(key));
-    const bytes = new Uint8Array(await settle(store.get(key)));
-    bytes[11] ^= 1;
-    await settle(store.put(bytes.buffer, key));
-    database.close();
-    return key;
-  };
-};
 
 describe('the cache', () => {
   test('a model is downloaded once, and loads with the network off', async () => {
@@ -211,6 +151,11 @@ describe('the cache', () => {
       // What was sent may have been on its way into the database: six at most.
       assert.ok(twice.length <= 6, `${twice.length} of ${pieces} pieces were fetched twice`);
       assert.ok(outcome.last.cached > 0);
+      const kept = await page.evaluate((name) => keptHashes(name), `${hub.url}/tests/tiny`);
+      for (const file of Object.keys(sizes)) {
+        const hash = createHash('sha256').update(readFileSync(join(tiny, file))).digest('hex');
+        assert.equal(kept[file], hash, file);
+      }
     }
   });
 
@@ -314,7 +259,13 @@ describe('the cache', () => {
     });
     assert.equal(outcome.resolved, true, outcome.message);
     assert.ok(outcome.deleted);
-    assertLoaded(await load());
+    assert.match(outcome.warnings[0]?.message, /removed from the cache/);
+    // What came after that is there for the next load, and nothing is taken to be there that is not.
+    const second = await load();
+    assertLoaded(second);
+    const { cached, total } = second.last;
+    assert.ok(cached > total / 10 && cached < total, `${cached} of ${total} bytes were there`);
+    assertLoaded(await load({ localFilesOnly: true }));
   });
 
   test('a newer revision does not break the cached one', async () => {
@@ -329,6 +280,16 @@ describe('the cache', () => {
       await hub.control({ rules: [{ path: '*/tree/*', times: 0, fault: { kind: 'status', status: 404 } }] });
       assertLoaded(await load({ localFilesOnly: true }));
       assertLoaded(await load({ revision: models['tests/tiny'].main }));
+      const older = await load();
+      assertLoaded(older);
+      assert.deepEqual(older.warnings.map(({ code }) => code), ['offline']);
+      // The repository is gone, or became private.
+      for (const status of [404, 401]) {
+        await hub.reset({ path: '/api/*', times: 0, fault: { kind: 'status', status } });
+        const outcome = await load();
+        assertLoaded(outcome);
+        assert.deepEqual(outcome.warnings.map(({ code }) => code), ['offline'], status);
+      }
       await hub.reset();
       const outcome = await load();
       assertLoaded(outcome);
@@ -448,6 +409,13 @@ describe('the network', () => {
     });
   }
 
+  test('a server that never knows ranges sends each file once', async () => {
+    await hub.reset({ origin: 'cdn', times: 0, path: `*${UNET}`, fault: { kind: 'ignore-range' } });
+    assertLoaded(await load());
+    const sent = (await requests()).reduce((sum, r) => sum + (r.file?.endsWith(UNET) ? r.sent : 0), 0);
+    assert.ok(sent < 1.1 * sizes[UNET], `${sent} bytes of ${sizes[UNET]}`);
+  });
+
   test('signatures that expire all the time', async () => {
     await hub.control({ signatureMs: 150, rules: [] });
     assertLoaded(await load());
@@ -494,36 +462,39 @@ describe('the network', () => {
     assert.equal(stored, false);
   });
 
-  test('an abort stops within 200 ms and keeps what has arrived', async () => {
-    await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 400_000 } });
-    const found = await page.evaluate(async () => {
-      const controller = new AbortController();
-      let aborted;
-      const onProgress = ({ type, loaded, total }) => {
-        if (type !== 'download' || loaded < total / 3 || aborted) return;
-        aborted = { at: performance.now(), total };
-        controller.abort();
-      };
-      const outcome = await load({ signal: controller.signal, onProgress });
-      return { name: outcome.name, delay: performance.now() - aborted.at, total: aborted.total };
+  for (const inWorker of [false, true]) {
+    const where = inWorker ? 'in a worker' : 'on the page';
+    test(`an abort ${where} stops within 200 ms and keeps what has arrived`, async () => {
+      await hub.reset({ origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 400_000 } });
+      const found = await page.evaluate(async (inWorker) => {
+        const controller = new AbortController();
+        let aborted;
+        const onProgress = ({ type, loaded, total }) => {
+          if (type !== 'download' || loaded < total / 3 || aborted) return;
+          aborted = { at: performance.now(), total };
+          controller.abort();
+        };
+        const outcome = await load({ signal: controller.signal, onProgress, inWorker });
+        return { name: outcome.name, delay: performance.now() - aborted.at, total: aborted.total };
+      }, inWorker);
+      assert.equal(found.name, 'AbortError');
+      assert.ok(found.delay < 200, `${found.delay} ms`);
+      // What the sockets had taken already may still be counted; a download that went on would come
+      // to its end, slow as it is.
+      const sent = async () => (await hub.log()).reduce((sum, entry) => sum + entry.sent, 0);
+      let before, now = await sent();
+      do {
+        before = now;
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        now = await sent();
+      } while (now > before);
+      assert.ok(now < found.total * 0.75, `${now} of ${found.total} bytes were sent`);
+      await hub.reset();
+      const outcome = await load();
+      assertLoaded(outcome);
+      assert.ok(outcome.last.cached > outcome.last.total / 5);
     });
-    assert.equal(found.name, 'AbortError');
-    assert.ok(found.delay < 200, `${found.delay} ms`);
-    // What the sockets had taken already may still be counted; a download that went on would come
-    // to its end, slow as it is.
-    const sent = async () => (await hub.log()).reduce((sum, entry) => sum + entry.sent, 0);
-    let before, now = await sent();
-    do {
-      before = now;
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-      now = await sent();
-    } while (now > before);
-    assert.ok(now < found.total * 0.75, `${now} of ${found.total} bytes were sent`);
-    await hub.reset();
-    const outcome = await load();
-    assertLoaded(outcome);
-    assert.ok(outcome.last.cached > outcome.last.total / 5);
-  });
+  }
 });
 
 describe('files', () => {
@@ -541,8 +512,33 @@ describe('files', () => {
       document.body.innerHTML = '<input type="file" webkitdirectory multiple>';
     });
     await page.setInputFiles('input', tiny);
-    const outcome = await page.evaluate(() => load({}, document.querySelector('input').files));
-    assertLoaded(outcome);
+    for (const inWorker of [false, true]) {
+      const outcome = await page.evaluate(
+        (inWorker) => load({ inWorker }, document.querySelector('input').files),
+        inWorker,
+      );
+      assertLoaded(outcome);
+    }
+    assert.deepEqual(await hub.log(), []);
+  });
+
+  test('a dropped folder is a model', async () => {
+    await page.evaluate(() => {
+      document.body.innerHTML = '<div style="width: 200px; height: 200px">here</div>';
+      document.ondragover = (event) => event.preventDefault();
+      window.dropped = new Promise((resolve) => {
+        document.ondrop = (event) => {
+          event.preventDefault();
+          resolve(load({}, event.dataTransfer.items));
+        };
+      });
+    });
+    const session = await context.newCDPSession(page);
+    const data = { items: [], files: [tiny.replace(/\/$/, '')], dragOperationsMask: 1 };
+    for (const type of ['dragEnter', 'dragOver', 'drop']) {
+      await session.send('Input.dispatchDragEvent', { type, x: 100, y: 100, data });
+    }
+    assertLoaded(await page.evaluate(() => dropped));
     assert.deepEqual(await hub.log(), []);
   });
 

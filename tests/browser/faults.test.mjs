@@ -47,7 +47,8 @@ beforeEach(async () => {
   context = await browser.newContext();
   ({ page, problems } = await openPage({ newPage: () => context.newPage() }, server.url));
   await page.evaluate(async () => {
-    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
+    const [helpers, downloads] = [await import('/helpers.js'), await import('/downloads.js')];
+    Object.assign(window, helpers, downloads, await import('/pkg/index.js'));
   });
 });
 
@@ -60,25 +61,8 @@ function load(options = {}) {
   );
 }
 
-/** The sha256 of each file that the cache has of the model, from the archive that it exports. */
-async function keptHashes() {
-  const kept = await page.evaluate(async (name) => {
-    const archive = new Uint8Array(await (await cache.export(name)).arrayBuffer());
-    const text = (from, length) =>
-      new TextDecoder().decode(archive.subarray(from, from + length)).replace(/\0.*$/s, '');
-    const members = [];
-    for (let at = 0; archive[at]; ) {
-      const path = [text(at + 345, 155), text(at, 100)].filter(Boolean).join('/');
-      const size = parseInt(text(at + 124, 12), 8);
-      const digest = await crypto.subtle.digest('SHA-256', archive.slice(at + 512, at + 512 + size));
-      const hex = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, '0'));
-      members.push([path, hex.join('')]);
-      at += 512 + Math.ceil(size / 512) * 512;
-    }
-    return members;
-  }, `${hub.url}/${ID}`);
-  return Object.fromEntries(kept);
-}
+/** The sha256 of each file that the cache has of the model. */
+const keptHashes = () => page.evaluate((name) => keptHashes(name), `${hub.url}/${ID}`);
 
 /** That the model has loaded, and that what was kept of it is what the folder has. */
 async function assertRight(outcome) {
@@ -96,6 +80,7 @@ describe('the Hub itself', () => {
     const fault = (path, fault) => ({ origin: 'hub', method: 'GET', path, fault });
     const rules = [
       fault('/api/models/*/revision/*', { kind: 'status', status: 500 }),
+      fault('/api/models/*/revision/*', { kind: 'length', delta: -1 }),
       fault('/api/models/*/tree/*', { kind: 'cut', after: 700 }),
       fault('model_index.json', { kind: 'html' }),
       fault('text_encoder/config.json', { kind: 'hang' }),

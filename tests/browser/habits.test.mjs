@@ -199,7 +199,7 @@ describe('a signal', () => {
       const calls = {
         encodePrompt: () => pipe.encodePrompt({ prompt: 'p', signal }),
         encodeImage: () => pipe.encodeImage({ image: picture(), signal }),
-        setScheduler: () => pipe.setScheduler('DDIMScheduler', { signal }),
+        setScheduler: () => pipe.setScheduler('DDIMScheduler', undefined, { signal }),
         setSafetyChecker: () => pipe.setSafetyChecker(false, { signal }),
         enableFreeU: () => pipe.enableFreeU({ s1: 1, s2: 1, b1: 1, b2: 1 }, { signal }),
         disableFreeU: () => pipe.disableFreeU({ signal }),
@@ -244,7 +244,7 @@ describe('a signal', () => {
       const pipe = await worker();
       const controller = new AbortController();
       const edit = pipe.edit({ ...quick, image: picture() });
-      const waiting = attempt(pipe.setScheduler('DDIMScheduler', { signal: controller.signal }));
+      const waiting = attempt(pipe.setScheduler('DDIMScheduler', undefined, { signal: controller.signal }));
       controller.abort();
       const outcome = await waiting;
       await edit;

@@ -128,10 +128,8 @@ test(`${EDITS} edits take the memory of one`, { skip: !FULL && 'without FULL=1' 
     const [, second] = edits;
     t.diagnostic(`${second.liveBytes} bytes in ${second.liveBuffers} buffers after each edit`);
     for (const { liveBytes, liveBuffers } of edits.slice(1)) {
-      assert.deepEqual({ liveBytes, liveBuffers }, {
-        liveBytes: second.liveBytes,
-        liveBuffers: second.liveBuffers,
-      });
+      // What has not been used for long may be given back.
+      assert.ok(liveBytes <= second.liveBytes && liveBuffers <= second.liveBuffers, `${liveBuffers}`);
     }
     assertFlat(edits.map(({ wasmHeap }) => wasmHeap), 'the wasm heap');
     assertFlat(edits.map(({ jsHeap }) => jsHeap), 'the JavaScript heap');

@@ -96,6 +96,18 @@ test('in a worker, the next call starts a new one and loads from the cache by it
   assertError(found.memory, 'out-of-memory', /24 x 16.*need less/s);
 });
 
+test('a load that the GPU has no memory for says how much it asked for, and what would do', async () => {
+  const error = await page.evaluate(async () => {
+    let done = false;
+    const onProgress = ({ type }) => {
+      if (type === 'component' && !done) accident('memory');
+      done ||= type === 'component';
+    };
+    return attempt(InstructPix2Pix.fromPretrained(tiny, { onProgress, rangeBytes: 65536 }));
+  });
+  assertError(error, 'out-of-memory', /\(\d{7,} bytes\) of weights in float16.*memoryBudget: \d{7,}/s);
+});
+
 test('the GPU process crashes', LONG, async () => {
   const session = await browser.newBrowserCDPSession();
   await page.evaluate(async () => {

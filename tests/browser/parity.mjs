@@ -194,8 +194,7 @@ function prepare(item) {
       latents,
       image: image_out_u8,
       flags,
-      // Only the class for SDXL has this callback.
-      calls: item.pipeline === 'sdxl' ? item.legacy_callback_calls : undefined,
+      calls: item.legacy_callback_calls,
     },
   };
 }
@@ -265,7 +264,7 @@ function withAlpha(rgb) {
 function editInPage(set, request) {
   return page.evaluate(
     async ([set, { image, ...options }]) => {
-      const { DirectInstructPix2Pix, DirectInstructPix2PixXL } = await import('/pkg/index.js');
+      const { DirectInstructPix2Pix } = await import('/pkg/index.js');
       const bytes = (text) => Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
       const tensor = ({ shape, data }) => ({ shape, data: new Float32Array(bytes(data).buffer) });
       for (const [name, value] of Object.entries(options)) {
@@ -315,10 +314,8 @@ function editInPage(set, request) {
         if (set.tiling) await pipe.enableVaeTiling();
         if (set.slicing) await pipe.enableVaeSlicing();
         const calls = [];
-        const isXL = pipe instanceof DirectInstructPix2PixXL;
         const callback = (step, timestep) => calls.push([step, timestep]);
-        const called = isXL ? { callback } : {};
-        const result = await pipe.edit({ ...options, ...called, image: source });
+        const result = await pipe.edit({ ...options, callback, image: source });
         await pipe.unloadLoraWeights();
         await pipe.unloadTextualInversion();
         await pipe.disableFreeU();
@@ -328,7 +325,7 @@ function editInPage(set, request) {
         const pictures = Array.isArray(images) ? images : [];
         return {
           latents: [...latents.data],
-          calls: isXL ? calls : undefined,
+          calls,
           flags: nsfwContentDetected,
           images: pictures.map(({ width, height, data }) => ({ width, height, data: [...data] })),
         };

@@ -34,6 +34,8 @@ pub struct Precision {
     pub dtype: DType,
     /// Of weights.
     pub weights: WeightDtype,
+    /// Whether the GPU computes, with the kernels of the project's own, and not the CPU.
+    pub gpu: bool,
     /// Text embeddings, of their maximum.
     text: f64,
     /// The pictures' latents.
@@ -48,11 +50,28 @@ pub struct Precision {
     bytes: f64,
 }
 
+/// The GPU, which stays for all cases.
+#[cfg(feature = "tuning")]
+fn gpu() -> Device {
+    use instruct_pix2pix::device::Gpu;
+    static GPU: std::sync::LazyLock<Gpu> = std::sync::LazyLock::new(|| {
+        let gpu = pollster::block_on(Gpu::request());
+        gpu.expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one")
+    });
+    GPU.device.clone()
+}
+
+#[cfg(not(feature = "tuning"))]
+fn gpu() -> Device {
+    panic!("this was built without the feature `tuning`")
+}
+
 impl Precision {
     /// Single precision throughout.
     pub const FLOAT32: Self = Self {
         dtype: DType::F32,
         weights: WeightDtype::F32,
+        gpu: false,
         text: 1e-5,
         image_latents: 2e-5,
         latents: 1e-4,
@@ -67,6 +86,7 @@ impl Precision {
     pub const FLOAT16: Self = Self {
         dtype: DType::F16,
         weights: WeightDtype::F16,
+        gpu: false,
         text: 5e-2,
         image_latents: 5e-2,
         latents: 5e-2,
@@ -504,7 +524,8 @@ fn pipeline(
     pipelines: &Pipelines,
 ) -> Rc<InstructPix2Pix> {
     let load = || {
-        let placement = Placement { device: Device::flex(), weights: precision.weights };
+        let device = if precision.gpu { gpu() } else { Device::flex() };
+        let placement = Placement { device, weights: precision.weights };
         let options = LoadOptions {
             placement,
             dtype: precision.dtype,

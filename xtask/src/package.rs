@@ -242,7 +242,7 @@ fn report(stage: &Path, scripts: &Scripts, glue: &[PathBuf], dev: bool) -> Resul
     println!("  JavaScript, hand-written gzip {}", size(sizes.scripts));
     for extra in &scripts.extras {
         let compressed = gzip(&files::read(&stage.join(extra))?)?;
-        println!("    and for {:<15} gzip {}", extra.display(), size(compressed));
+        println!("    and of {:<17} gzip {}", extra.display(), size(compressed));
     }
     println!("  JavaScript, wasm-bindgen gzip {}", size(gzip_all(stage, glue)?));
     Ok(sizes)

@@ -8,21 +8,23 @@ use crate::browser::Browser;
 use crate::package;
 use crate::process::{self, Result};
 
-/// `cargo xtask parity DIR [--dtype float16] [--browser [--no-build]] [--only NAME]...`.
+/// `cargo xtask parity DIR [--dtype float16] [--gpu] [--browser [--no-build]] [--only NAME]...`.
 pub fn run(mut args: Args) -> Result<u8> {
     let only = args.values("--only")?;
     let dtypes = args.values("--dtype")?;
     let in_browser = args.flag("--browser");
     let build = !args.flag("--no-build");
+    let gpu = args.flag("--gpu");
     let folder = PathBuf::from(args.one("folder of cases")?);
     let folder = folder
         .canonicalize()
         .map_err(|error| format!("there is no folder {}: {error}", folder.display()))?;
     if !in_browser {
-        return process::exit_code(&mut native(&folder, &dtypes, &only));
+        return process::exit_code(&mut native(&folder, &dtypes, gpu, &only));
     }
-    if !dtypes.is_empty() {
-        return Err("--dtype: in a browser, parity is measured in float32".into());
+    if gpu || !dtypes.is_empty() {
+        let message = "--gpu, --dtype: in a browser, parity is measured in float32 on its GPU";
+        return Err(message.into());
     }
     if build {
         package::build(false)?;
@@ -30,14 +32,18 @@ pub fn run(mut args: Args) -> Result<u8> {
     process::exit_code(&mut browser(&folder, &only)?)
 }
 
-/// The test binary does the comparing, so that it is built as the tests are.
-pub fn native(folder: &Path, dtypes: &[String], only: &[String]) -> Command {
+/// The test binary does the comparing, so that it is built as the tests are; on the CPU, or with the
+/// project's kernels on the GPU.
+pub fn native(folder: &Path, dtypes: &[String], gpu: bool, only: &[String]) -> Command {
     let mut cargo = process::cargo();
     // As the gate builds, so that its dependencies serve.
     cargo.args(["test", "--quiet", "--workspace", "--features", process::FEATURES]);
     cargo.args(["--test", "parity", "--"]);
     for dtype in dtypes {
         cargo.args(["--dtype", dtype]);
+    }
+    if gpu {
+        cargo.arg("--gpu");
     }
     with_cases(&mut cargo, folder, only);
     cargo

@@ -12,6 +12,8 @@ use crate::{browser, files};
 const CORE: &[&str] = &["index.js", "worker.js"];
 /// What both of these need.
 const SHARED: &str = "shared.js";
+/// What `index.js` imports when it is asked for something that few pages need.
+const ON_DEMAND: &[&str] = &["single-file.js", "support.js"];
 /// What a page imports besides, if it wants it. It stands on `index.js`.
 const EXTRAS: &[&str] = &["element.js", "react.js"];
 
@@ -25,14 +27,16 @@ const GLUE: &str = "./instruct_pix2pix.js";
 pub struct Scripts {
     /// What a page with the worker loads, the worker's script included.
     pub core: Vec<PathBuf>,
-    /// The entry points that it may import besides.
+    /// What it may load besides.
     pub extras: Vec<PathBuf>,
 }
 
 /// Writes the scripts of `template` to `stage`, small.
 pub fn bundle(template: &Path, stage: &Path) -> Result<Scripts> {
     browser::npm_packages()?;
-    let mut core = rolldown(template, stage, CORE, &[GLUE], &["--chunkFileNames", SHARED])?;
+    let demanded: Vec<String> = ON_DEMAND.iter().map(|name| format!("./{name}")).collect();
+    let outside: Vec<&str> = demanded.iter().map(String::as_str).chain([GLUE]).collect();
+    let mut core = rolldown(template, stage, CORE, &outside, &["--chunkFileNames", SHARED])?;
     core.sort();
     let wanted: BTreeSet<PathBuf> =
         CORE.iter().copied().chain([SHARED]).map(PathBuf::from).collect();
@@ -41,7 +45,7 @@ pub fn bundle(template: &Path, stage: &Path) -> Result<Scripts> {
     }
     let mut extras = Vec::new();
     // One by one, so that they share no further file.
-    for entry in EXTRAS {
+    for entry in ON_DEMAND.iter().chain(EXTRAS) {
         extras.extend(rolldown(template, stage, &[entry], &["./index.js", "react"], &[])?);
     }
     Ok(Scripts { core, extras })

@@ -58,6 +58,7 @@ fn guess(mut paths: Vec<String>, folder: &str) -> Option<String> {
 /// Adapters may be larger than what is read in one piece.
 async fn read_whole(files: &dyn ModelFiles, path: &str) -> Result<Vec<u8>> {
     let mut reader = files.open(path).await?;
+    files.prepare().await?;
     let bytes = reader.read(reader.size(), &mut || ()).await?;
     reader.finish(&mut || ()).await?;
     Ok(bytes)

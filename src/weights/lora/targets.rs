@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::models::Module;
+use crate::names::edit_distance;
 
 /// The layers of a pipeline's models, by the names that checkpoints give them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,33 +96,5 @@ impl Targets {
             .collect();
         names.sort();
         names.into_iter().take(count).map(|(_, name)| name).collect()
-    }
-}
-
-/// Levenshtein's distance.
-fn edit_distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_count_edits() {
-        let distance = |a: &str, b: &str| edit_distance(a.as_bytes(), b.as_bytes());
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("to_q", "to_q"), 0);
     }
 }

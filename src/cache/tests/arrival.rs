@@ -1,0 +1,150 @@
+//! The order in which chunks come, and what a late one holds up.
+
+use std::future::poll_fn;
+
+use super::*;
+use crate::hub::{Request, Response};
+
+/// A server one of whose chunks does not come until it is let go.
+struct Late<'a> {
+    server: &'a Memory,
+    chunk: u64,
+    is_late: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<'a> Late<'a> {
+    fn new(server: &'a Memory, chunk: u64) -> Self {
+        Self { server, chunk, is_late: Cell::new(true), waker: RefCell::default() }
+    }
+
+    fn let_go(&self) {
+        self.is_late.set(false);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Fetch for Late<'_> {
+    fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        Box::pin(async move {
+            if request.range.as_ref().is_some_and(|range| range.start == self.chunk * CHUNK) {
+                poll_fn(|context| {
+                    if !self.is_late.get() {
+                        return Poll::Ready(());
+                    }
+                    self.waker.replace(Some(context.waker().clone()));
+                    Poll::Pending
+                })
+                .await;
+            }
+            self.server.get(request).await
+        })
+    }
+
+    /// No connection is given up, however long it takes.
+    fn wait(&self, _: std::time::Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(pending())
+    }
+}
+
+/// Polls until nothing moves any more.
+fn poll_on<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return Poll::Ready(value);
+        }
+    }
+    Poll::Pending
+}
+
+#[test]
+fn a_late_chunk_does_not_hold_up_the_others() {
+    let (server, store) = (hub(), Rc::<MemoryStore>::default());
+    let cache = cache_in(&store);
+    let late = Late::new(&server, 1);
+    let mut running = pin!(load(&late, source(), Some(&cache), CachePolicy::Resume));
+    assert!(poll_on(running.as_mut()).is_pending());
+    let kept = block_on(store.keys("chunk/sha256")).expect("there");
+    // More than six of them, which is what may be held in memory.
+    assert_eq!(kept.len(), 9, "{kept:?}");
+    assert!(!kept.contains(&chunk_key(&content(0), 1)));
+    late.let_go();
+    let Poll::Ready(loaded) = poll_on(running.as_mut()) else { panic!("it hangs") };
+    let loaded = loaded.expect("loads");
+    assert!(loaded.weights == large(0));
+    // What was read back from the cache meanwhile is not counted again.
+    assert_eq!(loaded.traffic, Traffic { fetched: SIZE as u64 + 7, cached: 0 });
+    assert_eq!(loaded.warnings(), [""; 0]);
+}
+
+#[test]
+fn where_nothing_is_stored_a_late_chunk_bounds_what_is_held() {
+    let server = hub();
+    let host = Surroundings { free: Some(0), ..Surroundings::default() };
+    let cache = cache_with(Rc::<MemoryStore>::default(), host, None);
+    let late = Late::new(&server, 1);
+    let mut running = pin!(load(&late, source(), Some(&cache), CachePolicy::Resume));
+    assert!(poll_on(running.as_mut()).is_pending());
+    let asked = server.ranges_asked().iter().map(|range| range.start / CHUNK).collect::<Vec<_>>();
+    assert_eq!(asked, [0, 2, 3, 4, 5, 6], "and the late one");
+    late.let_go();
+    let Poll::Ready(loaded) = poll_on(running.as_mut()) else { panic!("it hangs") };
+    assert!(loaded.expect("loads").weights == large(0));
+}
+
+#[test]
+fn what_has_arrived_is_handed_on_before_the_rest_is_there() {
+    let server = hub();
+    for cache in [None, Some(&cache_in(&Rc::default()))] {
+        let late = Late::new(&server, 9);
+        let length = 9 * CHUNK;
+        let mut start = pin!(async {
+            let files =
+                Repository::open(&late, source(), cache, CachePolicy::Resume, |_| ()).await?;
+            let mut reader = files.open(LARGE).await?;
+            let bytes = reader.read(length, &mut || ()).await;
+            drop(reader);
+            bytes
+        });
+        let Poll::Ready(bytes) = poll_on(start.as_mut()) else { panic!("it waits for the rest") };
+        assert!(bytes.expect("there") == large(0)[..length as usize]);
+    }
+}
+
+#[test]
+fn a_server_without_ranges_is_read_once() {
+    for cached in [false, true] {
+        let mut server = hub();
+        server.ranges = false;
+        let cache = cache_in(&Rc::default());
+        let cache = cached.then_some(&cache);
+        let read = || block_on(load(&server, source(), cache, CachePolicy::Resume)).expect("loads");
+        let loaded = read();
+        assert!(loaded.weights == large(0));
+        assert_eq!(loaded.traffic.fetched, SIZE as u64 + 7);
+        assert_eq!(server.ranges_asked().len(), 1, "{:?}", server.ranges_asked());
+    }
+}
+
+#[test]
+fn a_server_without_ranges_may_break_off_and_is_gone_on_with() {
+    let (mut server, store) = (hub(), Rc::<MemoryStore>::default());
+    server.ranges = false;
+    let cache = cache_in(&store);
+    // In the midst of the fifth chunk; then again further on.
+    let cut = |chunks: u64| Fault::CutAfter((chunks * CHUNK + 100) as usize);
+    server.fail([Fault::None, Fault::None, Fault::None, cut(4), cut(7)]);
+    assert!(load_hub(&server, &cache).expect("loads").weights == large(0));
+    assert_eq!(server.ranges_asked().len(), 3);
+    // Where pieces are there already, those between are passed over.
+    for index in [2, 5] {
+        block_on(store.delete(&chunk_key(&content(0), index))).expect("deleted");
+    }
+    server.forget();
+    let again = load_hub(&server, &cache).expect("loads");
+    assert!(again.weights == large(0));
+    assert_eq!(again.traffic.fetched, 2 * CHUNK);
+}
