@@ -155,7 +155,6 @@ fn half_parity() -> Result {
     })
 }
 
-
 fn some_browser_parity() -> Result {
     let only = ["sd_default_euler_a", "sd_ddim"].map(str::to_owned);
     process::run(&mut parity::browser(&oracle(), &only)?)
