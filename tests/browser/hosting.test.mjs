@@ -28,15 +28,64 @@ after(async () => {
   cdn?.close();
 });
 
+const TYPES = {
+  '.html': 'text/html',
+  '.js': 'text/javascript',
+  '.json': 'application/json',
+  '.wasm': 'application/wasm',
+};
+
+/**
+ * A server that sets headers, and that can really be gone.
+ *
+ * @param {Record<string, string>} roots folders by what their paths begin with, the longer first
+ * @param {{ headers?: Record<string, string>, scripts?: Record<string, string> }} [options]
+ */
+function serveHere(roots, { headers = {}, scripts = {} } = {}) {
+  const app = createServer((request, response) => {
+    const path = decodeURIComponent(new URL(request.url, 'http://x').pathname);
+    const [prefix, root] = Object.entries(roots).find(([prefix]) => path.startsWith(prefix));
+    const name = normalize(path.slice(prefix.length) || 'index.html');
+    let body;
+    try {
+      body = scripts[path] ? Buffer.from(scripts[path]) : readFileSync(join(root, name));
+    } catch {
+      response.writeHead(404).end();
+      return;
+    }
+    const all = { ...headers, 'content-type': TYPES[extname(name)] ?? 'application/octet-stream' };
+    const range = request.headers.range?.match(/^bytes=(\d+)-(\d*)$/);
+    if (!range) {
+      response.writeHead(200, { ...all, 'content-length': body.length }).end(body);
+      return;
+    }
+    const [start, end] = [Number(range[1]), Math.min(Number(range[2] || body.length), body.length - 1)];
+    const part = body.subarray(start, end + 1);
+    const place = `bytes ${start}-${end}/${body.length}`;
+    response.writeHead(206, { ...all, 'content-length': part.length, 'content-range': place }).end(part);
+  });
+  return new Promise((resolve) => {
+    app.listen(0, '127.0.0.1', () => {
+      const url = `http://127.0.0.1:${app.address().port}/`;
+      resolve({
+        url,
+        async close() {
+          app.closeAllConnections();
+          await new Promise((done) => app.close(done));
+        },
+      });
+    });
+  });
+}
+
+const roots = { '/pkg/': pkg, '/models/': models };
+
 /** A page of which every answer of its own server has a policy. */
 async function withPolicy(policy, run) {
+  const headers = { 'content-security-policy': `default-src 'none'; img-src data:; ${policy}` };
+  const server = await serveHere({ ...roots, '/': site }, { headers });
   const context = await browser.newContext();
   try {
-    await context.route(`${server.url}**`, async (route) => {
-      const response = await route.fetch();
-      const headers = { ...response.headers(), 'content-security-policy': policy };
-      await route.fulfill({ response, headers });
-    });
     await context.addInitScript(() => {
       window.violations = [];
       document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) =>
@@ -47,6 +96,7 @@ async function withPolicy(policy, run) {
     return await run(page);
   } finally {
     await context.close();
+    await server.close();
   }
 }
 
@@ -71,7 +121,7 @@ function edit(page, url, edits = true) {
 }
 
 describe('a strict Content-Security-Policy', () => {
-  const strict = "default-src 'none'; connect-src 'self'; worker-src 'self'";
+  const strict = "connect-src 'self'; worker-src 'self'";
 
   test('needs nothing but wasm-unsafe-eval', async () => {
     const policy = `${strict}; script-src 'self' 'wasm-unsafe-eval'`;
@@ -101,7 +151,7 @@ describe('a CDN', () => {
 
   test('takes a policy that allows its origin, and workers from blobs', async () => {
     const policy = (workers) =>
-      `default-src 'none'; connect-src 'self' ${cdn.url}; worker-src ${workers}; ` +
+      `connect-src 'self' ${cdn.url}; worker-src ${workers}; ` +
       `script-src 'self' ${cdn.url} 'wasm-unsafe-eval'`;
     const allowed = await withPolicy(policy('blob:'), (page) =>
       edit(page, `${cdn.url}index.js`, FULL),
@@ -197,53 +247,13 @@ describe('a page with the element', () => {
   });
 });
 
-const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm', '.json': 'application/json' };
-
-/** A server that can really be gone. The scripts are the README's, with a model of the server's own. */
-function serveApp() {
+test('an app with the documented service worker edits offline', { skip: !FULL && 'without FULL=1' }, async () => {
+  // The README's scripts, with a model of the server's own.
   const scripts = {
     '/sw.js': exampleOf('sw.js'),
     '/app.js': exampleOf('app.js').replace('timbrooks/instruct-pix2pix', '/models/tiny-random'),
   };
-  const roots = { '/pkg/': pkg, '/models/': models, '/': join(site, 'pwa') };
-  const app = createServer((request, response) => {
-    const path = decodeURIComponent(new URL(request.url, 'http://x').pathname);
-    const [prefix, root] = Object.entries(roots).find(([prefix]) => path.startsWith(prefix));
-    const name = normalize(path.slice(prefix.length) || 'index.html');
-    let body;
-    try {
-      body = scripts[path] ? Buffer.from(scripts[path]) : readFileSync(join(root, name));
-    } catch {
-      response.writeHead(404).end();
-      return;
-    }
-    const headers = { 'content-type': TYPES[extname(name)] ?? 'application/octet-stream' };
-    const range = request.headers.range?.match(/^bytes=(\d+)-(\d*)$/);
-    if (!range) {
-      response.writeHead(200, { ...headers, 'content-length': body.length }).end(body);
-      return;
-    }
-    const [start, end] = [Number(range[1]), Math.min(Number(range[2] || body.length), body.length - 1)];
-    const part = body.subarray(start, end + 1);
-    const place = `bytes ${start}-${end}/${body.length}`;
-    response.writeHead(206, { ...headers, 'content-length': part.length, 'content-range': place }).end(part);
-  });
-  return new Promise((resolve) => {
-    app.listen(0, '127.0.0.1', () => {
-      const url = `http://127.0.0.1:${app.address().port}/`;
-      resolve({
-        url,
-        async close() {
-          app.closeAllConnections();
-          await new Promise((done) => app.close(done));
-        },
-      });
-    });
-  });
-}
-
-test('an app with the documented service worker edits offline', { skip: !FULL && 'without FULL=1' }, async () => {
-  const app = await serveApp();
+  const app = await serveHere({ ...roots, '/': join(site, 'pwa') }, { scripts });
   const context = await browser.newContext();
   try {
     const { page, problems } = await openPage({ newPage: () => context.newPage() }, app.url);
