@@ -62,9 +62,9 @@ after(async () => {
 });
 
 /** Software WebGPU takes its time: all examples share one worker, and edits have two steps. */
-async function prepare(endpoint) {
+async function prepare(hub) {
   const { env, InstructPix2Pix, InstructPix2PixXL } = await import('/pkg/index.js');
-  env.endpoint = endpoint;
+  env.fetch = (url, init) => fetch(url.replace('https://huggingface.co', hub), init);
   const kept = await InstructPix2Pix.fromPretrained('timbrooks/instruct-pix2pix');
   const load = InstructPix2Pix.fromPretrained;
   InstructPix2Pix.fromPretrained = function (model, options) {
