@@ -674,6 +674,32 @@ fn needs_are_known_before_weights_are_read() {
     assert!(error.to_string().starts_with("memoryBudget"), "{error}");
 }
 
+#[test]
+fn what_a_model_takes_is_known_by_its_small_files() {
+    let fetch = Directory(fixture(XL));
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let ask = |wanted| {
+        let weights = WeightDtype::F32;
+        pollster::block_on(InstructPix2Pix::requirements(&files, weights, false, wanted))
+    };
+    let found = ask(None).expect("known");
+    assert_eq!(found.class, PipelineClass::Xl);
+    let read = files.traffic().total();
+    let names = ["unet", "vae", "text_encoder", "text_encoder_2"];
+    let sizes = names.map(|name| {
+        let stem = if name.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+        let path = fixture(XL).join(name).join(format!("{stem}.safetensors"));
+        fs::metadata(path).expect("there").len()
+    });
+    let weights: u64 = sizes.iter().sum();
+    assert_eq!((found.files, found.missing), (read + weights, weights));
+    assert!(read < weights, "{read} bytes were read of {weights}");
+    let needs = InstructPix2Pix::memory_needs(&files, WeightDtype::F32, false);
+    assert_eq!(found.memory, pollster::block_on(needs).expect("known"));
+    let error = ask(Some(PipelineClass::Sd)).expect_err("another class");
+    assert_eq!(error.code(), "unsupported");
+}
+
 /// The figures of the documentation.
 #[test]
 fn the_needs_of_the_full_size_are_as_documented() {
