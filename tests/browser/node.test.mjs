@@ -195,6 +195,55 @@ test('the README’s example runs', { skip: !FULL && 'without FULL=1' }, () => {
   assert.ok(readdirSync(join(app, 'caches', 'instruct-pix2pix-web')).length > 10);
 });
 
+describe('progress', () => {
+  /** What a stream is written, by events. */
+  async function written(settings, tell) {
+    const place = join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'progress.js');
+    const { Progress } = await import(pathToFileURL(place));
+    let text = '';
+    const progress = new Progress({ ...settings, write: (more) => (text += more) });
+    tell(progress);
+    progress.end();
+    return text;
+  }
+
+  const download = (loaded) => ({
+    type: 'download',
+    component: 'unet',
+    loaded,
+    total: 2e9,
+    bytesPerSecond: 5e7,
+    secondsLeft: (2e9 - loaded) / 5e7,
+  });
+
+  test('is a bar on a terminal, as wide as the window', async () => {
+    const settings = { isTTY: true, columns: 60 };
+    const text = await written(settings, (progress) => {
+      progress.loading(download(5e8));
+      progress.loading(download(2e9));
+      progress.step({ step: 0, steps: 2, elapsed: 1000 });
+    });
+    const lines = text.split(/[\r\n]+/).filter(Boolean);
+    assert.equal(lines[0].replace('\x1b[K', ''), '██████░░░░░░░░░░░░░░░░░░  25 % unet 500.0 MB of 2.0 GB, 50.');
+    assert.match(lines[1], /^█{24} 100 % unet 2\.0 GB of 2\.0 GB/);
+    assert.match(lines[2], /^█{12}░{12} {2}50 % step 1 of 2, 0:01 left/);
+    assert.ok(text.endsWith('\n'), 'the prompt gets a line of its own');
+  });
+
+  test('is a line for every quarter elsewhere, and warnings are told', async () => {
+    const text = await written({}, (progress) => {
+      for (let part = 0; part <= 100; part++) progress.loading(download(part * 2e7));
+      progress.loading({ type: 'warning', code: 'storage', message: 'no room' });
+      progress.loading({ type: 'waiting' });
+    });
+    const shares = [...text.matchAll(/^ *(\d+) % /gm)].map(([, share]) => Number(share));
+    assert.deepEqual(shares, [0, 25, 50, 75, 100]);
+    assert.match(text, /^warning: no room$/m);
+    assert.match(text, /^another process/m);
+  });
+
+});
+
 describe('a store of files', () => {
   let DiskStore, folder;
 

@@ -74,7 +74,8 @@ fn linked(tree: &str, metadata: &Value) -> Result<Vec<Crate>> {
 fn write(crates: &[Crate]) -> Result<String> {
     let mut texts: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut said = String::from(
-        "instruct_pix2pix_bg.wasm is built of this package's own code and of the crates below.\n\n",
+        "instruct_pix2pix_bg.wasm is built of this package's own code, of Rust's standard library (MIT OR \
+         Apache-2.0) and of the crates below.\n\n",
     );
     for each in crates {
         if each.licence.is_empty() {
