@@ -249,6 +249,14 @@ fn from_folder(
     weights: WeightDtype,
     safety_checker: bool,
 ) -> StableDiffusionInstructPix2PixPipeline {
+    try_from_folder(folder, weights, safety_checker).expect("loads")
+}
+
+fn try_from_folder(
+    folder: &Path,
+    weights: WeightDtype,
+    safety_checker: bool,
+) -> Result<StableDiffusionInstructPix2PixPipeline> {
     let options = LoadOptions {
         placement: placement(weights),
         dtype: DType::F32,
@@ -259,7 +267,7 @@ fn from_folder(
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let mut on_event = |_: LoadEvent<'_>| {};
     let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event);
-    pollster::block_on(load).expect("loads")
+    pollster::block_on(load)
 }
 
 /// The samples of a short edit, which every component has a hand in.
@@ -510,8 +518,10 @@ fn a_model_without_its_checker_is_saved_as_one() {
     let mut sink = FolderSink { folder: folder.0.clone(), file: None, paths: Vec::new() };
     pollster::block_on(pipeline.save_pretrained(&files, &mut sink)).expect("saves");
     assert!(!folder.0.join("safety_checker").exists());
-    let (_, flags) = edit(&from_folder(&folder.0, WeightDtype::F32, true));
+    let (_, flags) = edit(&from_folder(&folder.0, WeightDtype::F32, false));
     assert_eq!(flags, None, "and loads without it");
+    let wanted = try_from_folder(&folder.0, WeightDtype::F32, true).expect_err("there is none");
+    assert!(wanted.to_string().contains("safetyChecker"), "{wanted}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ describe('on a page', () => {
 
 /** Compiles the component, with React and on the page's own instance of the package. */
 async function bundle(code) {
-  const { rolldown } = await import('rolldown');
+  const { build } = await import('esbuild');
   const component = join(bundles, 'component.jsx');
   const entry = join(bundles, 'entry.js');
   writeFileSync(component, code);
@@ -172,23 +172,24 @@ async function bundle(code) {
      import { Editor } from './component.jsx';
      export const mount = (place, file) => createRoot(place).render(createElement(Editor, { file }));`,
   );
-  const modules = join(folder, 'node_modules');
-  const made = await rolldown({
-    input: entry,
-    external: ['/pkg/index.js'],
+  await build({
+    entryPoints: [entry],
+    outfile: join(bundles, 'editor.js'),
+    bundle: true,
+    format: 'esm',
     platform: 'browser',
-    transform: { define: { 'process.env.NODE_ENV': '"production"' } },
-    resolve: {
-      modules: [modules],
-      alias: { 'instruct-pix2pix-web/react': join(pkg, 'react.js') },
-    },
+    jsx: 'automatic',
+    define: { 'process.env.NODE_ENV': '"production"' },
+    nodePaths: [join(folder, 'node_modules')],
+    alias: { 'instruct-pix2pix-web/react': join(pkg, 'react.js') },
     plugins: [
       {
         name: 'one instance',
-        resolveId: (id, from) =>
-          from?.startsWith(pkg) && id === './index.js' ? { id: '/pkg/index.js', external: true } : null,
+        setup: ({ onResolve }) =>
+          onResolve({ filter: /^\.\/index\.js$/ }, ({ importer }) =>
+            importer.startsWith(pkg) ? { path: '/pkg/index.js', external: true } : undefined,
+          ),
       },
     ],
   });
-  await made.write({ file: join(bundles, 'editor.js'), format: 'esm' });
 }
