@@ -195,7 +195,8 @@ fn warming_up_compiles_what_an_edit_launches() {
     assert!(compiled.len() > 30, "{}", compiled.len());
 }
 
-/// The kernels compile in the middle of loading, when weights wait to be written.
+/// The kernels compile beside loading: after it here, since a tiny model has arrived before the first
+/// wait, and on the same device, whose weights may still wait to be written.
 #[test]
 fn a_model_that_is_warmed_up_while_it_loads_edits_as_on_the_cpu() {
     let gpu = gpu();
