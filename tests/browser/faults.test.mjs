@@ -80,7 +80,7 @@ describe('the Hub itself', () => {
     const fault = (path, fault) => ({ origin: 'hub', method: 'GET', path, fault });
     const rules = [
       fault('/api/models/*/revision/*', { kind: 'status', status: 500 }),
-      fault('/api/models/*/revision/*', { kind: 'length', delta: -1 }),
+      { ...fault('/api/models/*/revision/*', { kind: 'length', delta: -1 }), nth: 2 },
       fault('/api/models/*/tree/*', { kind: 'cut', after: 700 }),
       fault('model_index.json', { kind: 'html' }),
       fault('text_encoder/config.json', { kind: 'hang' }),
