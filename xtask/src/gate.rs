@@ -1,7 +1,13 @@
 //! `cargo xtask test`: the stages that must all pass.
+//!
+//! With `--full` it takes more than an hour. What has passed of a commit, in a clean checkout, is written down, so that a
+//! run that was broken off goes on where it ended.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use serde_json::{Map, Value, json};
 
 use crate::args::Args;
 use crate::browser::{self, Browser};
@@ -10,11 +16,11 @@ use crate::{files, hub_client, package, parity, vulkan};
 
 /// One row of the gate.
 struct Stage {
-    name: &'static str,
+    name: String,
     /// Stages without whose success this one has nothing to say.
     needs: &'static [&'static str],
     when: When,
-    run: fn() -> Result,
+    run: Box<dyn Fn() -> Result>,
 }
 
 /// Which gate a stage belongs to.
@@ -28,27 +34,48 @@ enum When {
 
 use When::{Always, Full, Short};
 
-const STAGES: &[Stage] = &[
-    Stage { name: "format", needs: &[], when: Full, run: format },
-    Stage { name: "clippy", needs: &[], when: Full, run: clippy },
-    Stage { name: "documentation", needs: &[], when: Full, run: documentation },
-    Stage { name: "Vulkan set-up", needs: &[], when: Always, run: vulkan::set_up },
-    Stage { name: "native tests", needs: &["Vulkan set-up"], when: Always, run: native_tests },
-    Stage { name: "parity in float16", needs: &["Vulkan set-up"], when: Full, run: half_parity },
-    Stage { name: "hostile input, whole", needs: &[], when: Full, run: hostile_input },
-    Stage { name: "Hub's own client", needs: &[], when: Always, run: hub_client::run },
-    Stage { name: "package", needs: &[], when: Always, run: || package::build(false) },
-    Stage { name: "browser set-up", needs: &[], when: Always, run: browser_set_up },
-    Stage { name: "kernels in the browser", needs: SET_UP, when: Always, run: browser_kernels },
-    Stage { name: "browser tests", needs: BROWSER, when: Short, run: || browser_tests(false) },
-    Stage { name: "browser tests, whole", needs: BROWSER, when: Full, run: || browser_tests(true) },
-    Stage { name: "browser parity", needs: BROWSER, when: Short, run: some_browser_parity },
-    Stage { name: "browser parity, whole", needs: BROWSER, when: Full, run: browser_parity },
-];
+fn stage(
+    name: impl Into<String>,
+    needs: &'static [&'static str],
+    when: When,
+    run: impl Fn() -> Result + 'static,
+) -> Stage {
+    Stage { name: name.into(), needs, when, run: Box::new(run) }
+}
+
+fn stages() -> Result<Vec<Stage>> {
+    let mut stages = vec![
+        stage("format", &[], Full, format),
+        stage("clippy", &[], Full, clippy),
+        stage("documentation", &[], Full, documentation),
+        stage("Vulkan set-up", &[], Always, vulkan::set_up),
+        stage("native tests", VULKAN, Always, native_tests),
+        stage("parity in float16", VULKAN, Full, half_parity),
+        stage("hostile input, whole", &[], Full, hostile_input),
+        stage("Hub's own client", &[], Always, hub_client::run),
+        stage("package", &[], Always, || package::build(false)),
+        stage("browser set-up", &[], Always, browser_set_up),
+        stage("kernels in the browser", SET_UP, Always, browser_kernels),
+        stage("browser tests", BROWSER, Short, || browser_tests(&test_files()?, false)),
+        stage("browser parity", BROWSER, Short, some_browser_parity),
+    ];
+    // A stage for each, so that not all is lost with one.
+    for file in test_files()? {
+        let name = format!("browser: {}", file.display());
+        stages.push(stage(name, BROWSER, Full, move || browser_tests(&[file.clone()], true)));
+    }
+    for group in parity_groups(&oracle())? {
+        let name = format!("browser parity: {}", group.join(" "));
+        let run = move || process::run(&mut parity::browser(&oracle(), &group)?);
+        stages.push(stage(name, BROWSER, Full, run));
+    }
+    Ok(stages)
+}
 
 /// What tells tests that they may take their time.
 const FULL_VARIABLE: &str = "FULL";
 
+const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
 const SET_UP: &[&str] = &["browser set-up"];
 
@@ -66,7 +93,8 @@ use Outcome::{Failed, Passed, Skipped};
 pub fn run(mut args: Args) -> Result<u8> {
     let full = args.flag("--full");
     args.none()?;
-    let rows = run_stages(STAGES, full);
+    let mut record = if full { Record::of_this_commit()? } else { Record::default() };
+    let rows = run_stages(&stages()?, full, &mut record);
     println!("\n== summary");
     for (name, outcome, seconds) in &rows {
         let outcome = format!("{outcome:?}").to_lowercase();
@@ -74,15 +102,24 @@ pub fn run(mut args: Args) -> Result<u8> {
     }
     let count = |wanted| rows.iter().filter(|(_, outcome, _)| *outcome == wanted).count();
     println!("{} passed, {} failed, {} skipped", count(Passed), count(Failed), count(Skipped));
+    let minutes = rows.iter().map(|row| row.2).sum::<f64>() / 60.0;
+    println!("{minutes:.0} minutes in all{}", record.commit());
     Ok(u8::from(count(Failed) > 0))
 }
 
 /// Runs what can be run, whatever else fails: name, outcome and seconds of each.
-fn run_stages(stages: &[Stage], full: bool) -> Vec<(&'static str, Outcome, f64)> {
+fn run_stages(stages: &[Stage], full: bool, record: &mut Record) -> Vec<(String, Outcome, f64)> {
     let leave_out = if full { Short } else { Full };
-    let mut rows: Vec<(&str, Outcome, f64)> = Vec::new();
+    let mut rows: Vec<(String, Outcome, f64)> = Vec::new();
     for stage in stages.iter().filter(|stage| stage.when != leave_out) {
         println!("\n== {}", stage.name);
+        // What others need is made again: it is not in the record but in folders.
+        let before = record.seconds(&stage.name).filter(|_| stage.when == Full);
+        if let Some(seconds) = before {
+            println!("-- {}: passed in {seconds:.1} s, in an earlier run", stage.name);
+            rows.push((stage.name.clone(), Passed, seconds));
+            continue;
+        }
         let failed = |need: &&&str| rows.iter().any(|row| row.0 == **need && row.1 != Passed);
         let start = Instant::now();
         let outcome = if let Some(need) = stage.needs.iter().find(failed) {
@@ -96,9 +133,54 @@ fn run_stages(stages: &[Stage], full: bool) -> Vec<(&'static str, Outcome, f64)>
         };
         let seconds = start.elapsed().as_secs_f64();
         println!("-- {}: {} in {seconds:.1} s", stage.name, format!("{outcome:?}").to_lowercase());
-        rows.push((stage.name, outcome, seconds));
+        if outcome == Passed {
+            record.add(&stage.name, seconds);
+        }
+        rows.push((stage.name.clone(), outcome, seconds));
     }
     rows
+}
+
+/// The stages of a commit that have passed, and how long each took.
+#[derive(Default)]
+struct Record {
+    /// The file, where there is a commit to speak of.
+    path: Option<PathBuf>,
+    passed: Map<String, Value>,
+}
+
+impl Record {
+    /// Nothing is written down of a checkout in which something was changed.
+    fn of_this_commit() -> Result<Self> {
+        let git = |args: &[&str]| process::output(process::command("git").args(args));
+        let clean = git(&["status", "--porcelain"]).is_ok_and(|said| said.trim().is_empty());
+        let Ok(commit) = git(&["rev-parse", "HEAD"]) else { return Ok(Self::default()) };
+        if !clean {
+            return Ok(Self::default());
+        }
+        let path = process::metadata()?.target.join("full").join(format!("{}.json", commit.trim()));
+        let passed = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        Ok(Self { path: Some(path), passed: passed.unwrap_or_default() })
+    }
+
+    fn seconds(&self, stage: &str) -> Option<f64> {
+        self.passed.get(stage)?.as_f64()
+    }
+
+    fn add(&mut self, stage: &str, seconds: f64) {
+        let Some(path) = &self.path else { return };
+        self.passed.insert(stage.to_owned(), json!(seconds));
+        let json = Value::Object(self.passed.clone()).to_string();
+        let folder = path.parent().unwrap_or(path);
+        // Without it, the stage is run once more.
+        let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, json));
+    }
+
+    /// What the summary adds.
+    fn commit(&self) -> String {
+        let name = self.path.as_deref().and_then(Path::file_stem);
+        name.map_or_else(String::new, |commit| format!(", at {}", commit.display()))
+    }
 }
 
 fn native_tests() -> Result {
@@ -119,23 +201,60 @@ fn browser_set_up() -> Result {
     Ok(())
 }
 
-fn browser_tests(full: bool) -> Result {
+/// The names of the browser tests.
+fn test_files() -> Result<Vec<PathBuf>> {
     let folder = browser::folder();
     let mut names = files::names(&folder)?;
     // Dot-files are somebody's scratch.
     names.retain(|name| {
         name.to_str().is_some_and(|name| name.ends_with(".test.mjs") && !name.starts_with('.'))
     });
-    if names.is_empty() {
-        return Err(format!("there is no *.test.mjs in {}", folder.display()).into());
+    match names.is_empty() {
+        true => Err(format!("there is no *.test.mjs in {}", folder.display()).into()),
+        false => Ok(names),
     }
+}
+
+fn browser_tests(names: &[PathBuf], full: bool) -> Result {
     let mut node = Browser::set_up()?.node()?;
     if full {
         node.env(FULL_VARIABLE, "1");
     }
     // One after the other: software rendering takes every core that there is.
     node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]);
-    process::run(node.args(names.iter().map(|name| folder.join(name))))
+    process::run(node.args(names.iter().map(|name| browser::folder().join(name))))
+}
+
+/// Cases that are compared in the browser in one go.
+const GROUP: usize = 16;
+
+/// Beginnings of the names of a folder's cases, which between them are all, in groups of about so many.
+fn parity_groups(folder: &Path) -> Result<Vec<Vec<String>>> {
+    let json = files::read(&folder.join("cases.json"))?;
+    // As Python writes it.
+    let json =
+        String::from_utf8_lossy(&json).replace("-Infinity", "null").replace("Infinity", "null");
+    let cases: Value = serde_json::from_str(&json.replace("NaN", "null"))?;
+    let cases = cases["cases"].as_array().ok_or("cases.json has no list `cases`")?;
+    let names = cases.iter().filter_map(|case| case["name"].as_str());
+    Ok(grouped(&names.collect::<Vec<_>>()))
+}
+
+fn grouped(names: &[&str]) -> Vec<Vec<String>> {
+    let beginning = |name: &str| name.chars().take(4).collect::<String>();
+    let beginnings: BTreeSet<String> = names.iter().map(|name| beginning(name)).collect();
+    let mut groups: Vec<(usize, Vec<String>)> = Vec::new();
+    for each in beginnings {
+        let count = names.iter().filter(|name| beginning(name) == each).count();
+        match groups.last_mut() {
+            Some((size, group)) if *size + count <= GROUP => {
+                *size += count;
+                group.push(each);
+            }
+            _ => groups.push((count, vec![each])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 fn browser_kernels() -> Result {
@@ -158,10 +277,6 @@ fn half_parity() -> Result {
 fn some_browser_parity() -> Result {
     let only = ["sd_default_euler_a", "sd_ddim"].map(str::to_owned);
     process::run(&mut parity::browser(&oracle(), &only)?)
-}
-
-fn browser_parity() -> Result {
-    process::run(&mut parity::browser(&oracle(), &[])?)
 }
 
 fn clippy() -> Result {
@@ -193,17 +308,11 @@ fn documentation() -> Result {
 
 #[cfg(test)]
 mod tests {
-    use super::{Always, Failed, Full, Passed, STAGES, Short, Skipped, Stage, When, run_stages};
+    use super::{
+        Always, Failed, Full, Passed, Record, Short, Skipped, Stage, grouped, run_stages, stage,
+        stages,
+    };
     use crate::process::Result;
-
-    const fn stage(
-        name: &'static str,
-        needs: &'static [&'static str],
-        when: When,
-        run: fn() -> Result,
-    ) -> Stage {
-        Stage { name, needs, when, run }
-    }
 
     const fn passes() -> Result {
         Ok(())
@@ -222,7 +331,8 @@ mod tests {
             stage("other", &[], Always, passes),
             stage("needs other", &["other"], Always, passes),
         ];
-        let outcomes = run_stages(&stages, false).iter().map(|row| row.1).collect::<Vec<_>>();
+        let rows = run_stages(&stages, false, &mut Record::default());
+        let outcomes = rows.iter().map(|row| row.1).collect::<Vec<_>>();
         assert_eq!(outcomes, [Failed, Skipped, Skipped, Passed, Passed]);
     }
 
@@ -233,19 +343,59 @@ mod tests {
             stage("short", &[], Short, passes),
             stage("full", &[], Full, passes),
         ];
-        let names = |full| run_stages(&stages, full).iter().map(|row| row.0).collect::<Vec<_>>();
+        let names = |full| {
+            let rows = run_stages(&stages, full, &mut Record::default());
+            rows.into_iter().map(|row| row.0).collect::<Vec<_>>()
+        };
         assert_eq!(names(false), ["always", "short"]);
         assert_eq!(names(true), ["always", "full"]);
+    }
+
+    #[test]
+    fn what_has_passed_is_not_run_again() {
+        let folder = std::env::temp_dir().join(format!("xtask-record-{}", std::process::id()));
+        let path = folder.join("full").join("commit.json");
+        let record = || Record {
+            path: Some(path.clone()),
+            passed: std::fs::read(&path).map_or_else(
+                |_| serde_json::Map::new(),
+                |json| serde_json::from_slice(&json).expect("what was written"),
+            ),
+        };
+        let first = [stage("long", &[], Full, passes), stage("broken", &[], Full, fails)];
+        run_stages(&first, true, &mut record());
+        // They would turn out otherwise now.
+        let second = [stage("long", &[], Full, fails), stage("broken", &[], Full, passes)];
+        let rows = run_stages(&second, true, &mut record());
+        std::fs::remove_dir_all(&folder).expect("it was made");
+        assert!(rows.iter().all(|row| row.1 == Passed), "{rows:?}");
     }
 
     /// A misspelt need would never be missed.
     #[test]
     fn needs_are_earlier_stages_of_every_gate() {
-        for (index, stage) in STAGES.iter().enumerate() {
+        let stages = stages().expect("there are some");
+        for (index, stage) in stages.iter().enumerate() {
             for need in stage.needs {
                 let named = |earlier: &Stage| earlier.name == *need && earlier.when == Always;
-                assert!(STAGES[..index].iter().any(named), "{} needs {need}", stage.name);
+                assert!(stages[..index].iter().any(named), "{} needs {need}", stage.name);
             }
+        }
+    }
+
+    #[test]
+    fn groups_of_cases_are_all_of_them() {
+        let names: Vec<String> = (0..40)
+            .map(|i| format!("{}_{}x", ["sd", "xl"][i % 2], (b'a' + (i / 4) as u8) as char))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let groups = grouped(&names);
+        assert!(groups.len() >= 3, "{groups:?}");
+        for name in names {
+            let of = groups
+                .iter()
+                .filter(|group| group.iter().any(|each| name.starts_with(each.as_str())));
+            assert_eq!(of.count(), 1, "{name}");
         }
     }
 }
