@@ -11,18 +11,29 @@
 const ATTEMPTS = 10;
 const PAUSE = 500;
 
+const BROWSERS = 'Chrome and Edge 113, Safari 26 and Firefox 141 or later have it';
+
 /** The adapter that the engine would get, or throws what it would say. */
 async function findAdapter({ InstructPix2PixError }, signal) {
   if (globalThis.isSecureContext === false) {
-    throw new InstructPix2PixError('insecure-context', 'WebGPU needs https, or localhost');
+    const message = 'WebGPU needs a secure context: serve the page over https, or from localhost';
+    throw new InstructPix2PixError('insecure-context', message);
   }
   const gpu = globalThis.navigator?.gpu;
-  if (!gpu) throw new InstructPix2PixError('no-webgpu', 'there is no WebGPU here');
+  if (!gpu) {
+    const message = `there is no WebGPU here; ${BROWSERS}; in Node, the npm package webgpu brings it`;
+    throw new InstructPix2PixError('no-webgpu', message);
+  }
   for (let attempt = 1; ; attempt++) {
     signal?.throwIfAborted();
     const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
     if (adapter) return adapter;
-    if (attempt === ATTEMPTS) throw new InstructPix2PixError('no-adapter', 'WebGPU has no adapter');
+    if (attempt === ATTEMPTS) {
+      const message =
+        `no WebGPU adapter; ${BROWSERS}; hardware acceleration must be on in the browser's settings, ` +
+        'and chrome://gpu tells why an adapter is blocked';
+      throw new InstructPix2PixError('no-adapter', message);
+    }
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
   }
 }
