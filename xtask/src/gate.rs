@@ -62,7 +62,7 @@ fn stages() -> Result<Vec<Stage>> {
     // A stage for each, so that not all is lost with one.
     for file in test_files()? {
         let name = format!("browser: {}", file.display());
-        stages.push(stage(name, BROWSER, Full, move || browser_tests(&[file.clone()], true)));
+        stages.push(stage(name, BROWSER, Full, move || browser_tests(std::slice::from_ref(&file), true)));
     }
     for group in parity_groups(&oracle())? {
         let name = format!("browser parity: {}", group.join(" "));
