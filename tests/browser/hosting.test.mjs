@@ -153,11 +153,11 @@ describe('a CDN', () => {
     const policy = (workers) =>
       `connect-src 'self' ${cdn.url}; worker-src ${workers}; ` +
       `script-src 'self' ${cdn.url} 'wasm-unsafe-eval'`;
-    const allowed = await withPolicy(policy('blob:'), (page) =>
+    const allowed = await withPolicy(policy(`blob: ${cdn.url}`), (page) =>
       edit(page, `${cdn.url}index.js`, FULL),
     );
     assert.ok(FULL ? allowed.size === '16 x 16' : allowed.heap > 0, allowed.message);
-    const refused = await withPolicy(policy("'self'"), (page) => edit(page, `${cdn.url}index.js`));
+    const refused = await withPolicy(policy(cdn.url), (page) => edit(page, `${cdn.url}index.js`));
     assert.equal(refused.code, 'engine', refused.message);
     assert.ok(refused.violations.some((violation) => violation.startsWith('worker-src blob')));
   });
