@@ -188,7 +188,7 @@ test('photographs are turned upright by their EXIF orientation', async () => {
 
 test('what is no picture has a code', async () => {
   const codes = await page.evaluate(async () => {
-    const { attempt } = window.helpers;
+    const { InstructPix2PixError } = await import('/template/errors.js');
     const closed = await createImageBitmap(new ImageData(8, 8));
     closed.close();
     const sources = {
@@ -205,8 +205,11 @@ test('what is no picture has a code', async () => {
     };
     const found = {};
     for (const [kind, source] of Object.entries(sources)) {
-      const { code, isPackageError } = await attempt(window.read(source));
-      found[kind] = isPackageError && code;
+      try {
+        await window.read(source);
+      } catch (error) {
+        found[kind] = error instanceof InstructPix2PixError && error.code;
+      }
     }
     return found;
   });
