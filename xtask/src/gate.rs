@@ -56,13 +56,19 @@ fn stages() -> Result<Vec<Stage>> {
         stage("package", &[], Always, || package::build(false)),
         stage("browser set-up", &[], Always, browser_set_up),
         stage("kernels in the browser", SET_UP, Always, browser_kernels),
-        stage("browser tests", BROWSER, Short, || browser_tests(&test_files()?, false)),
+        stage("browser tests", BROWSER, Short, || {
+            let mut files = test_files()?;
+            files.retain(|name| !LONG.iter().any(|long| name == Path::new(long)));
+            browser_tests(&files, false)
+        }),
         stage("browser parity", BROWSER, Short, some_browser_parity),
     ];
     // A stage for each, so that not all is lost with one.
     for file in test_files()? {
         let name = format!("browser: {}", file.display());
-        stages.push(stage(name, BROWSER, Full, move || browser_tests(std::slice::from_ref(&file), true)));
+        stages.push(stage(name, BROWSER, Full, move || {
+            browser_tests(std::slice::from_ref(&file), true)
+        }));
     }
     for group in parity_groups(&oracle())? {
         let name = format!("browser parity: {}", group.join(" "));
@@ -78,6 +84,9 @@ const FULL_VARIABLE: &str = "FULL";
 const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
 const SET_UP: &[&str] = &["browser set-up"];
+
+/// Browser tests that `--full` alone runs: what they install, and the hosts that they start, take their time.
+const LONG: &[&str] = &["hosting.test.mjs", "node.test.mjs"];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
