@@ -86,7 +86,7 @@ const BROWSER: &[&str] = &["package", "browser set-up"];
 const SET_UP: &[&str] = &["browser set-up"];
 
 /// Browser tests that `--full` alone runs: what they install, and the hosts that they start, take their time.
-const LONG: &[&str] = &["hosting.test.mjs", "node.test.mjs"];
+const LONG: &[&str] = &["node.test.mjs"];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
