@@ -41,14 +41,20 @@ pub fn reserve(like: &CubeTensor, bytes: u64) -> Handle {
             if buffers.len() < all {
                 cleanup(like);
             }
-            let grain = bytes.next_power_of_two() / GRAIN;
-            let buffer = like.client.empty(bytes.next_multiple_of(grain) as usize);
+            let most = like.client.properties().memory.max_page_size;
+            let buffer = like.client.empty(rounded(bytes, most) as usize);
             buffers.push(buffer.clone());
             buffer
         });
         let spare = buffer.size() - bytes;
         buffer.offset_end(spare)
     })
+}
+
+/// The size of a new buffer for `bytes` where a device allows no more than `most`.
+const fn rounded(bytes: u64, most: u64) -> u64 {
+    let size = bytes.next_multiple_of(bytes.next_power_of_two() / GRAIN);
+    if size <= most { size } else { bytes }
 }
 
 /// Lets go of what is free on the device of `like`.
@@ -77,4 +83,19 @@ fn cleanup(like: &CubeTensor) {
 
 fn is_free(buffer: &Handle, like: &CubeTensor) -> bool {
     buffer.service == like.handle.service && buffer.can_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+
+    #[test]
+    fn sizes_are_rounded_up_within_what_the_device_allows() {
+        assert_eq!(rounded(123 << 20, 1 << 31), 128 << 20);
+        assert_eq!(rounded(128 << 20, 128 << 20), 128 << 20);
+        // What Chromium says of an H100: four bytes under two gibibytes.
+        let most = (1 << 31) - 4;
+        assert_eq!(rounded(2000 << 20, most), 2000 << 20);
+        assert_eq!(rounded(1700 << 20, most), 1792 << 20);
+    }
 }
