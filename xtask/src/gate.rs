@@ -85,8 +85,15 @@ const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
 const SET_UP: &[&str] = &["browser set-up"];
 
-/// Browser tests that `--full` alone runs: what they install, and the hosts that they start, take their time.
-const LONG: &[&str] = &["node.test.mjs"];
+/// Browser tests that `--full` alone runs, so that the gate stays under an hour where nothing is built yet: each page that
+/// edits compiles its shaders for most of a minute without a GPU.
+const LONG: &[&str] = &[
+    "diffusers.test.mjs",
+    "examples.test.mjs",
+    "habits.test.mjs",
+    "node.test.mjs",
+    "readme.test.mjs",
+];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -317,9 +324,11 @@ fn documentation() -> Result {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::{
-        Always, Failed, Full, Passed, Record, Short, Skipped, Stage, grouped, run_stages, stage,
-        stages,
+        Always, Failed, Full, LONG, Passed, Record, Short, Skipped, Stage, grouped, run_stages,
+        stage, stages, test_files,
     };
     use crate::process::Result;
 
@@ -390,6 +399,12 @@ mod tests {
                 assert!(stages[..index].iter().any(named), "{} needs {need}", stage.name);
             }
         }
+    }
+
+    #[test]
+    fn what_is_long_is_there() {
+        let files = test_files().expect("there are some");
+        assert!(LONG.iter().all(|long| files.iter().any(|file| file == Path::new(long))));
     }
 
     #[test]
