@@ -42,6 +42,8 @@ pub struct Precision {
     image_latents: f64,
     /// Everything that has been through the UNet.
     latents: f64,
+    /// What the UNet makes of EDM's inputs, which are divided by their noise.
+    edm_output: f64,
     /// The guided prediction: guidance multiplies differences of the UNet's outputs.
     guided: f64,
     /// Samples in 0 to 1.
@@ -75,14 +77,16 @@ impl Precision {
         text: 1e-5,
         image_latents: 2e-5,
         latents: 1e-4,
+        edm_output: 1e-4,
         guided: 1e-4,
         image: 1e-4,
         bytes: 1.0,
     };
 
-    /// Half precision throughout, with the tolerances that the oracle's README measured. It has none of
+    /// Half precision throughout, with the tolerances that the oracle's README measured on two cases. It has none of
     /// the guided prediction, in which diffusers in float16 is itself up to 1.1e-1 off (`sd_lora_old`;
-    /// `fixtures/measure_float16.py`), where its UNet is 2.6e-2 off: twice that, as for the UNet.
+    /// `fixtures/measure_float16.py`), where its UNet is 2.6e-2 off: twice that, as for the UNet. In `xl_cosxl_edit`, too,
+    /// diffusers leaves them: its UNet is 5.4e-2 off.
     pub const FLOAT16: Self = Self {
         dtype: DType::F16,
         weights: WeightDtype::F16,
@@ -90,6 +94,7 @@ impl Precision {
         text: 5e-2,
         image_latents: 5e-2,
         latents: 5e-2,
+        edm_output: 1.1e-1,
         guided: 2e-1,
         image: 4e-2,
         bytes: 4e-2 * 255.0,
@@ -592,9 +597,11 @@ fn compare(
     // the last step's. A mended script would keep the first.
     let golden = file.f32("unet_out_step0");
     let outputs = &recorder.latents["unet_out"];
-    let first = comparison.is_close(&outputs[0], &golden, precision.latents);
+    let is_edm = info.scheduler_class == "EDMEulerScheduler";
+    let tolerance = if is_edm { precision.edm_output } else { precision.latents };
+    let first = comparison.is_close(&outputs[0], &golden, tolerance);
     let ours = if first { &outputs[0] } else { &outputs[outputs.len() - 1] };
-    comparison.picture("unet_out_step0", ours, &golden, precision.latents);
+    comparison.picture("unet_out_step0", ours, &golden, tolerance);
     comparison.values(
         "init_noise_sigma",
         &[file.f32("latents_scaled").values[0] / file.f32("latents_in").values[0]],
