@@ -1,17 +1,17 @@
 //! `cargo xtask test`: the stages that must all pass.
 //!
-//! With `--full` it takes more than an hour. What has passed of a commit, in a clean checkout, is written down, so that a
-//! run that was broken off goes on where it ended.
+//! With `--full` it takes more than an hour; what has passed in a clean checkout is written down in [`Record`].
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::args::Args;
 use crate::browser::{self, Browser};
 use crate::process::{self, Result};
+use crate::record::{Reads, Record};
 use crate::{files, hub_client, package, parity, vulkan};
 
 /// One row of the gate.
@@ -20,7 +20,14 @@ struct Stage {
     /// Stages without whose success this one has nothing to say.
     needs: &'static [&'static str],
     when: When,
+    reads: Reads,
     run: Box<dyn Fn() -> Result>,
+}
+
+impl Stage {
+    fn reads(self, reads: Reads) -> Self {
+        Self { reads, ..self }
+    }
 }
 
 /// Which gate a stage belongs to.
@@ -40,7 +47,7 @@ fn stage(
     when: When,
     run: impl Fn() -> Result + 'static,
 ) -> Stage {
-    Stage { name: name.into(), needs, when, run: Box::new(run) }
+    Stage { name: name.into(), needs, when, reads: Reads::All, run: Box::new(run) }
 }
 
 fn stages() -> Result<Vec<Stage>> {
@@ -66,14 +73,17 @@ fn stages() -> Result<Vec<Stage>> {
     // A stage for each, so that not all is lost with one.
     for file in test_files()? {
         let name = format!("browser: {}", file.display());
-        stages.push(stage(name, BROWSER, Full, move || {
-            browser_tests(std::slice::from_ref(&file), true)
-        }));
+        let reads = match READING.iter().any(|reading| file == Path::new(reading)) {
+            true => Reads::All,
+            false => Reads::Browser(Some(file.clone())),
+        };
+        let run = move || browser_tests(std::slice::from_ref(&file), true);
+        stages.push(stage(name, BROWSER, Full, run).reads(reads));
     }
     for group in parity_groups(&oracle())? {
         let name = format!("browser parity: {}", group.join(" "));
         let run = move || process::run(&mut parity::browser(&oracle(), &group)?);
-        stages.push(stage(name, BROWSER, Full, run));
+        stages.push(stage(name, BROWSER, Full, run).reads(Reads::Browser(None)));
     }
     Ok(stages)
 }
@@ -95,6 +105,9 @@ const LONG: &[&str] = &[
     "readme.test.mjs",
 ];
 
+/// Browser tests that look into the others.
+const READING: &[&str] = &["package.test.mjs", "readme.test.mjs"];
+
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Outcome {
@@ -109,7 +122,7 @@ use Outcome::{Failed, Passed, Skipped};
 pub fn run(mut args: Args) -> Result<u8> {
     let full = args.flag("--full");
     args.none()?;
-    let mut record = if full { Record::of_this_commit()? } else { Record::default() };
+    let mut record = if full { Record::of_this_checkout()? } else { Record::default() };
     let rows = run_stages(&stages()?, full, &mut record);
     println!("\n== summary");
     for (name, outcome, seconds) in &rows {
@@ -119,7 +132,7 @@ pub fn run(mut args: Args) -> Result<u8> {
     let count = |wanted| rows.iter().filter(|(_, outcome, _)| *outcome == wanted).count();
     println!("{} passed, {} failed, {} skipped", count(Passed), count(Failed), count(Skipped));
     let minutes = rows.iter().map(|row| row.2).sum::<f64>() / 60.0;
-    println!("{minutes:.0} minutes in all{}", record.commit());
+    println!("{minutes:.0} minutes in all {}", record.commit());
     Ok(u8::from(count(Failed) > 0))
 }
 
@@ -130,9 +143,9 @@ fn run_stages(stages: &[Stage], full: bool, record: &mut Record) -> Vec<(String,
     for stage in stages.iter().filter(|stage| stage.when != leave_out) {
         println!("\n== {}", stage.name);
         // What others need is made again: it is not in the record but in folders.
-        let before = record.seconds(&stage.name).filter(|_| stage.when == Full);
-        if let Some(seconds) = before {
-            println!("-- {}: passed in {seconds:.1} s, in an earlier run", stage.name);
+        let before = record.find(&stage.name, &stage.reads).filter(|_| stage.when == Full);
+        if let Some((commit, seconds)) = before {
+            println!("-- {}: passed in {seconds:.1} s, of the same files in {commit}", stage.name);
             rows.push((stage.name.clone(), Passed, seconds));
             continue;
         }
@@ -150,53 +163,11 @@ fn run_stages(stages: &[Stage], full: bool, record: &mut Record) -> Vec<(String,
         let seconds = start.elapsed().as_secs_f64();
         println!("-- {}: {} in {seconds:.1} s", stage.name, format!("{outcome:?}").to_lowercase());
         if outcome == Passed {
-            record.add(&stage.name, seconds);
+            record.add(&stage.name, &stage.reads, seconds);
         }
         rows.push((stage.name.clone(), outcome, seconds));
     }
     rows
-}
-
-/// The stages of a commit that have passed, and how long each took.
-#[derive(Default)]
-struct Record {
-    /// The file, where there is a commit to speak of.
-    path: Option<PathBuf>,
-    passed: Map<String, Value>,
-}
-
-impl Record {
-    /// Nothing is written down of a checkout in which something was changed.
-    fn of_this_commit() -> Result<Self> {
-        let git = |args: &[&str]| process::output(process::command("git").args(args));
-        let clean = git(&["status", "--porcelain"]).is_ok_and(|said| said.trim().is_empty());
-        let Ok(commit) = git(&["rev-parse", "HEAD"]) else { return Ok(Self::default()) };
-        if !clean {
-            return Ok(Self::default());
-        }
-        let path = process::metadata()?.target.join("full").join(format!("{}.json", commit.trim()));
-        let passed = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
-        Ok(Self { path: Some(path), passed: passed.unwrap_or_default() })
-    }
-
-    fn seconds(&self, stage: &str) -> Option<f64> {
-        self.passed.get(stage)?.as_f64()
-    }
-
-    fn add(&mut self, stage: &str, seconds: f64) {
-        let Some(path) = &self.path else { return };
-        self.passed.insert(stage.to_owned(), json!(seconds));
-        let json = Value::Object(self.passed.clone()).to_string();
-        let folder = path.parent().unwrap_or(path);
-        // Without it, the stage is run once more.
-        let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, json));
-    }
-
-    /// What the summary adds.
-    fn commit(&self) -> String {
-        let name = self.path.as_deref().and_then(Path::file_stem);
-        name.map_or_else(String::new, |commit| format!(", at {}", commit.display()))
-    }
 }
 
 fn native_tests() -> Result {
@@ -327,8 +298,8 @@ mod tests {
     use std::path::Path;
 
     use super::{
-        Always, Failed, Full, LONG, Passed, Record, Short, Skipped, Stage, grouped, run_stages,
-        stage, stages, test_files,
+        Always, Failed, Full, LONG, Passed, READING, Record, Short, Skipped, Stage, grouped,
+        run_stages, stage, stages, test_files,
     };
     use crate::process::Result;
 
@@ -371,22 +342,20 @@ mod tests {
 
     #[test]
     fn what_has_passed_is_not_run_again() {
-        let folder = std::env::temp_dir().join(format!("xtask-record-{}", std::process::id()));
-        let path = folder.join("full").join("commit.json");
-        let record = || Record {
-            path: Some(path.clone()),
-            passed: std::fs::read(&path).map_or_else(
-                |_| serde_json::Map::new(),
-                |json| serde_json::from_slice(&json).expect("what was written"),
-            ),
-        };
+        let folder = std::env::temp_dir().join(format!("xtask-gate-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+        let record = |files: &str| Record::open(&folder.join("passed.json"), "abc", files.into());
         let first = [stage("long", &[], Full, passes), stage("broken", &[], Full, fails)];
-        run_stages(&first, true, &mut record());
+        run_stages(&first, true, &mut record("some"));
         // They would turn out otherwise now.
         let second = [stage("long", &[], Full, fails), stage("broken", &[], Full, passes)];
-        let rows = run_stages(&second, true, &mut record());
+        let outcomes = |files| {
+            let rows = run_stages(&second, true, &mut record(files));
+            rows.iter().map(|row| row.1).collect::<Vec<_>>()
+        };
+        assert_eq!(outcomes("some"), [Passed, Passed]);
+        assert_eq!(outcomes("others"), [Failed, Passed]);
         std::fs::remove_dir_all(&folder).expect("it was made");
-        assert!(rows.iter().all(|row| row.1 == Passed), "{rows:?}");
     }
 
     /// A misspelt need would never be missed.
@@ -404,7 +373,8 @@ mod tests {
     #[test]
     fn what_is_long_is_there() {
         let files = test_files().expect("there are some");
-        assert!(LONG.iter().all(|long| files.iter().any(|file| file == Path::new(long))));
+        let mut named = LONG.iter().chain(READING);
+        assert!(named.all(|named| files.iter().any(|file| file == Path::new(named))));
     }
 
     #[test]

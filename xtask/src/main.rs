@@ -10,6 +10,7 @@ mod licences;
 mod package;
 mod parity;
 mod process;
+mod record;
 mod scripts;
 mod server;
 mod vulkan;
