@@ -688,7 +688,7 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
    * every adapter.
    * @default 'float16'
    */
-  weightDtype?: 'float16' | 'float32';
+  weightDtype?: 'float16' | 'float32' | 'int8' | 'int4';
   /**
    * How many bytes of GPU memory the model's weights may take; without, as many as they need. Where
    * they need more all at once, the UNet, the VAE and the text encoders take turns: each edit reads
@@ -954,7 +954,7 @@ export interface PipelineInfo {
   /** The type in use for computing. */
   dtype: 'float16' | 'float32';
   /** The type the weights are kept in. */
-  weightDtype: 'float16' | 'float32';
+  weightDtype: 'float16' | 'float32' | 'int8' | 'int4';
   /** The commit that was loaded, for models from the Hub. */
   revision?: string;
   /** Whether all models are on the GPU, or each in its turn: see {@link LoadOptions.memoryBudget}. */

@@ -16,7 +16,7 @@ use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
-use instruct_pix2pix::kernels::{MatrixWriter, StandIn, compile_only, memory_of};
+use instruct_pix2pix::kernels::{MatrixWriter, Packing, StandIn, compile_only, memory_of};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
@@ -123,7 +123,7 @@ fn a_matrix_is_written_row_by_row() {
     for device in [&gpu.device, &Device::flex()] {
         let values: Vec<f16> = (0..7 * 6).map(|i| f16::from_f32(i as f32 - 20.5)).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let mut writer = MatrixWriter::new([7, 6], device).expect("whole words");
+        let mut writer = MatrixWriter::new([7, 6], Packing::Halves, device).expect("whole words");
         for rows in [0..1, 1..5, 5..7] {
             writer.write(bytes[rows.start * 12..rows.end * 12].to_vec());
             // Kernels may compile in the middle of loading.
@@ -134,7 +134,7 @@ fn a_matrix_is_written_row_by_row() {
         let expected: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();
         assert_eq!(read.iter::<f32>().collect::<Vec<_>>(), expected);
     }
-    assert!(MatrixWriter::new([7, 5], &gpu.device).is_none());
+    assert!(MatrixWriter::new([7, 5], Packing::Halves, &gpu.device).is_none());
 }
 
 /// Small models; a channel count that the tiles of convolutions take.

@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::f16;
 
 use crate::kernels::{
-    self, Conv2dOptions, Epilogue, GroupNormOptions, Matrix, attention, combine, conv2d, geglu,
-    group_norm, layer_norm, linear,
+    self, Bits, Conv2dOptions, Epilogue, GroupNormOptions, Matrix, MatrixWriter, Packing,
+    attention, combine, conv2d, geglu, group_norm, layer_norm, linear,
 };
 
 /// Where and how a case runs.
@@ -61,6 +61,18 @@ impl Side {
     }
 }
 
+impl Side {
+    /// A matrix in integers, whatever `halves` says.
+    fn integers(&mut self, bits: Bits, shape: [usize; 2]) -> Matrix {
+        let values = self.values(shape[0] * shape[1], (shape[1] as f32).powf(-0.5));
+        let halves = values.into_iter().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect();
+        let writer = MatrixWriter::new(shape, Packing::Integers(bits), &self.device);
+        let mut writer = writer.expect("rows are of whole words");
+        writer.write(halves);
+        writer.finish()
+    }
+}
+
 type Run = Box<dyn Fn(&mut Side) -> Tensor<1>>;
 
 /// A run of a kernel.
@@ -100,6 +112,7 @@ impl Case {
 pub fn all() -> Vec<Case> {
     let mut cases = products();
     cases.extend(convolutions());
+    cases.extend(integers());
     cases.extend(attentions());
     cases.extend(norms());
     for count in [1, 3, 10] {
@@ -224,6 +237,39 @@ fn convolutions() -> Vec<Case> {
             options.residual = Some(side.tensor([2, 15, 17, 64]));
         }),
     ]
+}
+
+/// Everything that reads weights, with weights in integers.
+fn integers() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (bits, name) in [(Bits::Eight, "8 bits"), (Bits::Four, "4 bits")] {
+        // Groups and a part of one; one row that is split in parts.
+        for [m, n, k] in [[70, 70, 104], [3, 9, 8], [2, 40, 1288]] {
+            cases.push(Case::new(format!("linear {m}x{n}x{k}, {name}"), move |side| {
+                let (x, w) = (side.tensor([m, k]), side.integers(bits, [n, k]));
+                linear(x, &w, Some(&side.vector(n)), Epilogue::None)
+            }));
+        }
+        cases.push(Case::new(format!("geglu, {name}"), move |side| {
+            let (x, w) = (side.tensor([1, 70, 40]), side.integers(bits, [200, 40]));
+            geglu(x, &w, &side.vector(200))
+        }));
+        for (size, [batch, height, width], [inputs, outputs]) in [
+            ("direct", [2, 7, 9], [24, 10]),
+            ("tiles of 6", [2, 32, 32], [64, 68]),
+            ("tiles of 4", [2, 15, 17], [72, 64]),
+        ] {
+            cases.push(Case::new(format!("conv2d, {size}, {name}"), move |side| {
+                let x = side.tensor([batch, height, width, inputs]);
+                let w = side.integers(bits, [outputs, 9 * inputs]);
+                conv2d(x, &w, Some(&side.vector(outputs)), Conv2dOptions::same([3, 3]))
+            }));
+        }
+        cases.push(Case::new(format!("floats of {name}"), move |side| {
+            side.integers(bits, [5, 104]).to_float(side.dtype)
+        }));
+    }
+    cases
 }
 
 fn attentions() -> Vec<Case> {

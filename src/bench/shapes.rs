@@ -6,7 +6,7 @@ use burn::tensor::{DType, Distribution, Tensor};
 use super::Bench;
 use crate::error::Result;
 use crate::kernels::{
-    Conv2dOptions, Epilogue, GroupNormOptions, Matrix, StandIn, attention, conv2d, geglu,
+    Conv2dOptions, Epilogue, GroupNormOptions, Matrix, Packing, StandIn, attention, conv2d, geglu,
     group_norm, layer_norm, linear,
 };
 
@@ -278,5 +278,5 @@ fn vector(bench: &Bench<'_>, length: usize) -> Tensor<1> {
 }
 
 fn matrix(bench: &Bench<'_>, shape: [usize; 2]) -> Matrix {
-    Matrix::stand_in(StandIn::Random, shape, true, &bench.device)
+    Matrix::stand_in(StandIn::Random, shape, Packing::Halves, &bench.device)
 }

@@ -333,6 +333,8 @@ impl Pipeline {
         let weights = match placement.weights {
             WeightDtype::F16 => "float16",
             WeightDtype::F32 => "float32",
+            WeightDtype::I8 => "int8",
+            WeightDtype::I4 => "int4",
         };
         let scheduler = self.inner.scheduler();
         let config = serde_json::Value::Object(scheduler.to_json()).to_string();
@@ -367,9 +369,11 @@ impl Pipeline {
         let access = source_options.access(signal.clone(), &notify).await?;
         let asked = match weights {
             WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
-            WeightDtype::F16 => {
-                "weights in float16, which is the smallest there is; a smaller model, \
-                                 or closing other pages that use the GPU, may help"
+            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs half",
+            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs half",
+            WeightDtype::I4 => {
+                "weights in int4, which is the smallest there is; a smaller model, or closing \
+                 other pages that use the GPU, may help"
             }
         };
         let gpu = match parts.gpu {
@@ -511,7 +515,9 @@ fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) -> Str
     let MemoryNeeds { all, in_turn: least } = needs;
     let (dtype, half) = match weights {
         WeightDtype::F32 => ("float32", "; `weightDtype: 'float16'` needs half"),
-        WeightDtype::F16 => ("float16, which is the smallest there is", ""),
+        WeightDtype::F16 => ("float16", "; `weightDtype: 'int8'` needs half"),
+        WeightDtype::I8 => ("int8", "; `weightDtype: 'int4'` needs half"),
+        WeightDtype::I4 => ("int4, which is the smallest there is", ""),
     };
     let asked = if in_turn { least } else { all };
     let turns = match in_turn || least >= all {

@@ -3,17 +3,51 @@
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use half::f16;
 
-use super::unpack::unpack;
+use super::quantise::{Bits, dequantise, quantise};
+use super::unpack::{dequantised, unpack};
 
 /// A weight of `rows` output channels by `columns` inputs, on the device.
 ///
 /// Two halves share a `u32` wherever a row's length is even, whatever the arithmetic: that is half
 /// the memory of `f32`, and needs no `shader-f16`. Weights kept in `f32`, and rows of odd length,
-/// are plain floats.
+/// are plain floats. Weights in integers have a scale for each group of a row; where there is no GPU they are
+/// kept as the floats that they stand for.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     shape: [usize; 2],
     storage: Storage,
+}
+
+/// How a matrix keeps its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// Floats of 32 bits.
+    Floats,
+    /// Two halves in a word.
+    Halves,
+    /// Integers in groups, where rows are multiples of 8.
+    Integers(Bits),
+}
+
+impl Packing {
+    /// What rows of `columns` are kept as when this is asked for.
+    pub const fn of(self, columns: usize) -> Self {
+        match self {
+            Self::Integers(_) if !columns.is_multiple_of(8) => Self::Halves.of(columns),
+            Self::Halves if !columns.is_multiple_of(2) => Self::Floats,
+            packing => packing,
+        }
+    }
+
+    /// Bytes of a matrix.
+    pub const fn bytes(self, shape: [usize; 2]) -> usize {
+        let [rows, columns] = shape;
+        match self.of(columns) {
+            Self::Floats => rows * columns * 4,
+            Self::Halves => rows * columns * 2,
+            Self::Integers(bits) => bits.bytes(shape),
+        }
+    }
 }
 
 /// Values where there are no others, made on the device.
@@ -54,54 +88,92 @@ impl StandIn {
     }
 }
 
-/// A [`Matrix`] of halves that comes row by row: on a GPU it is written to the device as it comes, so
+/// A [`Matrix`] that comes row by row, as halves: on a GPU it is written to the device as it comes, so
 /// that it is never whole in host memory.
 #[derive(Debug)]
 pub struct MatrixWriter {
     shape: [usize; 2],
+    packing: Packing,
     device: Device,
-    written: usize,
+    /// Bytes of the values, and of their scales.
+    written: [usize; 2],
     /// Where there is no GPU.
     host: Vec<u8>,
     #[cfg(feature = "wgpu")]
-    gpu: Option<burn_wgpu::CubeTensor>,
+    gpu: Option<[burn_wgpu::CubeTensor; 2]>,
 }
 
 impl MatrixWriter {
-    /// Nothing of a matrix of `shape` yet. `None` where its rows are not of whole words.
-    pub fn new(shape: [usize; 2], device: &Device) -> Option<Self> {
+    /// Nothing of a matrix of `shape` yet. `None` where its rows are not of whole words, or floats.
+    pub fn new(shape: [usize; 2], packing: Packing, device: &Device) -> Option<Self> {
         let [rows, columns] = shape;
-        if columns % 2 == 1 {
-            return None;
-        }
+        let packing = packing.of(columns);
+        #[cfg_attr(not(feature = "wgpu"), expect(unused_variables))]
+        let [words, scale_words] = words(packing, columns)?;
         #[cfg(feature = "wgpu")]
-        let gpu = Tensor::<2, Int>::empty([rows, columns / 2], (device, DType::I32))
-            .try_into_primitive::<burn_wgpu::CubeBackend>()
-            .ok();
+        let gpu = {
+            // No tensor is empty.
+            let place = |words: usize| {
+                Tensor::<2, Int>::empty([rows, words.max(1)], (device, DType::I32))
+                    .try_into_primitive::<burn_wgpu::CubeBackend>()
+                    .ok()
+            };
+            place(words).zip(place(scale_words)).map(|(words, scales)| [words, scales])
+        };
+        #[cfg(not(feature = "wgpu"))]
+        let _ = rows;
         Some(Self {
             shape,
+            packing,
             device: device.clone(),
-            written: 0,
+            written: [0; 2],
             host: Vec::new(),
             #[cfg(feature = "wgpu")]
             gpu,
         })
     }
 
-    /// Appends rows: their values' bytes, little-endian.
-    pub fn write(&mut self, bytes: Vec<u8>) {
-        let start = self.written as u64;
-        self.written += bytes.len();
+    /// Appends whole rows: their values as halves, little-endian.
+    pub fn write(&mut self, halves: Vec<u8>) {
+        let [_, columns] = self.shape;
+        let parts = match self.packing {
+            Packing::Integers(bits) => {
+                let integers = quantise(bits, &halves, columns);
+                [integers.words, integers.scales]
+            }
+            _ => [halves, Vec::new()],
+        };
         #[cfg(feature = "wgpu")]
-        if let Some(tensor) = &self.gpu {
-            // Of the values' bytes; the handle's own size is rounded up.
-            let [rows, columns] = self.shape;
-            let end = (rows * columns * 2 - self.written) as u64;
-            let place = tensor.handle.clone().offset_start(start).offset_end(end);
-            tensor.client.write(&place, burn::tensor::Bytes::from_bytes_vec(bytes));
+        if let Some(tensors) = &self.gpu {
+            let ends = self.ends();
+            for (i, bytes) in parts.into_iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+                let start = self.written[i] as u64;
+                self.written[i] += bytes.len();
+                // Of the values' bytes; the handle's own size is rounded up.
+                let end = (ends[i] - self.written[i]) as u64;
+                let place = tensors[i].handle.clone().offset_start(start).offset_end(end);
+                tensors[i].client.write(&place, burn::tensor::Bytes::from_bytes_vec(bytes));
+            }
             return;
         }
-        self.host.extend(bytes);
+        let [words, scales] = parts;
+        for (written, bytes) in self.written.iter_mut().zip([&words, &scales]) {
+            *written += bytes.len();
+        }
+        match self.packing {
+            Packing::Integers(bits) => {
+                let integers = super::quantise::Integers { words, scales };
+                let floats = dequantise(bits, &integers, columns);
+                self.host.extend(floats.into_iter().flat_map(f32::to_le_bytes));
+            }
+            _ => self.host.extend(words),
+        }
+    }
+
+    /// Bytes of the whole.
+    fn ends(&self) -> [usize; 2] {
+        let [rows, columns] = self.shape;
+        words(self.packing, columns).unwrap_or_default().map(|words| rows * words * 4)
     }
 
     /// The matrix.
@@ -109,14 +181,35 @@ impl MatrixWriter {
     /// # Panics
     /// When fewer rows, or more, were written than there are.
     pub fn finish(self) -> Matrix {
-        let [rows, columns] = self.shape;
-        assert_eq!(self.written, rows * columns * 2);
+        assert_eq!(self.written, self.ends());
+        let Self { shape, packing, device, host, .. } = self;
         #[cfg(feature = "wgpu")]
-        if let Some(tensor) = self.gpu {
-            let words = Tensor::from_primitive::<burn_wgpu::CubeBackend>(tensor);
-            return Matrix { shape: self.shape, storage: Storage::PackedF16(words) };
+        if let Some(tensors) = self.gpu {
+            let [words, scales] = tensors.map(Tensor::from_primitive::<burn_wgpu::CubeBackend>);
+            let storage = match packing {
+                Packing::Integers(bits) => {
+                    Storage::Integers(Box::new(Grouped { bits, words, scales }))
+                }
+                _ => Storage::PackedF16(words),
+            };
+            return Matrix { shape, storage };
         }
-        Matrix::from_f16_bytes(self.host, self.shape, &self.device)
+        match packing {
+            Packing::Integers(_) => {
+                let floats = host.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+                Matrix::from_f32(floats.collect(), shape, &device)
+            }
+            _ => Matrix::from_f16_bytes(host, shape, &device),
+        }
+    }
+}
+
+/// Words of a row's values and of its scales, where it is of whole words.
+const fn words(packing: Packing, columns: usize) -> Option<[usize; 2]> {
+    match packing {
+        Packing::Floats => None,
+        Packing::Halves => Some([columns / 2, 0]),
+        Packing::Integers(bits) => Some([bits.words(columns), bits.scale_words(columns)]),
     }
 }
 
@@ -124,10 +217,43 @@ impl MatrixWriter {
 #[cfg(feature = "wgpu")]
 #[derive(Debug, Clone)]
 pub struct Buffer {
-    /// Floats, or words of two halves.
+    /// Floats, or words.
     pub tensor: burn_wgpu::CubeTensor,
-    /// Whether two halves share a word.
-    pub packed: bool,
+    /// What they are.
+    pub packing: Packing,
+    /// The scales of integers.
+    pub scales: Option<burn_wgpu::CubeTensor>,
+}
+
+#[cfg(feature = "wgpu")]
+impl Buffer {
+    /// Plain floats.
+    pub fn floats(tensor: burn_wgpu::CubeTensor) -> Self {
+        Self { tensor, packing: Packing::Floats, scales: None }
+    }
+
+    /// The constants that tell `widen.wgsl` how to read it.
+    pub fn constants(&self) -> [(&'static str, usize); 3] {
+        let (bits, group) = match self.packing {
+            Packing::Floats => (32, 1),
+            Packing::Halves => (16, 1),
+            Packing::Integers(bits) => (bits.count(), bits.group()),
+        };
+        [("BITS", bits), ("GROUP", group), ("SCALED", usize::from(bits < 16))]
+    }
+
+    /// What is bound: the values, then their scales.
+    pub fn tensors(&self) -> impl Iterator<Item = &burn_wgpu::CubeTensor> {
+        std::iter::once(&self.tensor).chain(&self.scales)
+    }
+}
+
+/// Integers and their scales.
+#[derive(Debug, Clone)]
+struct Grouped {
+    bits: Bits,
+    words: Tensor<2, Int>,
+    scales: Tensor<2, Int>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +261,8 @@ enum Storage {
     Float(Tensor<2>),
     /// `[rows, columns / 2]`, the even column in the low half.
     PackedF16(Tensor<2, Int>),
+    /// Only on a GPU: `[rows, Bits::words]` and `[rows, Bits::scale_words]`.
+    Integers(Box<Grouped>),
 }
 
 impl Matrix {
@@ -168,21 +296,25 @@ impl Matrix {
         Self { shape: tensor.dims(), storage: Storage::Float(tensor) }
     }
 
-    /// A matrix of `shape` that stands for one that is not there yet, packed where `halves` and the
-    /// shape allow.
-    pub fn stand_in(values: StandIn, shape: [usize; 2], halves: bool, device: &Device) -> Self {
+    /// A matrix of `shape` that stands for one that is not there yet.
+    pub fn stand_in(values: StandIn, shape: [usize; 2], packing: Packing, device: &Device) -> Self {
         let [rows, columns] = shape;
-        let storage = if halves && columns.is_multiple_of(2) {
-            Storage::PackedF16(values.halves([rows, columns / 2], device))
-        } else {
-            Storage::Float(values.floats(shape, device))
+        let storage = match packing.of(columns) {
+            Packing::Floats => Storage::Float(values.floats(shape, device)),
+            Packing::Halves => Storage::PackedF16(values.halves([rows, columns / 2], device)),
+            Packing::Integers(bits) => Storage::Integers(Box::new(Grouped {
+                bits,
+                // Any word will do, and scales as small as other values.
+                words: values.halves([rows, bits.words(columns)], device),
+                scales: values.halves([rows, bits.scale_words(columns)], device),
+            })),
         };
         Self { shape, storage }
     }
 
-    /// Whether two halves share a word.
+    /// Whether values have less than single precision.
     pub fn is_packed(&self) -> bool {
-        matches!(self.storage, Storage::PackedF16(_))
+        !matches!(self.storage, Storage::Float(_))
     }
 
     /// `[rows, columns]`: outputs and inputs.
@@ -195,16 +327,18 @@ impl Matrix {
         match &self.storage {
             Storage::Float(tensor) => tensor.device(),
             Storage::PackedF16(words) => words.device(),
+            Storage::Integers(grouped) => grouped.words.device(),
         }
     }
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
-        let [rows, columns] = self.shape;
-        match self.storage {
-            Storage::Float(_) => rows * columns * 4,
-            Storage::PackedF16(_) => rows * columns * 2,
-        }
+        let packing = match self.storage {
+            Storage::Float(_) => Packing::Floats,
+            Storage::PackedF16(_) => Packing::Halves,
+            Storage::Integers(ref grouped) => Packing::Integers(grouped.bits),
+        };
+        packing.bytes(self.shape)
     }
 
     /// The matrix as floats of type `dtype`, `[rows, columns]`.
@@ -212,6 +346,10 @@ impl Matrix {
         match &self.storage {
             Storage::Float(tensor) => tensor.clone().cast(dtype),
             Storage::PackedF16(words) => unpack(words.clone(), dtype),
+            Storage::Integers(grouped) => {
+                let Grouped { bits, words, scales } = (**grouped).clone();
+                dequantised(bits, words, scales, dtype)
+            }
         }
     }
 
@@ -220,11 +358,23 @@ impl Matrix {
     pub(super) fn buffer(&self) -> Option<Buffer> {
         use burn_wgpu::CubeBackend;
         use burn_wgpu::into_contiguous;
-        let (tensor, packed) = match &self.storage {
-            Storage::Float(tensor) => (tensor.clone().try_into_primitive::<CubeBackend>(), false),
-            Storage::PackedF16(words) => (words.clone().try_into_primitive::<CubeBackend>(), true),
+        let whole = |words: &Tensor<2, Int>| {
+            words.clone().try_into_primitive::<CubeBackend>().ok().map(into_contiguous)
         };
-        Some(Buffer { tensor: into_contiguous(tensor.ok()?), packed })
+        Some(match &self.storage {
+            Storage::Float(tensor) => {
+                let tensor = tensor.clone().try_into_primitive::<CubeBackend>().ok()?;
+                Buffer::floats(into_contiguous(tensor))
+            }
+            Storage::PackedF16(words) => {
+                Buffer { tensor: whole(words)?, packing: Packing::Halves, scales: None }
+            }
+            Storage::Integers(grouped) => Buffer {
+                tensor: whole(&grouped.words)?,
+                packing: Packing::Integers(grouped.bits),
+                scales: Some(whole(&grouped.scales)?),
+            },
+        })
     }
 
     /// The rows of `indices` as floats of type `dtype`, `[indices, columns]`.
@@ -232,6 +382,11 @@ impl Matrix {
         match &self.storage {
             Storage::Float(tensor) => tensor.clone().select(0, indices).cast(dtype),
             Storage::PackedF16(words) => unpack(words.clone().select(0, indices), dtype),
+            Storage::Integers(grouped) => {
+                let Grouped { bits, words, scales } = (**grouped).clone();
+                let [words, scales] = [words, scales].map(|all| all.select(0, indices.clone()));
+                dequantised(bits, words, scales, dtype)
+            }
         }
     }
 }

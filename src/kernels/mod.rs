@@ -19,6 +19,7 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod matrix;
+mod quantise;
 #[cfg(feature = "wgpu")]
 mod source;
 #[cfg(feature = "wgpu")]
@@ -34,7 +35,8 @@ pub use geglu::{geglu, geglu_gate};
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use linear::{Epilogue, linear, product};
-pub use matrix::{Matrix, MatrixWriter, StandIn};
+pub use matrix::{Matrix, MatrixWriter, Packing, StandIn};
+pub use quantise::Bits;
 
 #[cfg(feature = "wgpu")]
 pub use source::{compile_only, flush, release_memory};

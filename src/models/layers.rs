@@ -174,7 +174,12 @@ impl Embedding {
         let rows = values.len() / channels;
         let shape = [rows, channels];
         let tensor = HostTensor::from_f32(shape.to_vec(), &values);
-        self.added = (rows > 0).then(|| (first, matrix(tensor, &shape, placement)));
+        self.added = (rows > 0).then(|| {
+            (
+                first,
+                matrix(tensor, &shape, placement.weights.packing(&shape, false), &placement.device),
+            )
+        });
     }
 
     /// One past the greatest id that has a vector.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 
-use super::module::{Parameter as _, Placement, Weight, matrix};
-use crate::kernels::{self, Conv2dOptions, Epilogue, Matrix};
+use super::module::{Parameter as _, Placement, Weight, WeightDtype, matrix};
+use crate::kernels::{self, Conv2dOptions, Epilogue, Matrix, Packing};
 use crate::weights::HostTensor;
 
 /// One adapter's share in one layer: `scale * up(down(x))` is added to what the layer computes.
@@ -76,8 +76,13 @@ impl Weight {
         let (rank, axes) = (down.shape()[0], down.shape().len());
         let mut shape = self.shape().to_vec();
         let outputs = std::mem::replace(&mut shape[0], rank);
-        let down = matrix(down.clone(), &shape, placement);
-        let up = matrix(up.clone(), &[outputs, rank], placement);
+        // They are small, and their rank is seldom a multiple of what integers need.
+        let packing = match placement.weights {
+            WeightDtype::F32 => Packing::Floats,
+            _ => Packing::Halves,
+        };
+        let down = matrix(down.clone(), &shape, packing, &placement.device);
+        let up = matrix(up.clone(), &[outputs, rank], packing, &placement.device);
         self.lora.push(LoraBranch { adapter, down, up, axes, scaling, strength: 0.0 });
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::lora::LoraBranch;
-use crate::kernels::{Matrix, MatrixWriter, StandIn};
+use crate::kernels::{Bits, Matrix, MatrixWriter, Packing, StandIn};
 use crate::weights::HostTensor;
 
 /// How weights are kept on the device. Biases and norms are always `f32`.
@@ -13,6 +13,29 @@ pub enum WeightDtype {
     F16,
     /// Single precision.
     F32,
+    /// Eight bits, with a scale for 64 neighbours: a half of `F16`. Of what has fewer than eight channels, and of tables
+    /// of vectors, `F16`.
+    I8,
+    /// Four bits, with a scale for 32 neighbours: a quarter of `F16`, otherwise as `I8`.
+    I4,
+}
+
+impl WeightDtype {
+    /// How a weight of `shape` is kept, `multiplies` unless it is a table.
+    pub fn packing(self, shape: &[usize], multiplies: bool) -> Packing {
+        let bits = match self {
+            Self::F32 => return Packing::Floats,
+            Self::F16 => return Packing::Halves,
+            Self::I8 => Bits::Eight,
+            Self::I4 => Bits::Four,
+        };
+        // Kernels read four channels at a time, and rows are of whole words.
+        if multiplies && shape[1].is_multiple_of(8) {
+            Packing::Integers(bits)
+        } else {
+            Packing::Halves
+        }
+    }
 }
 
 /// Where parameters go.
@@ -42,6 +65,11 @@ impl Values {
 
 /// One tensor of a checkpoint.
 pub trait Parameter {
+    /// How the values are kept on the device.
+    fn packing(&self, _weights: WeightDtype) -> Packing {
+        Packing::Floats
+    }
+
     /// The shape that the configuration implies, as checkpoints store it.
     fn shape(&self) -> &[usize];
 
@@ -56,12 +84,8 @@ pub trait Parameter {
 
     /// What takes a weight's rows one after the other, where it may come so: some of them at a time,
     /// in [`rows`], and then the whole, in [`set`](Self::set).
-    fn writer(&self, placement: &Placement) -> Option<MatrixWriter> {
-        let shape = self.shape();
-        if shape.len() < 2 || placement.weights != WeightDtype::F16 {
-            return None;
-        }
-        MatrixWriter::new([shape[0], shape[1..].iter().product()], &placement.device)
+    fn writer(&self, _placement: &Placement) -> Option<MatrixWriter> {
+        None
     }
 
     /// Takes a weight whose rows were written. A vector has none.
@@ -184,9 +208,20 @@ impl Parameter for Weight {
         self.value.clone().map(Values::Weight)
     }
 
+    fn packing(&self, weights: WeightDtype) -> Packing {
+        weights.packing(&self.shape, self.multiplies)
+    }
+
     fn load(&mut self, tensor: HostTensor, placement: &Placement) {
-        self.value = Some(matrix(tensor, &self.shape, placement));
+        let packing = self.packing(placement.weights);
+        self.value = Some(matrix(tensor, &self.shape, packing, &placement.device));
         self.original = None;
+    }
+
+    fn writer(&self, placement: &Placement) -> Option<MatrixWriter> {
+        let packing = self.packing(placement.weights);
+        let dims = [self.shape[0], self.shape[1..].iter().product()];
+        MatrixWriter::new(dims, packing, &placement.device)
     }
 
     fn set(&mut self, matrix: Matrix) {
@@ -196,8 +231,8 @@ impl Parameter for Weight {
 
     fn stand_in(&mut self, values: StandIn, placement: &Placement) {
         let dims = [self.shape[0], self.shape[1..].iter().product()];
-        let halves = placement.weights == WeightDtype::F16;
-        self.value = Some(Matrix::stand_in(values, dims, halves, &placement.device));
+        let packing = self.packing(placement.weights);
+        self.value = Some(Matrix::stand_in(values, dims, packing, &placement.device));
         self.original = None;
     }
 
@@ -211,12 +246,22 @@ impl Parameter for Weight {
 }
 
 /// Converts and uploads a weight that checkpoints store in `shape`.
-pub(super) fn matrix(tensor: HostTensor, shape: &[usize], placement: &Placement) -> Matrix {
+pub(super) fn matrix(
+    tensor: HostTensor,
+    shape: &[usize],
+    packing: Packing,
+    device: &Device,
+) -> Matrix {
     let dims = [shape[0], shape[1..].iter().product()];
-    let device = &placement.device;
-    match placement.weights {
-        WeightDtype::F16 => Matrix::from_f16_bytes(rows(tensor, shape), dims, device),
-        WeightDtype::F32 => {
+    match packing {
+        Packing::Integers(_) => {
+            let mut writer =
+                MatrixWriter::new(dims, packing, device).expect("rows are of whole words");
+            writer.write(rows(tensor, shape));
+            writer.finish()
+        }
+        Packing::Halves => Matrix::from_f16_bytes(rows(tensor, shape), dims, device),
+        Packing::Floats => {
             let mut values = tensor.to_f32();
             drop(tensor);
             channels_last(&mut values, shape);

@@ -264,13 +264,16 @@ impl MemoryNeeds {
     }
 }
 
-/// Bytes of a model's parameters on the device: biases and norms are never halves.
+/// Bytes of a model's parameters on the device.
 fn bytes_of(model: &mut dyn Module, weights: WeightDtype) -> u64 {
     let mut bytes = 0;
     model.visit("", &mut |_, parameter| {
-        let shape = parameter.shape();
-        let each = if weights == WeightDtype::F16 && shape.len() > 1 { 2 } else { 4 };
-        bytes += shape.iter().product::<usize>() as u64 * each;
+        let (shape, packing) = (parameter.shape(), parameter.packing(weights));
+        let [rows, columns] = match shape {
+            [length] => [1, *length],
+            _ => [shape[0], shape[1..].iter().product()],
+        };
+        bytes += packing.bytes([rows, columns]) as u64;
     });
     bytes
 }

@@ -51,7 +51,9 @@ impl<'a> WeightFiles<'a> {
             format!("{stem}.fp16.safetensors.index.json"),
         ];
         let names: Vec<&String> = match dtype {
-            WeightDtype::F16 => half.iter().chain(&plain).collect(),
+            WeightDtype::F16 | WeightDtype::I8 | WeightDtype::I4 => {
+                half.iter().chain(&plain).collect()
+            }
             WeightDtype::F32 => plain.iter().chain(&half).collect(),
         };
         for name in names {

@@ -32,18 +32,22 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> input: array<${INPUT}>;
-@group(0) @binding(1) var<storage, read> weight: array<${WEIGHT}>;
-@group(0) @binding(2) var<storage, read_write> output: array<${OUTPUT}>;
+@group(0) @binding(1) var<storage, read> weight: array<${STORED}>;
+//# if SCALED
+// Halves in pairs, one for each group of a row.
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+//# end
+@group(0) @binding(${2 + SCALED}) var<storage, read_write> output: array<${OUTPUT}>;
 //# if BIAS
-@group(0) @binding(3) var<storage, read> bias: array<${BIAS_TYPE}>;
+@group(0) @binding(${3 + SCALED}) var<storage, read> bias: array<${BIAS_TYPE}>;
 //# end
 //# if ADDED
-@group(0) @binding(${3 + BIAS}) var<storage, read> added: array<${OUTPUT}>;
+@group(0) @binding(${3 + SCALED + BIAS}) var<storage, read> added: array<${OUTPUT}>;
 //# end
 //# if RESIDUAL
-@group(0) @binding(${3 + BIAS + ADDED}) var<storage, read> residual: array<${OUTPUT}>;
+@group(0) @binding(${3 + SCALED + BIAS + ADDED}) var<storage, read> residual: array<${OUTPUT}>;
 //# end
-@group(0) @binding(${3 + BIAS + ADDED + RESIDUAL}) var<uniform> p: Params;
+@group(0) @binding(${3 + SCALED + BIAS + ADDED + RESIDUAL}) var<uniform> p: Params;
 
 var<workgroup> tile_a: array<vec4<f32>, ${STAGES * DEPTH * (ROWS / 4 + 1)}>;
 var<workgroup> tile_b: array<vec4<f32>, ${STAGES * DEPTH * (COLUMNS / 4 + 1)}>;
@@ -114,20 +118,28 @@ fn load_input(row: u32, k: u32) -> vec4<f32> {
 fn load_weight(row: u32, k: u32) -> ${WEIGHT} {
     var value = ${WEIGHT}();
     if (k < p.k && row < p.n * ${1 + GATED}u) {
+//# if SCALED
+        value = integers(row, k, p.k);
+//# else
 //# if BATCH
         value = weight[weight_base + (row * p.k + k) / 4u];
 //# else
         value = weight[(row * p.k + k) / 4u];
+//# end
 //# end
     }
     return value;
 }
 
 fn widen(four: ${WEIGHT}) -> vec4<f32> {
+//# if SCALED
+    return scaled(four);
+//# else
 //# if PACKED
     return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));
 //# else
     return four;
+//# end
 //# end
 }
 //# else

@@ -9,7 +9,7 @@ use burn_wgpu::CubeTensor;
 pub use plan::{Plan, with_plan};
 pub use plan::{Tile, batch_tile, plan};
 
-use super::matrix::Buffer;
+use super::matrix::{Buffer, Packing};
 use super::source::{Access, Wgsl, empty, float_name, line, workgroup_memory};
 
 /// What happens to an output before it is written, besides bias and residual.
@@ -84,7 +84,11 @@ enum Cut {
     Batch(usize),
 }
 
-const KERNEL: &str = concat!(include_str!("kernel.wgsl"), include_str!("epilogue.wgsl"));
+const KERNEL: &str = concat!(
+    include_str!("kernel.wgsl"),
+    include_str!("../scaled.wgsl"),
+    include_str!("epilogue.wgsl")
+);
 const REDUCE: &str = concat!(include_str!("reduce.wgsl"), include_str!("epilogue.wgsl"));
 
 /// Invocations of a workgroup of the reduction.
@@ -134,28 +138,31 @@ impl Gemm {
             (true, _) => "vec4<f32>",
             (false, float) => float,
         };
-        let weight = match (vector, self.weight.packed) {
-            (true, true) => "vec2<u32>",
-            (true, false) => "vec4<f32>",
-            (false, true) => "u32",
-            (false, false) => "f32",
+        let (weight, stored) = match (vector, self.weight.packing) {
+            (true, Packing::Halves) => ("vec2<u32>", "vec2<u32>"),
+            (true, Packing::Floats) => ("vec4<f32>", "vec4<f32>"),
+            // With the scale beside them.
+            (_, Packing::Integers(_)) => ("vec2<u32>", "u32"),
+            (false, Packing::Halves) => ("u32", "u32"),
+            (false, Packing::Floats) => ("f32", "f32"),
         };
         let kernel = self
             .epilogue(Wgsl::new(name, KERNEL), split)
             .define("INPUT", input)
             .define("WEIGHT", weight)
-            .define("PACKED", self.weight.packed)
+            .define("STORED", stored)
+            .define("PACKED", self.weight.packing == Packing::Halves)
+            .define("WEIGHTS", "weight")
+            .define_all(&self.weight.constants())
             .define("VECTOR", vector)
             .define("BATCH", matches!(cut, Cut::Batch(_)))
             .define("WINDOW", self.window.is_some())
             .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
             .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
             .define_all(&tile.constants());
-        let mut buffers = vec![
-            (&self.input, Access::Read),
-            (&self.weight.tensor, Access::Read),
-            (output, Access::Write),
-        ];
+        let mut buffers = vec![(&self.input, Access::Read)];
+        buffers.extend(self.weight.tensors().map(|tensor| (tensor, Access::Read)));
+        buffers.push((output, Access::Write));
         if !split {
             buffers.extend(self.epilogue_buffers());
         }

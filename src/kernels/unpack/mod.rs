@@ -1,4 +1,4 @@
-//! Two halves in a `u32` back to floats.
+//! Words back to floats: two halves in each, or integers.
 
 #[cfg(feature = "flex")]
 mod reference;
@@ -7,12 +7,33 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 
+use super::quantise::Bits;
+
 /// Unpacks `words` to floats of type `dtype`; the low half of a word is the earlier column.
 ///
 /// # Shapes
 /// `words`: `[rows, columns / 2]`; the result: `[rows, columns]`.
 pub fn unpack(words: Tensor<2, Int>, dtype: DType) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Unpack>::unpack(words.into_dispatch(), dtype))
+}
+
+/// The floats of type `dtype` that integers stand for; only on a GPU are there any.
+///
+/// # Shapes
+/// `words`: `[rows, Bits::words(columns)]`; `scales`: `[rows, Bits::scale_words(columns)]`; the result: `[rows, columns]`.
+pub fn dequantised(
+    bits: Bits,
+    words: Tensor<2, Int>,
+    scales: Tensor<2, Int>,
+    dtype: DType,
+) -> Tensor<2> {
+    #[cfg(feature = "wgpu")]
+    if let Some(floats) = gpu::dequantised(bits, words, scales, dtype) {
+        return floats;
+    }
+    #[cfg(not(feature = "wgpu"))]
+    let _ = (bits, words, scales, dtype);
+    unreachable!("a matrix has integers on a GPU only")
 }
 
 /// [`unpack`] per backend.
@@ -34,10 +55,40 @@ mod gpu {
     use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
+    use crate::kernels::source::{Access, Wgsl, empty, float_name, line, to_tensor};
 
     /// Invocations of a workgroup.
     const THREADS: usize = 256;
+
+    const INTEGERS: &str = concat!(include_str!("../scaled.wgsl"), include_str!("integers.wgsl"));
+
+    pub fn dequantised(
+        bits: Bits,
+        words: Tensor<2, Int>,
+        scales: Tensor<2, Int>,
+        dtype: DType,
+    ) -> Option<Tensor<2>> {
+        let on_gpu = |tensor: Tensor<2, Int>| {
+            tensor.try_into_primitive::<CubeBackend>().ok().map(into_contiguous)
+        };
+        let [rows, row_words] = words.dims();
+        let columns = row_words * 32 / bits.count();
+        let (words, scales) = (on_gpu(words)?, on_gpu(scales)?);
+        let output = empty(&words, [rows, columns], dtype);
+        Wgsl::new("dequantise", INTEGERS)
+            .define("WEIGHTS", "words")
+            .define("SCALED", true)
+            .define("BITS", bits.count())
+            .define("GROUP", bits.group())
+            .define("FLOAT", float_name(dtype))
+            .define("THREADS", THREADS)
+            .launch(
+                line((rows * columns / 4).div_ceil(THREADS)),
+                &[(&words, Access::Read), (&scales, Access::Read), (&output, Access::Write)],
+                &[rows as u32, columns as u32],
+            );
+        Some(to_tensor(output))
+    }
 
     impl Unpack for CubeBackend {
         fn unpack(words: CubeTensor, dtype: DType) -> CubeTensor {

@@ -14,7 +14,7 @@ use burn::tensor::DType;
 use burn_wgpu::CubeTensor;
 
 use crate::kernels::gemm::{Activation, Gemm, batch_tile};
-use crate::kernels::matrix::Buffer;
+use crate::kernels::matrix::{Buffer, Packing};
 use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
 
 /// Invocations of a workgroup of the transforms.
@@ -29,7 +29,11 @@ const CHANNELS: usize = 64;
 const TILES: usize = 128;
 
 const INPUT: &str = concat!(include_str!("transform.wgsl"), include_str!("input.wgsl"));
-const WEIGHT: &str = concat!(include_str!("transform.wgsl"), include_str!("weight.wgsl"));
+const WEIGHT: &str = concat!(
+    include_str!("transform.wgsl"),
+    include_str!("../../scaled.wgsl"),
+    include_str!("weight.wgsl")
+);
 const OUTPUT: &str = concat!(include_str!("transform.wgsl"), include_str!("output.wgsl"));
 
 /// A convolution of 3x3 and stride 1 that adds what its parts say.
@@ -102,7 +106,7 @@ impl Winograd {
                 let products = matrix(rows, columns);
                 let gemm = Gemm {
                     input: slab.clone(),
-                    weight: Buffer { tensor: windows.clone(), packed: false },
+                    weight: Buffer::floats(windows.clone()),
                     bias: None,
                     added: None,
                     residual: None,
@@ -142,12 +146,22 @@ impl Winograd {
 
     fn transform_weight(&self, out: usize, windows: &CubeTensor, [first, rows]: [usize; 2]) {
         let vectors = self.picture[3] / 4;
+        let stored = match self.weight.packing {
+            Packing::Floats => "vec4<f32>",
+            Packing::Halves => "vec2<u32>",
+            Packing::Integers(_) => "u32",
+        };
+        let mut buffers: Vec<_> =
+            self.weight.tensors().map(|tensor| (tensor, Access::Read)).collect();
+        buffers.push((windows, Access::Write));
         kernel("winograd_weight", WEIGHT, out)
-            .define("WEIGHT", if self.weight.packed { "vec2<u32>" } else { "vec4<f32>" })
-            .define("PACKED", self.weight.packed)
+            .define("WEIGHT", stored)
+            .define("WEIGHTS", "input")
+            .define("PACKED", self.weight.packing == Packing::Halves)
+            .define_all(&self.weight.constants())
             .launch(
                 line((rows * vectors).div_ceil(THREADS)),
-                &[(&self.weight.tensor, Access::Read), (windows, Access::Write)],
+                &buffers,
                 &[rows, first, vectors].map(|x| x as u32),
             );
     }

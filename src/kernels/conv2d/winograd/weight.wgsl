@@ -9,8 +9,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> input: array<${WEIGHT}>;
-@group(0) @binding(1) var<storage, read_write> output: array<vec4<f32>>;
-@group(0) @binding(2) var<uniform> p: Params;
+//# if SCALED
+@group(0) @binding(1) var<storage, read> scales: array<u32>;
+//# end
+@group(0) @binding(${1 + SCALED}) var<storage, read_write> output: array<vec4<f32>>;
+@group(0) @binding(${2 + SCALED}) var<uniform> p: Params;
 
 @compute @workgroup_size(${THREADS})
 fn ${kernel}(
@@ -26,11 +29,15 @@ fn ${kernel}(
     }
 //# for j in 0..3
 //# for i in 0..3
+//# if SCALED
+    let g_${i}_${j} = scaled(integers(p.first + row, (${i * 3 + j}u * p.vectors + vector) * 4u, 36u * p.vectors));
+//# else
 //# if PACKED
     let word_${i}_${j} = input[((p.first + row) * 9u + ${i * 3 + j}u) * p.vectors + vector];
     let g_${i}_${j} = vec4<f32>(unpack2x16float(word_${i}_${j}.x), unpack2x16float(word_${i}_${j}.y));
 //# else
     let g_${i}_${j} = input[((p.first + row) * 9u + ${i * 3 + j}u) * p.vectors + vector];
+//# end
 //# end
 //# end
 //# for i in 0..SIDE
