@@ -1,4 +1,4 @@
-//! The parity runner: `cargo xtask parity DIR [--dtype float16] [--gpu] [--only NAME]...`, and without arguments a test on
+//! The parity runner: `cargo xtask parity DIR [--dtype float16] [--weights int8] [--gpu] [--only NAME]...`, and without arguments a test on
 //! the fixtures of the repository.
 
 mod oracle;
@@ -25,6 +25,14 @@ fn main() -> ExitCode {
                 Some("float16") => precision = Precision::FLOAT16,
                 other => {
                     eprintln!("--dtype: {other:?} is neither float32 nor float16");
+                    return ExitCode::FAILURE;
+                }
+            },
+            "--weights" => match arguments.next().as_deref() {
+                Some("int8") => precision = Precision::INT8,
+                Some("int4") => precision = Precision::INT4,
+                other => {
+                    eprintln!("--weights: {other:?} is neither int8 nor int4");
                     return ExitCode::FAILURE;
                 }
             },

@@ -20,7 +20,7 @@ the model (2.1 GB).
       --scheduler NAME          a class name of diffusers, e.g. DPMSolverMultistepScheduler
       --count N                 how many results (1)
       --dtype TYPE              auto, float16 or float32 (auto)
-      --weight-dtype TYPE       float16 or float32, of the weights (float16)
+      --weight-dtype TYPE       float16, float32, int8 or int4, of the weights (float16)
       --memory-budget BYTES     of GPU memory for weights
       --revision NAME           branch, tag or commit of the model
       --endpoint URL            a mirror of the Hub

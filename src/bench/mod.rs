@@ -20,6 +20,7 @@ use web_time::Instant;
 
 use crate::device::Gpu;
 use crate::error::Result;
+use crate::models::WeightDtype;
 use crate::pipeline::to_host;
 
 /// Seconds of repetitions behind a figure.
@@ -35,6 +36,8 @@ const FEW: usize = 3;
 pub struct BenchOptions {
     /// In halves, where the adapter has them.
     pub half: bool,
+    /// How whole models keep their weights.
+    pub weights: WeightDtype,
     /// Only what has this in its name.
     pub only: Option<String>,
 }
@@ -69,6 +72,7 @@ pub struct Report {
 struct Bench<'a> {
     device: Device,
     dtype: DType,
+    weights: WeightDtype,
     only: Option<String>,
     report: Report,
     on_line: &'a mut dyn FnMut(&str),
@@ -90,6 +94,7 @@ pub async fn run(
     let mut bench = Bench {
         device: gpu.device.clone(),
         dtype,
+        weights: options.weights,
         only: options.only.clone(),
         report: Report {
             adapter: gpu.name.clone(),

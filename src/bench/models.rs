@@ -9,7 +9,7 @@ use crate::image::RgbImage;
 use crate::kernels::{StandIn, device_memory, release_memory};
 use crate::models::{
     AddedConditions, AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module,
-    Placement, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
+    Placement, UNet2DConditionConfig, UNet2DConditionModel,
 };
 use crate::pipeline::{
     EditRequest, Images, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
@@ -64,7 +64,7 @@ pub async fn all(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn placement(bench: &Bench<'_>) -> Placement {
-    Placement { device: bench.device.clone(), weights: WeightDtype::F16 }
+    Placement { device: bench.device.clone(), weights: bench.weights }
 }
 
 fn load_options(bench: &Bench<'_>) -> LoadOptions {
@@ -190,16 +190,20 @@ async fn sd_steps(bench: &mut Bench<'_>, unet: &UNet2DConditionModel) -> Result<
 async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
     let mut unet = sdxl_unet().init();
     unet.stand_in(StandIn::Random, &placement(bench));
-    for batch in [3, 1] {
+    bench.wait().await?;
+    let [weights, _] = device_memory(&bench.device);
+    bench.count("SDXL UNet: bytes of weights", weights);
+    for (side, batch) in [(768, 3), (768, 1), (1024, 3), (1024, 1)] {
         release_memory(&bench.device);
-        let x = random(bench, [batch, 96, 96, 8]);
+        let x = random(bench, [batch, side / 8, side / 8, 8]);
         let text = unet.text_keys(&random(bench, [batch, 77, 2048]));
+        let size = side as f64;
         let added = AddedConditions {
             text_embeds: random(bench, [batch, 1280]),
-            time_ids: vec![vec![768.0, 768.0, 0.0, 0.0, 768.0, 768.0]; batch],
+            time_ids: vec![vec![size, size, 0.0, 0.0, size, size]; batch],
         };
         let run = || unet.forward_to(x.clone(), &[500.0], &text, Some(&added));
-        let name = format!("SDXL UNet step at 768, batch {batch}");
+        let name = format!("SDXL UNet step at {side}, batch {batch}");
         step(bench, &name, 0.0, run).await?;
         activations(bench, &name);
     }

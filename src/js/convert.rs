@@ -22,7 +22,7 @@ use crate::schedulers::{SchedulerClass, SchedulerConfig};
 #[serde(rename_all = "camelCase")]
 pub struct PipelineOptions {
     dtype: Option<Dtype>,
-    weight_dtype: Option<KeptAs>,
+    weight_dtype: Option<WeightDtype>,
     pub safety_checker: Option<bool>,
     /// A checkpoint in one file: its path in the model.
     pub single_file: Option<String>,
@@ -49,25 +49,10 @@ enum Dtype {
     Float16,
 }
 
-/// How weights are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KeptAs {
-    Float32,
-    Float16,
-    Int8,
-    Int4,
-}
-
 impl PipelineOptions {
     /// How weights are kept: half precision unless asked otherwise.
     pub fn weight_dtype(&self) -> WeightDtype {
-        match self.weight_dtype {
-            Some(KeptAs::Float32) => WeightDtype::F32,
-            Some(KeptAs::Int8) => WeightDtype::I8,
-            Some(KeptAs::Int4) => WeightDtype::I4,
-            Some(KeptAs::Float16) | None => WeightDtype::F16,
-        }
+        self.weight_dtype.unwrap_or_default()
     }
 
     /// The pipeline's class, where no other will do.

@@ -330,12 +330,7 @@ impl Pipeline {
     /// What was loaded, and how it computes.
     pub fn info(&self) -> Object {
         let LoadOptions { placement, dtype, .. } = self.inner.options();
-        let weights = match placement.weights {
-            WeightDtype::F16 => "float16",
-            WeightDtype::F32 => "float32",
-            WeightDtype::I8 => "int8",
-            WeightDtype::I4 => "int4",
-        };
+        let weights = placement.weights.name();
         let scheduler = self.inner.scheduler();
         let config = serde_json::Value::Object(scheduler.to_json()).to_string();
         // Cannot fail: the text is JSON.

@@ -1,28 +1,44 @@
 //! Models as trees of parameters that are filled one at a time.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::lora::LoraBranch;
 use crate::kernels::{Bits, Matrix, MatrixWriter, Packing, StandIn};
 use crate::weights::HostTensor;
 
 /// How weights are kept on the device. Biases and norms are always `f32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WeightDtype {
     /// Half precision, two to a word.
+    #[default]
+    #[serde(rename = "float16")]
     F16,
     /// Single precision.
+    #[serde(rename = "float32")]
     F32,
-    /// Eight bits, with a scale for 64 neighbours: a half of `F16`. Of what has fewer than eight channels, and of tables
-    /// of vectors, `F16`.
+    /// Eight bits, with a scale for 64 neighbours: a half of `F16`. The VAE and the safety checker, what has a number of
+    /// channels that is no multiple of 8, and tables of vectors are in `F16`.
+    #[serde(rename = "int8")]
     I8,
     /// Four bits, with a scale for 32 neighbours: a quarter of `F16`, otherwise as `I8`.
+    #[serde(rename = "int4")]
     I4,
 }
 
 impl WeightDtype {
-    /// How a weight of `shape` is kept, `multiplies` unless it is a table.
-    pub fn packing(self, shape: &[usize], multiplies: bool) -> Packing {
+    /// What users call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+            Self::I8 => "int8",
+            Self::I4 => "int4",
+        }
+    }
+
+    /// How a weight of `shape` is kept, where it may be `in_integers`.
+    pub fn packing(self, shape: &[usize], in_integers: bool) -> Packing {
         let bits = match self {
             Self::F32 => return Packing::Floats,
             Self::F16 => return Packing::Halves,
@@ -30,7 +46,7 @@ impl WeightDtype {
             Self::I4 => Bits::Four,
         };
         // Kernels read four channels at a time, and rows are of whole words.
-        if multiplies && shape[1].is_multiple_of(8) {
+        if in_integers && shape[1].is_multiple_of(8) {
             Packing::Integers(bits)
         } else {
             Packing::Halves
@@ -97,6 +113,9 @@ pub trait Parameter {
     /// Lets go of the values.
     fn unload(&mut self);
 
+    /// Never to be kept in integers.
+    fn refuse_integers(&mut self) {}
+
     /// The weight of a dense layer or a convolution, which adapters may be put beside.
     fn as_weight(&mut self) -> Option<&mut Weight> {
         None
@@ -156,6 +175,8 @@ pub struct Weight {
     value: Option<Matrix>,
     /// Whether it multiplies activations; a table of vectors does not.
     multiplies: bool,
+    /// Whether it may be kept in integers.
+    in_integers: bool,
     /// Adapters beside the weight.
     pub(super) lora: Vec<LoraBranch>,
     /// What the values were before adapters were fused into them.
@@ -169,6 +190,7 @@ impl Weight {
             shape: shape.into(),
             value: None,
             multiplies: true,
+            in_integers: true,
             lora: Vec::new(),
             original: None,
         }
@@ -176,7 +198,7 @@ impl Weight {
 
     /// An empty table of `entries` vectors of `channels`.
     pub fn table(entries: usize, channels: usize) -> Self {
-        Self { multiplies: false, ..Self::new([entries, channels]) }
+        Self { multiplies: false, in_integers: false, ..Self::new([entries, channels]) }
     }
 
     /// Puts other values in place of the loaded ones.
@@ -209,7 +231,7 @@ impl Parameter for Weight {
     }
 
     fn packing(&self, weights: WeightDtype) -> Packing {
-        weights.packing(&self.shape, self.multiplies)
+        weights.packing(&self.shape, self.in_integers)
     }
 
     fn load(&mut self, tensor: HostTensor, placement: &Placement) {
@@ -238,6 +260,10 @@ impl Parameter for Weight {
 
     fn unload(&mut self) {
         (self.value, self.original) = (None, None);
+    }
+
+    fn refuse_integers(&mut self) {
+        self.in_integers = false;
     }
 
     fn as_weight(&mut self) -> Option<&mut Weight> {
@@ -305,6 +331,15 @@ pub trait Module {
     /// Fills every parameter with what stands for its values.
     fn stand_in(&mut self, values: StandIn, placement: &Placement) {
         self.visit("", &mut |_, parameter| parameter.stand_in(values, placement));
+    }
+
+    /// The module, no weight of which is ever kept in integers.
+    fn without_integers(mut self) -> Self
+    where
+        Self: Sized,
+    {
+        self.visit("", &mut |_, parameter| parameter.refuse_integers());
+        self
     }
 
     /// Lets go of the values of every parameter. Adapters stay beside them.

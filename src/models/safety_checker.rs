@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::clip::{ClipEncoder, ClipEncoderConfig};
 use super::config::{self, MAX_SIZE, bounded};
 use super::layers::{Embedding, LayerNorm, Linear};
-use super::module::{Vector, Weight, module};
+use super::module::{Module, Vector, Weight, module};
 use crate::error::{Error, Result};
 use crate::kernels::{self, Epilogue};
 
@@ -97,7 +97,7 @@ impl SafetyCheckerConfig {
         }
     }
 
-    /// An empty model of this configuration.
+    /// An empty model of this configuration. Its weights are never in integers, so that its verdicts are the same.
     pub fn init(&self) -> StableDiffusionSafetyChecker {
         let vision = &self.vision_config;
         let (channels, patch) = (vision.hidden_size, vision.patch_size);
@@ -124,6 +124,7 @@ impl SafetyCheckerConfig {
             concept_embeds_weights: Vector::new(CONCEPTS),
             special_care_embeds_weights: Vector::new(SPECIAL_CARE),
         }
+        .without_integers()
     }
 }
 

@@ -141,6 +141,8 @@ impl AutoencoderKLConfig {
     }
 
     /// An empty model of this configuration.
+    ///
+    /// Its weights are never in integers: they are few, and what they cost would show in every picture.
     pub fn init(&self) -> AutoencoderKL {
         let latent = self.latent_channels;
         AutoencoderKL {
@@ -150,6 +152,7 @@ impl AutoencoderKLConfig {
             post_quant_conv: self.use_post_quant_conv.then(|| Linear::pointwise(latent, latent)),
             config: self.clone(),
         }
+        .without_integers()
     }
 
     fn resnet(&self) -> ResnetConfig {

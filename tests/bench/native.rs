@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: the benchmarks of `src/bench`, natively, as a table and, with `--json FILE`,
-//! as JSON. `--f16` computes in halves; `--only TEXT` measures only what has TEXT in its name.
+//! as JSON. `--f16` computes in halves; `--weights int8` (or int4, float32) keeps weights so; `--only TEXT` measures only what has TEXT in its name.
 
 use instruct_pix2pix::bench::{BenchOptions, run};
 use instruct_pix2pix::device::Gpu;
@@ -13,7 +13,10 @@ fn main() {
     let half = arguments.iter().any(|argument| argument == "--f16");
     let gpu = pollster::block_on(Gpu::request()).expect("a GPU");
     assert!(!half || gpu.f16, "the adapter has no shader-f16");
-    let options = BenchOptions { half, only: after("--only") };
+    let weights = after("--weights").map_or_else(Default::default, |name| {
+        serde_json::from_value(name.into()).expect("float16, float32, int8 or int4")
+    });
+    let options = BenchOptions { half, weights, only: after("--only") };
     let report = pollster::block_on(run(&gpu, &options, &mut |line| println!("{line}")));
     let report = report.expect("the device computes");
     if let Some(file) = after("--json") {

@@ -1,7 +1,7 @@
 /**
  * Runs the benchmarks of a build with them in Chromium, on this machine's GPU, and prints the table.
  *
- *   node bench.mjs [--f16] [--only NAME] [--json FILE] [--software]
+ *   node bench.mjs [--f16] [--weights TYPE] [--only NAME] [--json FILE] [--software]
  */
 
 import { writeFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { folder, launch, pkg, serve } from './harness.mjs';
 const { values } = parseArgs({
   options: {
     f16: { type: 'boolean' },
+    weights: { type: 'string' },
     only: { type: 'string' },
     json: { type: 'string' },
     software: { type: 'boolean' },
@@ -18,6 +19,7 @@ const { values } = parseArgs({
 });
 const query = new URLSearchParams();
 if (values.f16) query.set('half', '');
+if (values.weights) query.set('weights', values.weights);
 if (values.only) query.set('only', values.only);
 
 const server = await serve(`${folder}site`, { '/pkg': pkg });

@@ -5,7 +5,7 @@ use crate::browser::Browser;
 use crate::package;
 use crate::process::{self, Result};
 
-/// `cargo xtask bench [--browser [--software]] [--f16] [--only NAME] [--json FILE]`.
+/// `cargo xtask bench [--browser [--software]] [--f16] [--weights TYPE] [--only NAME] [--json FILE]`.
 pub fn run(mut args: Args) -> Result<u8> {
     let in_browser = args.flag("--browser");
     let mut options = Vec::new();
@@ -14,7 +14,7 @@ pub fn run(mut args: Args) -> Result<u8> {
             options.push(flag.to_owned());
         }
     }
-    for name in ["--only", "--json"] {
+    for name in ["--weights", "--only", "--json"] {
         if let Some(value) = args.values(name)?.pop() {
             options.extend([name.to_owned(), value]);
         }

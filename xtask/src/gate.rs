@@ -58,6 +58,7 @@ fn stages() -> Result<Vec<Stage>> {
         stage("Vulkan set-up", &[], Always, vulkan::set_up),
         stage("native tests", VULKAN, Always, native_tests),
         stage("parity in float16", VULKAN, Full, half_parity),
+        stage("parity in integers", VULKAN, Full, integer_parity),
         stage("hostile input, whole", &[], Full, hostile_input),
         stage("Hub's own client", &[], Always, hub_client::run),
         stage("package", &[], Always, || package::build(false)),
@@ -101,6 +102,7 @@ const LONG: &[&str] = &[
     "diffusers.test.mjs",
     "examples.test.mjs",
     "habits.test.mjs",
+    "integers.test.mjs",
     "node.test.mjs",
     "readme.test.mjs",
 ];
@@ -255,9 +257,19 @@ fn oracle() -> PathBuf {
 
 /// On the CPU, and with the kernels of the project's own, which in float32 the browser proves.
 fn half_parity() -> Result {
-    [false, true].into_iter().try_for_each(|gpu| {
-        let only = ["sd_".to_owned(), "xl_".to_owned()];
-        process::run(&mut parity::native(&oracle(), &["float16".to_owned()], gpu, &only))
+    native_parity(&["--dtype", "float16"])
+}
+
+/// Weights of 8 bits and of 4.
+fn integer_parity() -> Result {
+    ["int8", "int4"].into_iter().try_for_each(|weights| native_parity(&["--weights", weights]))
+}
+
+fn native_parity(precision: &[&str]) -> Result {
+    let edits = ["sd_", "xl_"].map(str::to_owned);
+    [&[][..], &["--gpu"]].into_iter().try_for_each(|gpu| {
+        let options: Vec<_> = precision.iter().chain(gpu).map(|x| (*x).to_owned()).collect();
+        process::run(&mut parity::native(&oracle(), &options, &edits))
     })
 }
 

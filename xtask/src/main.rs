@@ -57,7 +57,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand {
         name: "bench",
-        usage: "[--browser [--software]] [--f16] [--only NAME] [--json FILE]",
+        usage: "[--browser [--software]] [--f16] [--weights TYPE] [--only NAME] [--json FILE]",
         about: "time kernels and whole models on this machine's GPU, natively or in Chromium",
         run: bench::run,
     },

@@ -8,22 +8,28 @@ use crate::browser::Browser;
 use crate::package;
 use crate::process::{self, Result};
 
-/// `cargo xtask parity DIR [--dtype float16] [--gpu] [--browser [--no-build]] [--only NAME]...`.
+/// `cargo xtask parity DIR [--dtype float16] [--weights TYPE] [--gpu] [--browser [--no-build]] [--only NAME]...`.
 pub fn run(mut args: Args) -> Result<u8> {
     let only = args.values("--only")?;
-    let dtypes = args.values("--dtype")?;
+    let mut precision = Vec::new();
+    for name in ["--dtype", "--weights"] {
+        precision.extend(args.values(name)?.into_iter().flat_map(|value| [name.to_owned(), value]));
+    }
     let in_browser = args.flag("--browser");
     let build = !args.flag("--no-build");
-    let gpu = args.flag("--gpu");
+    if args.flag("--gpu") {
+        precision.push("--gpu".to_owned());
+    }
     let folder = PathBuf::from(args.one("folder of cases")?);
     let folder = folder
         .canonicalize()
         .map_err(|error| format!("there is no folder {}: {error}", folder.display()))?;
     if !in_browser {
-        return process::exit_code(&mut native(&folder, &dtypes, gpu, &only));
+        return process::exit_code(&mut native(&folder, &precision, &only));
     }
-    if gpu || !dtypes.is_empty() {
-        let message = "--gpu, --dtype: in a browser, parity is measured in float32 on its GPU";
+    if !precision.is_empty() {
+        let message =
+            "--gpu, --dtype, --weights: in a browser, parity is measured in float32 on its GPU";
         return Err(message.into());
     }
     if build {
@@ -34,17 +40,12 @@ pub fn run(mut args: Args) -> Result<u8> {
 
 /// The test binary does the comparing, so that it is built as the tests are; on the CPU, or with the
 /// project's kernels on the GPU.
-pub fn native(folder: &Path, dtypes: &[String], gpu: bool, only: &[String]) -> Command {
+pub fn native(folder: &Path, precision: &[String], only: &[String]) -> Command {
     let mut cargo = process::cargo();
     // As the gate builds, so that its dependencies serve.
     cargo.args(["test", "--quiet", "--workspace", "--features", process::FEATURES]);
     cargo.args(["--test", "parity", "--"]);
-    for dtype in dtypes {
-        cargo.args(["--dtype", dtype]);
-    }
-    if gpu {
-        cargo.arg("--gpu");
-    }
+    cargo.args(precision);
     with_cases(&mut cargo, folder, only);
     cargo
 }
