@@ -161,15 +161,24 @@ fn fusing_changes_nothing_but_rounding_and_is_undone_bit_for_bit() {
     }
 }
 
+/// `IP2P_SAVE=folder` keeps the single precision of what is written in its folder `lora`, for
+/// `fixtures/check_with_diffusers.py`.
 #[test]
 fn a_saved_adapter_loads_again() {
-    for weights in [WeightDtype::F32, WeightDtype::F16] {
+    let kept = std::env::var_os("IP2P_SAVE").map(|folder| PathBuf::from(folder).join("lora"));
+    for weights in [WeightDtype::F16, WeightDtype::F32] {
         let mut pipeline = pipeline(weights);
-        for file in ["lora_kohya.safetensors", "lora_diffusers_old.safetensors"] {
+        for file in
+            ["lora_peft.safetensors", "lora_kohya.safetensors", "lora_diffusers_old.safetensors"]
+        {
             load(&mut pipeline, "a", file);
             let with = edit(&pipeline);
             let bytes = pollster::block_on(pipeline.save_lora("a")).expect("saves");
             check_shapes(file, &bytes);
+            if let Some(folder) = &kept {
+                std::fs::create_dir_all(folder).expect("a folder");
+                std::fs::write(folder.join(file), &bytes).expect("written");
+            }
             pipeline.unload_lora();
             pipeline.load_lora(Some("b"), "b.safetensors", &bytes).expect("loads");
             assert_eq!(edit(&pipeline), with, "{file} {weights:?}");
