@@ -54,12 +54,13 @@ impl StandIn {
     }
 }
 
-/// A [`Matrix`] of halves that comes row by row: on a GPU it is written to the device as it comes, so
-/// that it is never whole in host memory.
+/// A [`Matrix`] of halves whose rows come in any order: on a GPU they are written to the device as
+/// they come, so that it is never whole in host memory.
 #[derive(Debug)]
 pub struct MatrixWriter {
     shape: [usize; 2],
     device: Device,
+    /// Bytes.
     written: usize,
     /// Where there is no GPU.
     host: Vec<u8>,
@@ -78,30 +79,40 @@ impl MatrixWriter {
         let gpu = Tensor::<2, Int>::empty([rows, columns / 2], (device, DType::I32))
             .try_into_primitive::<burn_wgpu::CubeBackend>()
             .ok();
+        #[cfg(feature = "wgpu")]
+        let on_host = gpu.is_none();
+        #[cfg(not(feature = "wgpu"))]
+        let on_host = true;
         Some(Self {
             shape,
             device: device.clone(),
             written: 0,
-            host: Vec::new(),
+            host: if on_host { vec![0; rows * columns * 2] } else { Vec::new() },
             #[cfg(feature = "wgpu")]
             gpu,
         })
     }
 
-    /// Appends rows: their values' bytes, little-endian.
-    pub fn write(&mut self, bytes: Vec<u8>) {
-        let start = self.written as u64;
+    /// Writes whole rows from row `first` on: their values' bytes, little-endian.
+    pub fn write(&mut self, first: usize, bytes: Vec<u8>) {
+        let start = first * self.shape[1] * 2;
         self.written += bytes.len();
         #[cfg(feature = "wgpu")]
         if let Some(tensor) = &self.gpu {
             // Of the values' bytes; the handle's own size is rounded up.
             let [rows, columns] = self.shape;
-            let end = (rows * columns * 2 - self.written) as u64;
-            let place = tensor.handle.clone().offset_start(start).offset_end(end);
+            let end = (rows * columns * 2 - start - bytes.len()) as u64;
+            let place = tensor.handle.clone().offset_start(start as u64).offset_end(end);
             tensor.client.write(&place, burn::tensor::Bytes::from_bytes_vec(bytes));
             return;
         }
-        self.host.extend(bytes);
+        self.host[start..start + bytes.len()].copy_from_slice(&bytes);
+    }
+
+    /// Whether as many rows were written as there are.
+    pub fn is_full(&self) -> bool {
+        let [rows, columns] = self.shape;
+        self.written == rows * columns * 2
     }
 
     /// The matrix.
@@ -109,8 +120,7 @@ impl MatrixWriter {
     /// # Panics
     /// When fewer rows, or more, were written than there are.
     pub fn finish(self) -> Matrix {
-        let [rows, columns] = self.shape;
-        assert_eq!(self.written, rows * columns * 2);
+        assert!(self.is_full());
         #[cfg(feature = "wgpu")]
         if let Some(tensor) = self.gpu {
             let words = Tensor::from_primitive::<burn_wgpu::CubeBackend>(tensor);
