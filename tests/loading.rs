@@ -230,8 +230,13 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let index = r#"{"_class_name": "StableDiffusionPipeline"}"#;
     fs::write(folder.0.join("model_index.json"), index).expect("writable");
     let placement = placement(WeightDtype::F32);
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    };
     let fetch = Directory(folder.0.clone());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let mut on_event = |_: LoadEvent<'_>| {};
@@ -262,6 +267,7 @@ fn try_from_folder(
         dtype: DType::F32,
         safety_checker,
         warm_up: false,
+        prompts: None,
     };
     let fetch = Directory(folder.to_owned());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
@@ -398,8 +404,13 @@ fn a_checkpoint_in_one_file_is_the_same_model() {
         let checkpoint = Repository::uncached(&checkpoint, base());
         let config = Repository::uncached(&config, base());
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: true,
+            warm_up: false,
+            prompts: None,
+        };
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_single_file(
             &checkpoint,
             name,
@@ -467,8 +478,13 @@ fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle/models/tiny-sdxl-ip2p");
     let load = |folder: &Path| {
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: false,
+            warm_up: false,
+            prompts: None,
+        };
         let fetch = Directory(folder.to_owned());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let given = Components::default();
@@ -546,8 +562,13 @@ fn components_are_taken_over_and_not_read_again() {
     let load = |given| {
         let fetch = Directory(folder.0.clone());
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: true,
+            warm_up: false,
+            prompts: None,
+        };
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_with(
             &files,
@@ -564,6 +585,7 @@ fn components_are_taken_over_and_not_read_again() {
         dtype: DType::F32,
         safety_checker: false,
         warm_up: false,
+        prompts: None,
     };
     match given.build(options).expect_err("no VAE") {
         Error::InvalidArgument { argument, .. } => assert_eq!(argument, "tokenizer"),

@@ -391,7 +391,8 @@ impl Pipeline {
         let safety_checker = options.safety_checker.unwrap_or(false);
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
         let warm_up = !gpu.software;
-        let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
+        let prompts = options.prompts();
+        let load_options = LoadOptions { placement, dtype, safety_checker, warm_up, prompts };
         let wanted = options.class()?;
         let scheduler = options.scheduler()?;
         let is_whole = options.single_file.is_none() && parts.components.is_empty();

@@ -2,10 +2,10 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::base::PipelineBase;
-use super::{Floats, Observer, Prompts, Tap};
+use super::base::{PipelineBase, Tidy};
+use super::{Floats, LoadOptions, Observer, Prompts, Tap};
 use crate::error::{Error, Result};
-use crate::models::{AddedConditions, ClipTextModel, ClipTextOutput};
+use crate::models::{AddedConditions, ClipTextModel, ClipTextOutput, Module};
 use crate::tokenizer::{ClipTokenizer, MAX_LENGTH};
 use crate::weights::textual_inversion::LearntWords;
 
@@ -17,12 +17,51 @@ pub(super) struct TextEncoder {
     pub tokenizer: ClipTokenizer,
     pub model: ClipTextModel,
     pub words: LearntWords,
+    /// What it makes of texts that will come. To be forgotten when the model changes.
+    prepared: Vec<Prepared>,
+}
+
+/// What a text encoder makes of the tokens of some texts.
+#[derive(Debug, Clone)]
+struct Prepared {
+    ids: Vec<Vec<u32>>,
+    dtype: DType,
+    output: ClipTextOutput,
 }
 
 impl TextEncoder {
     /// Without learnt words.
     pub fn new(component: &'static str, tokenizer: ClipTokenizer, model: ClipTextModel) -> Self {
-        Self { component, tokenizer, model, words: LearntWords::default() }
+        let (words, prepared) = (LearntWords::default(), Vec::new());
+        Self { component, tokenizer, model, words, prepared }
+    }
+
+    /// Encodes what an edit will ask for, as it will ask for it. Does nothing when that was done.
+    pub fn prepare(&mut self, prompts: &Prompts, options: &LoadOptions) -> Result<()> {
+        if !self.prepared.is_empty() {
+            return Ok(());
+        }
+        let _tidy = Tidy(&options.placement.device);
+        for side in [Side::Prompt, Side::Negative] {
+            let texts = prompts.texts(side);
+            let ids = texts.iter().map(|text| self.tokenizer.encode_to_length(text, MAX_LENGTH));
+            let ids = ids.map(|row| row.map(|(ids, _)| ids)).collect::<Result<Vec<_>>>()?;
+            let output = self.model.forward(&ids, options.dtype)?;
+            self.prepared.push(Prepared { ids, dtype: options.dtype, output });
+        }
+        Ok(())
+    }
+
+    /// Whether the model has its weights.
+    pub fn is_ready(&mut self) -> bool {
+        let mut is_ready = true;
+        self.model.visit("", &mut |_, parameter| is_ready &= parameter.is_loaded());
+        is_ready
+    }
+
+    /// Forgets what [`prepare`](Self::prepare) did: the model is about to change.
+    pub fn forget_prepared(&mut self) {
+        self.prepared.clear();
     }
 
     /// Encodes texts, each cut and padded to `length` tokens.
@@ -44,7 +83,11 @@ impl TextEncoder {
             ids.push(row);
         }
         observer.tap("input_ids", Tap::Ids(&ids));
-        self.model.forward(&ids, dtype)
+        let prepared = self.prepared.iter().find(|known| known.ids == ids && known.dtype == dtype);
+        match prepared {
+            Some(Prepared { output, .. }) => Ok(output.clone()),
+            None => self.model.forward(&ids, dtype),
+        }
     }
 }
 
