@@ -44,15 +44,17 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   shared?.retain();
   const host = shared ?? new Host(() => create(site));
   const start = performance.now();
+  let ended;
   try {
     const components = await numbersOf(parts);
-    const { result } = task(
+    const { result, settled } = task(
       [signal],
       (event) => {
         onProgress?.(event);
       },
       (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
     );
+    ended = settled;
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true || parts.safety_checker !== undefined;
     // What was given cannot be loaded again.
@@ -62,9 +64,25 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
     log('info', `${info.model} is loaded after ${seconds} s: ${info.dtype} on ${info.adapter}`);
     return new Found(LOADED, { host, pipeline, info, judge, hasChecker, busyPolicy, request: again });
   } catch (error) {
-    host.release(undefined);
+    linger(ended).then(() => host.release(undefined));
     throw error;
   }
+}
+
+/** How long an engine that was stopped may take to keep what has arrived, milliseconds. */
+const LINGER = 5000;
+
+/**
+ * Resolves when a call has ended in the engine, and at the latest after that time.
+ *
+ * @param {Promise<void> | undefined} ended
+ */
+function linger(ended) {
+  return Promise.race([
+    ended,
+    // Of a kind for which Node does not wait.
+    new Promise((resolve) => (AbortSignal.timeout(LINGER).onabort = resolve)),
+  ]);
 }
 
 /** What the same model is read with later: nothing newer, and nothing that is there already anew. */
@@ -89,17 +107,19 @@ export async function download({ create }, model, { onProgress, signal, ...given
   checkStore(options.cache);
   askToPersist();
   const engine = create(site);
+  let ended;
   try {
-    const { result } = task(
+    const { result, settled } = task(
       [signal],
       (event) => {
         onProgress?.(event);
       },
       (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
     );
+    ended = settled;
     await result;
   } finally {
-    await engine.dispose();
+    linger(ended).then(() => engine.dispose());
   }
 }
 

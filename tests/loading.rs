@@ -1,15 +1,18 @@
 //! Weight files in all the forms in which models come, and in some in which they should not.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use burn::tensor::{DType, Device};
-use futures_util::future::{LocalBoxFuture, ready};
+use futures_util::future::{LocalBoxFuture, pending, ready};
 use half::bf16;
 use instruct_pix2pix::cache::Repository;
-use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::hub::{Directory, Fetch, ModelSource, Request, Response};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
@@ -593,4 +596,64 @@ fn components_are_taken_over_and_not_read_again() {
     }
     let error = Components::default().take("colour", &pipeline).expect_err("no such part");
     assert_eq!(error.code(), "invalid-argument");
+}
+
+/// A server of which one file never comes.
+struct Waiting<'a> {
+    inner: Directory,
+    missing: &'a str,
+}
+
+impl Fetch for Waiting<'_> {
+    fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        match request.url.ends_with(self.missing) && request.range != Some(0..1) {
+            true => Box::pin(pending()),
+            false => self.inner.get(request),
+        }
+    }
+
+    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(pending())
+    }
+}
+
+/// What is told of a load of which a file never comes, by short names.
+fn told_without(missing: &str, prompts: Option<Prompts>) -> Vec<String> {
+    let fetch = Waiting { inner: Directory(TINY.into()), missing };
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let options = LoadOptions {
+        placement: placement(WeightDtype::F16),
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts,
+    };
+    let told = RefCell::new(Vec::new());
+    let tell = |event: &str| told.borrow_mut().push(event.to_owned());
+    let mut on_event = |event: LoadEvent<'_>| match event {
+        LoadEvent::Component { component } => tell(component),
+        LoadEvent::Encoded => tell("encoded"),
+        _ => {}
+    };
+    let given = Components::default();
+    let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event);
+    let mut load = std::pin::pin!(load);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        assert!(load.as_mut().poll(&mut context).is_pending(), "{missing} is missing");
+    }
+    told.take()
+}
+
+#[test]
+fn what_is_there_is_loaded_while_the_rest_is_on_its_way() {
+    const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+    let prompts = || Some(Prompts::new("make it snowy"));
+    assert_eq!(told_without(UNET, prompts()), ["text_encoder", "encoded", "vae"]);
+    assert_eq!(told_without(UNET, None), ["text_encoder", "vae"]);
+    assert_eq!(told_without("text_encoder/model.safetensors", prompts()), ["vae", "unet"]);
+    assert_eq!(
+        told_without("vae/diffusion_pytorch_model.safetensors", prompts()),
+        ["text_encoder", "encoded", "unet"]
+    );
 }
