@@ -37,7 +37,7 @@ pub use linear::{Epilogue, linear, product};
 pub use matrix::{Matrix, MatrixWriter, StandIn};
 
 #[cfg(feature = "wgpu")]
-pub use source::{compile_only, flush, release_memory};
+pub use source::{compile_only, flush, held_memory, release_memory};
 #[cfg(feature = "tuning")]
 pub use source::{device_memory, memory_of};
 
