@@ -23,7 +23,11 @@ impl Repository<'_> {
 
     /// One chunk of a file: from the cache if it is there and intact. Tells whether it was fetched.
     pub(super) async fn chunk(&self, file: &Rc<OpenFile>, index: u32) -> Result<(Vec<u8>, bool)> {
-        self.chunk_from(file, index, &|fetched, cached| self.count(fetched, cached)).await
+        let count = |fetched, cached| {
+            file.arrived.set(file.arrived.get() + fetched + cached);
+            self.count(fetched, cached);
+        };
+        self.chunk_from(file, index, &count).await
     }
 
     /// The same, telling `count` what was fetched and what was cached.

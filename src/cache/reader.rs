@@ -1,6 +1,6 @@
 //! A file whose chunks arrive side by side, are handed out as they come, and are hashed in their order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
@@ -34,6 +34,8 @@ pub(super) struct OpenFile {
     pub has_stale_parts: bool,
     /// Chunks in the cache that are fetched anew.
     replaced: BTreeSet<u32>,
+    /// Bytes that have arrived.
+    pub arrived: Cell<u64>,
 }
 
 impl OpenFile {
@@ -48,8 +50,19 @@ impl OpenFile {
     ) -> Self {
         let Found { present, parts, has_stale_parts, replaced, .. } = found;
         let (content, present) = (RefCell::new(content), RefCell::new(present));
-        let (path, parts) = (path.to_owned(), RefCell::new(parts));
-        Self { path, entry, hash, content, remote, present, parts, has_stale_parts, replaced }
+        let (path, parts, arrived) = (path.to_owned(), RefCell::new(parts), Cell::default());
+        Self {
+            path,
+            entry,
+            hash,
+            content,
+            remote,
+            present,
+            parts,
+            has_stale_parts,
+            replaced,
+            arrived,
+        }
     }
 
     /// Takes what the cache has by now, unless that came in other pieces.
@@ -178,12 +191,12 @@ impl<'a> ChunkReader<'a> {
     /// hashed.
     async fn arrive(&mut self, on_arrival: &mut OnArrival<'_>) -> Result<Option<Chunk<'a>>> {
         loop {
-            let repository = self.repository;
-            let mut traffic = repository.traffic.get();
+            let file = self.file.clone();
+            let mut arrived = file.arrived.get();
             let event = poll_fn(|context| {
                 let poll = self.poll_event(context);
-                let now = repository.traffic.get();
-                if std::mem::replace(&mut traffic, now) != now {
+                let now = file.arrived.get();
+                if std::mem::replace(&mut arrived, now) != now {
                     on_arrival();
                 }
                 poll
