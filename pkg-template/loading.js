@@ -5,7 +5,7 @@ import { Host } from './host.js';
 import * as known from './options.js';
 import { checkStore } from './proxy.js';
 import { siteOf } from './site.js';
-import { task } from './task.js';
+import { abortable, task } from './task.js';
 import { locate } from './urls.js';
 
 /**
@@ -44,17 +44,17 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   shared?.retain();
   const host = shared ?? new Host(() => create(site));
   const start = performance.now();
-  let ended;
+  const { result, settled } = task(
+    [signal],
+    (event) => {
+      onProgress?.(event);
+    },
+    async (notify, stop) => {
+      const components = await numbersOf(parts);
+      return host.engine.load({ ...request, components }, notify, stop);
+    },
+  );
   try {
-    const components = await numbersOf(parts);
-    const { result, settled } = task(
-      [signal],
-      (event) => {
-        onProgress?.(event);
-      },
-      (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
-    );
-    ended = settled;
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true || parts.safety_checker !== undefined;
     // What was given cannot be loaded again.
@@ -64,7 +64,7 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
     log('info', `${info.model} is loaded after ${seconds} s: ${info.dtype} on ${info.adapter}`);
     return new Found(LOADED, { host, pipeline, info, judge, hasChecker, busyPolicy, request: again });
   } catch (error) {
-    linger(ended).then(() => host.release(undefined));
+    afterwards(settled, () => host.release(undefined));
     throw error;
   }
 }
@@ -73,16 +73,14 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
 const LINGER = 5000;
 
 /**
- * Resolves when a call has ended in the engine, and at the latest after that time.
+ * Ends an engine when a call has ended there, and at the latest after that time.
  *
- * @param {Promise<void> | undefined} ended
+ * @param {Promise<void>} settled
+ * @param {() => void} end
  */
-function linger(ended) {
-  return Promise.race([
-    ended,
-    // Of a kind for which Node does not wait.
-    new Promise((resolve) => (AbortSignal.timeout(LINGER).onabort = resolve)),
-  ]);
+function afterwards(settled, end) {
+  // A timer of a kind for which Node does not wait.
+  abortable(settled, AbortSignal.timeout(LINGER)).then(end, end);
 }
 
 /** What the same model is read with later: nothing newer, and nothing that is there already anew. */
@@ -107,19 +105,17 @@ export async function download({ create }, model, { onProgress, signal, ...given
   checkStore(options.cache);
   askToPersist();
   const engine = create(site);
-  let ended;
+  const { result, settled } = task(
+    [signal],
+    (event) => {
+      onProgress?.(event);
+    },
+    (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
+  );
   try {
-    const { result, settled } = task(
-      [signal],
-      (event) => {
-        onProgress?.(event);
-      },
-      (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
-    );
-    ended = settled;
     await result;
   } finally {
-    linger(ended).then(() => engine.dispose());
+    afterwards(settled, () => engine.dispose());
   }
 }
 
