@@ -68,4 +68,12 @@ impl Cache {
         }
         Ok(())
     }
+
+    /// Removes all of a content.
+    pub(super) async fn drop_all_parts(&self, id: &str) -> StoreResult<()> {
+        for index in self.parts(id).await?.into_keys() {
+            self.drop_parts(id, index, None).await?;
+        }
+        Ok(())
+    }
 }

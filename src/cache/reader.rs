@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream};
 
-use super::digest::{FileHasher, Sha256};
+use super::digest::{FileHasher, Sha256, chunk_hash};
 use super::repository::{Found, Repository, check_hash};
 use super::slots::{Slot, WINDOW_BYTES};
 use super::{ContentRecord, FileRecord, chunk_length, content_key};
@@ -114,8 +114,13 @@ struct Chunk<'a> {
     slot: Option<Slot<'a>>,
 }
 
-/// A chunk's bytes, and their place.
-type Held<'a> = (Rc<Vec<u8>>, Option<Slot<'a>>);
+/// A chunk that was handed out before it was its turn to be hashed.
+enum Early<'a> {
+    /// Its bytes, and their place.
+    Held(Rc<Vec<u8>>, #[expect(dead_code, reason = "it is there to be dropped")] Option<Slot<'a>>),
+    /// It is in the cache, to be read from there: the fast hash of what was handed out.
+    Left(u64),
+}
 
 type ChunkFuture<'a> = LocalBoxFuture<'a, Result<Chunk<'a>>>;
 
@@ -150,9 +155,7 @@ pub(super) struct ChunkReader<'a> {
     hashed_before: u32,
     /// Whether bytes that had been hashed in an earlier load were fetched anew.
     replaced: bool,
-    /// Chunks that were handed out before it was their turn to be hashed. Nothing where they are in
-    /// the cache, to be read from there.
-    early: BTreeMap<u32, Option<Held<'a>>>,
+    early: BTreeMap<u32, Early<'a>>,
     /// The next chunk to be hashed, on its way from the cache.
     read_back: Option<LocalBoxFuture<'a, Result<Vec<u8>>>>,
 }
@@ -204,7 +207,14 @@ impl<'a> ChunkReader<'a> {
             match event.await? {
                 Event::Arrived(chunk) => return Ok(Some(chunk)),
                 Event::ReadBack(bytes) => {
-                    self.early.remove(&self.hashed);
+                    let known = self.early.remove(&self.hashed);
+                    let found = chunk_hash(&bytes, self.hashed);
+                    if !matches!(known, Some(Early::Left(hash)) if hash == found) {
+                        // It had to be fetched once more.
+                        let message = "other bytes than before".into();
+                        let url = self.file.remote.url().into();
+                        return Err(Error::InvalidResponse { url, message });
+                    }
                     self.hash(&bytes);
                     self.hash_early();
                     self.keep_state().await;
@@ -219,7 +229,8 @@ impl<'a> ChunkReader<'a> {
         if let Poll::Ready(Some(arrived)) = Pin::new(&mut self.window).poll_next(context) {
             return Poll::Ready(arrived.map(Event::Arrived));
         }
-        if self.read_back.is_none() && matches!(self.early.get(&self.hashed), Some(None)) {
+        if self.read_back.is_none() && matches!(self.early.get(&self.hashed), Some(Early::Left(_)))
+        {
             let (repository, file, index) = (self.repository, self.file.clone(), self.hashed);
             let read = async move { repository.chunk_again(&file, index).await };
             self.read_back = Some(Box::pin(read));
@@ -241,11 +252,19 @@ impl<'a> ChunkReader<'a> {
     /// are left to the cache, so that their hash does not hold up the rest of the file.
     fn start(&mut self, context: &Context<'_>) {
         let (file, repository) = (&self.file, self.repository);
-        let held: u64 = self.early.values().flatten().map(|(bytes, _)| bytes.len() as u64).sum();
-        if held * 2 > WINDOW_BYTES {
+        let held = self.early.values().map(|early| match early {
+            Early::Held(bytes, _) => bytes.len() as u64,
+            Early::Left(_) => 0,
+        });
+        if held.sum::<u64>() * 2 > WINDOW_BYTES {
             let present = file.present.borrow();
-            let others = self.early.iter_mut().filter(|(index, _)| present.contains(index));
-            others.for_each(|(_, early)| *early = None);
+            for (index, early) in &mut self.early {
+                if let Early::Held(bytes, _) = early
+                    && present.contains(index)
+                {
+                    *early = Early::Left(chunk_hash(bytes, *index));
+                }
+            }
         }
         // The first by itself: it holds the header, and the files of a model are opened all before
         // one is read on. And where every answer is the whole file, one is read to its end.
@@ -276,7 +295,7 @@ impl<'a> ChunkReader<'a> {
             self.hash_early();
             self.keep_state().await;
         } else if self.hasher.is_some() {
-            self.early.insert(index, Some((piece.bytes.clone(), slot)));
+            self.early.insert(index, Early::Held(piece.bytes.clone(), slot));
         }
         piece
     }
@@ -291,10 +310,10 @@ impl<'a> ChunkReader<'a> {
 
     /// Hashes those that are held and whose turn has come.
     fn hash_early(&mut self) {
-        while let Some(Some(_)) = self.early.get(&self.hashed) {
-            if let Some(Some((bytes, _slot))) = self.early.remove(&self.hashed) {
-                self.hash(&bytes);
-            }
+        while let Some(Early::Held(bytes, _)) = self.early.get(&self.hashed) {
+            let (index, bytes) = (self.hashed, bytes.clone());
+            self.hash(&bytes);
+            self.early.remove(&index);
         }
     }
 
@@ -314,12 +333,12 @@ impl<'a> ChunkReader<'a> {
         self.repository.stored(cache.put_json(&key, &content).await);
     }
 
-    /// Removes what was never needed of the beginnings of chunks.
+    /// Removes the beginnings of chunks that were never needed.
     async fn drop_parts(&self) {
-        let Some(cache) = self.repository.storing() else { return };
-        let (id, parts) = (&self.file.entry.content, self.file.parts.take());
-        for (index, _) in parts {
-            self.repository.stored(cache.drop_parts(id, index, None).await);
+        let (file, repository) = (&self.file, self.repository);
+        let Some(cache) = repository.storing() else { return };
+        if file.has_stale_parts || !file.parts.take().is_empty() {
+            repository.stored(cache.drop_all_parts(&file.entry.content).await);
         }
     }
 

@@ -81,6 +81,27 @@ fn a_late_chunk_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn what_was_left_to_the_cache_is_the_same_when_it_is_hashed() {
+    // What was handed out is wrong, and gone from the cache when it is its turn to be hashed.
+    let (server, store) = (hub(), Rc::<MemoryStore>::default());
+    let cache = cache_in(&store);
+    let late = Late::new(&server, 1);
+    let path = format!("a/b/resolve/{COMMIT}/{LARGE}");
+    let mut wrong = large(0);
+    wrong[3 * CHUNK as usize + 5] ^= 1;
+    server.put(&path, wrong);
+    let mut running = pin!(load(&late, source(), Some(&cache), CachePolicy::Resume));
+    assert!(poll_on(running.as_mut()).is_pending());
+    server.put(&path, large(0));
+    for index in 2..9 {
+        block_on(store.delete(&chunk_key(&content(0), index))).expect("deleted");
+    }
+    late.let_go();
+    let Poll::Ready(loaded) = poll_on(running.as_mut()) else { panic!("it hangs") };
+    assert_eq!(loaded.expect_err("other bytes").code(), "invalid-response");
+}
+
+#[test]
 fn where_nothing_is_stored_a_late_chunk_bounds_what_is_held() {
     let server = hub();
     let host = Surroundings { free: Some(0), ..Surroundings::default() };

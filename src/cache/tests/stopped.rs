@@ -174,6 +174,22 @@ fn who_wants_all_anew_gets_nothing_of_what_was_stopped() {
 }
 
 #[test]
+fn beginnings_that_nobody_needs_go_when_the_file_is_complete() {
+    let (server, store) = (hub(), Rc::<MemoryStore>::default());
+    let cache = cache_in(&store);
+    load_some(&server, &cache, CachePolicy::Resume, 450_000);
+    let id = content(0);
+    // Of a chunk that is there, and a shorter one.
+    assert!(block_on(cache.chunks(&id)).expect("there").contains(&0));
+    block_on(cache.put_part(&id, 0, vec![1; 100])).expect("stored");
+    let index = *block_on(cache.parts(&id)).expect("there").last_key_value().expect("one").0;
+    let short = format!("chunk/{id}/{index:05}+7");
+    block_on(store.put(&short, b"a part")).expect("stored");
+    assert!(load_hub(&server, &cache).expect("loads").weights == large(0));
+    assert_eq!(parts(&store), [""; 0]);
+}
+
+#[test]
 fn beginnings_go_with_their_file() {
     let (server, store) = (hub(), Rc::<MemoryStore>::default());
     let cache = cache_in(&store);
