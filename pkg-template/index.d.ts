@@ -749,9 +749,21 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
    * @default 'queue'
    */
   busyPolicy?: BusyPolicy;
+  /**
+   * What the first edit will be asked for, where the page knows that already. It is encoded as soon as
+   * the text encoder is there, while the rest is on its way, and edits with the same texts do not wait
+   * for that; their results are the same without. With `memoryBudget`, where models take turns, it has
+   * no effect.
+   */
+  prompt?: string | string[];
+  /** The same of {@link EditOptions.negativePrompt}. Counts with `prompt` only. */
+  negativePrompt?: string | string[];
   /** Called often while the model is downloaded. */
   onProgress?: (event: LoadProgress) => void;
-  /** Stops loading: the promise rejects at once with the signal's reason. */
+  /**
+   * Stops loading: the promise rejects at once with the signal's reason. What has arrived stays in the
+   * cache, also of pieces that are not complete.
+   */
   signal?: AbortSignal;
 }
 
@@ -778,6 +790,8 @@ export interface DownloadOptions
     | 'dtype'
     | 'memoryBudget'
     | 'busyPolicy'
+    | 'prompt'
+    | 'negativePrompt'
     | 'cache'
     | 'forceZerosForEmptyPrompt'
     | 'isCosxlEdit'
@@ -878,6 +892,7 @@ export interface ModelDescription {
 export type LoadProgress =
   | DownloadProgress
   | ComponentProgress
+  | EncodedProgress
   | StorageProgress
   | WaitingProgress
   | WarningProgress
@@ -932,6 +947,12 @@ export interface WarningProgress {
   code: 'storage' | 'offline' | 'corrupt';
   /** What is wrong, for people. */
   message: string;
+}
+
+/** {@link LoadOptions.prompt} is encoded. */
+export interface EncodedProgress {
+  /** Tells this event from the others. */
+  type: 'encoded';
 }
 
 /** A sub-model is complete, and on the GPU. */

@@ -5,7 +5,7 @@ import { Host } from './host.js';
 import * as known from './options.js';
 import { checkStore } from './proxy.js';
 import { siteOf } from './site.js';
-import { task } from './task.js';
+import { abortable, task } from './task.js';
 import { locate } from './urls.js';
 
 /**
@@ -44,15 +44,17 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
   shared?.retain();
   const host = shared ?? new Host(() => create(site));
   const start = performance.now();
+  const { result, settled } = task(
+    [signal],
+    (event) => {
+      onProgress?.(event);
+    },
+    async (notify, stop) => {
+      const components = await numbersOf(parts);
+      return host.engine.load({ ...request, components }, notify, stop);
+    },
+  );
   try {
-    const components = await numbersOf(parts);
-    const { result } = task(
-      [signal],
-      (event) => {
-        onProgress?.(event);
-      },
-      (notify, stop) => host.engine.load({ ...request, components }, notify, stop),
-    );
     const { pipeline, info } = await result;
     const hasChecker = request.safetyChecker === true || parts.safety_checker !== undefined;
     // What was given cannot be loaded again.
@@ -62,9 +64,23 @@ export async function load(Class, { create, classes }, model, { onProgress, sign
     log('info', `${info.model} is loaded after ${seconds} s: ${info.dtype} on ${info.adapter}`);
     return new Found(LOADED, { host, pipeline, info, judge, hasChecker, busyPolicy, request: again });
   } catch (error) {
-    host.release(undefined);
+    afterwards(settled, () => host.release(undefined));
     throw error;
   }
+}
+
+/** How long an engine that was stopped may take to keep what has arrived, milliseconds. */
+const LINGER = 5000;
+
+/**
+ * Ends an engine when a call has ended there, and at the latest after that time.
+ *
+ * @param {Promise<void>} settled
+ * @param {() => void} end
+ */
+function afterwards(settled, end) {
+  // A timer of a kind for which Node does not wait.
+  abortable(settled, AbortSignal.timeout(LINGER)).then(end, end);
 }
 
 /** What the same model is read with later: nothing newer, and nothing that is there already anew. */
@@ -89,17 +105,17 @@ export async function download({ create }, model, { onProgress, signal, ...given
   checkStore(options.cache);
   askToPersist();
   const engine = create(site);
+  const { result, settled } = task(
+    [signal],
+    (event) => {
+      onProgress?.(event);
+    },
+    (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
+  );
   try {
-    const { result } = task(
-      [signal],
-      (event) => {
-        onProgress?.(event);
-      },
-      (notify, stop) => engine.download(locate({ ...options, model }), notify, stop),
-    );
     await result;
   } finally {
-    await engine.dispose();
+    afterwards(settled, () => engine.dispose());
   }
 }
 

@@ -92,6 +92,8 @@ export const LOAD = {
   ...COMPONENTS,
   ...XL_SETTINGS,
   shareWith: OBJECT,
+  prompt: TEXTS,
+  negativePrompt: TEXTS,
   singleFile: STRING,
   config: STRING,
   safetyChecker: ['boolean', 'function', 'object'],

@@ -44,17 +44,22 @@ export class Session {
     return this.#pipe;
   }
 
-  /** Loads the model, unless it is loaded. */
-  load() {
-    return (this.#loading ??= this.#load());
+  /**
+   * Loads the model, unless it is loaded.
+   *
+   * @param {{ prompt?: any, negativePrompt?: any }} [first] what the first edit asks for
+   */
+  load(first) {
+    return (this.#loading ??= this.#load(first));
   }
 
-  async #load() {
+  async #load(first) {
     this.#tell({ status: 'loading', error: undefined });
     try {
       const options = this.#options();
       const signals = [this.#closed.signal, options.signal].filter(Boolean);
       this.#pipe = await InstructPix2Pix.fromPretrained(this.#model, {
+        ...first,
         ...options,
         signal: AbortSignal.any(signals),
         onProgress: (progress) => {
@@ -77,7 +82,8 @@ export class Session {
     this.#running.add(own);
     let outcome;
     try {
-      const pipe = await this.load();
+      const { prompt, negativePrompt } = options;
+      const pipe = await this.load({ prompt, negativePrompt });
       own.signal.throwIfAborted();
       this.#tell({ status: 'editing', step: undefined, error: undefined });
       const result = await pipe.edit({

@@ -159,9 +159,15 @@ const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
 /// Has Burn keep buffers by their exact sizes. By default it has buckets of sizes that grow by two thirds, gives a
 /// tensor the first free buffer that is not too small, whatever its size, and so takes new ones for large tensors
 /// while small ones sit in the old. The sizes of an edit are few, and come again in every step.
-fn keep_exact_sizes() {
+///
+/// And has it keep one stream a device in a browser, where there is one thread: it makes room for 128 otherwise, half
+/// a megabyte that is never given back.
+fn configure() {
     let mut config = CubeClRuntimeConfig::default();
     config.memory.persistent_memory = PersistentMemory::Enforced;
+    if cfg!(target_family = "wasm") {
+        config.streaming.max_streams = 1;
+    }
     // Only the first word on it counts.
     CubeClRuntimeConfig::try_set(config);
 }
@@ -175,7 +181,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when there is no adapter, or it refuses a device.
     pub async fn request() -> Result<Self> {
-        keep_exact_sizes();
+        configure();
         let backends = if cfg!(target_family = "wasm") {
             wgpu::Backends::BROWSER_WEBGPU
         } else {

@@ -25,8 +25,13 @@ fn adapter(file: &str) -> Vec<u8> {
 
 fn pipeline(weights: WeightDtype) -> Pipeline {
     let placement = Placement { device: Device::flex(), weights };
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    };
     let fetch = Directory(fixture("models/tiny-sd-ip2p"));
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     pollster::block_on(Pipeline::load(&files, options, &mut |_| {})).expect("loads")

@@ -47,8 +47,13 @@ fn picture(path: &str) -> RgbImage {
 
 fn load(weights: WeightDtype) -> Pipeline {
     let placement = Placement { device: Device::flex(), weights };
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/built-in");
     let fetch = Directory(folder);
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));

@@ -34,8 +34,13 @@ fn load_from(
 ) -> StableDiffusionInstructPix2PixPipeline {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let placement = Placement { device: Device::flex(), weights };
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    };
     let fetch = Directory(folder);
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, on_event);

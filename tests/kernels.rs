@@ -118,14 +118,15 @@ fn the_browser_compares_with_the_references_numbers() {
 }
 
 #[test]
-fn a_matrix_is_written_row_by_row() {
+fn a_matrix_is_written_row_by_row_in_any_order() {
     let gpu = gpu();
     for device in [&gpu.device, &Device::flex()] {
         let values: Vec<f16> = (0..7 * 6).map(|i| f16::from_f32(i as f32 - 20.5)).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut writer = MatrixWriter::new([7, 6], Packing::Halves, device).expect("whole words");
-        for rows in [0..1, 1..5, 5..7] {
-            writer.write(bytes[rows.start * 12..rows.end * 12].to_vec());
+        for rows in [5..7, 0..1, 1..5] {
+            assert!(!writer.is_full());
+            writer.write(rows.start, bytes[rows.start * 12..rows.end * 12].to_vec());
             // Kernels may compile in the middle of loading.
             let x = Tensor::<1>::ones([8], (device, DType::F32));
             compile_only(device, || x.exp());
@@ -160,8 +161,13 @@ fn warming_up_compiles_what_an_edit_launches() {
     let gpu = gpu();
     let device = &gpu.device;
     let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: true,
+        prompts: None,
+    };
     let (text, unet, vae) = configs();
     let warm_up = WarmUp {
         texts: vec![text.clone()],
@@ -202,8 +208,13 @@ fn a_model_that_is_warmed_up_while_it_loads_edits_as_on_the_cpu() {
     let gpu = gpu();
     let latents = |device: &Device| {
         let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: true };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: false,
+            warm_up: true,
+            prompts: None,
+        };
         let folder =
             Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random"));
         let files = Repository::uncached(&folder, ModelSource::Base(String::new()));

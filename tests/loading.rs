@@ -1,15 +1,19 @@
 //! Weight files in all the forms in which models come, and in some in which they should not.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use burn::tensor::{DType, Device};
-use futures_util::future::{LocalBoxFuture, ready};
+use futures_util::future::{LocalBoxFuture, pending, ready};
 use half::bf16;
-use instruct_pix2pix::cache::Repository;
-use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::cache::{Alone, Cache, CachePolicy, MemoryStore, Repository};
+use instruct_pix2pix::hub::{Body, Directory, Fetch, ModelFiles, ModelSource, Request, Response};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
@@ -230,8 +234,13 @@ fn another_pipeline_is_refused_before_anything_is_read() {
     let index = r#"{"_class_name": "StableDiffusionPipeline"}"#;
     fs::write(folder.0.join("model_index.json"), index).expect("writable");
     let placement = placement(WeightDtype::F32);
-    let options =
-        LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    };
     let fetch = Directory(folder.0.clone());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let mut on_event = |_: LoadEvent<'_>| {};
@@ -262,6 +271,7 @@ fn try_from_folder(
         dtype: DType::F32,
         safety_checker,
         warm_up: false,
+        prompts: None,
     };
     let fetch = Directory(folder.to_owned());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
@@ -398,8 +408,13 @@ fn a_checkpoint_in_one_file_is_the_same_model() {
         let checkpoint = Repository::uncached(&checkpoint, base());
         let config = Repository::uncached(&config, base());
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: true,
+            warm_up: false,
+            prompts: None,
+        };
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_single_file(
             &checkpoint,
             name,
@@ -467,8 +482,13 @@ fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle/models/tiny-sdxl-ip2p");
     let load = |folder: &Path| {
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: false,
+            warm_up: false,
+            prompts: None,
+        };
         let fetch = Directory(folder.to_owned());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         let given = Components::default();
@@ -546,8 +566,13 @@ fn components_are_taken_over_and_not_read_again() {
     let load = |given| {
         let fetch = Directory(folder.0.clone());
         let placement = placement(WeightDtype::F32);
-        let options =
-            LoadOptions { placement, dtype: DType::F32, safety_checker: true, warm_up: false };
+        let options = LoadOptions {
+            placement,
+            dtype: DType::F32,
+            safety_checker: true,
+            warm_up: false,
+            prompts: None,
+        };
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_with(
             &files,
@@ -564,6 +589,7 @@ fn components_are_taken_over_and_not_read_again() {
         dtype: DType::F32,
         safety_checker: false,
         warm_up: false,
+        prompts: None,
     };
     match given.build(options).expect_err("no VAE") {
         Error::InvalidArgument { argument, .. } => assert_eq!(argument, "tokenizer"),
@@ -571,4 +597,161 @@ fn components_are_taken_over_and_not_read_again() {
     }
     let error = Components::default().take("colour", &pipeline).expect_err("no such part");
     assert_eq!(error.code(), "invalid-argument");
+}
+
+/// A server of which one file never comes.
+struct Waiting<'a> {
+    inner: Directory,
+    missing: &'a str,
+}
+
+impl Fetch for Waiting<'_> {
+    fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        match request.url.ends_with(self.missing) && request.range != Some(0..1) {
+            true => Box::pin(pending()),
+            false => self.inner.get(request),
+        }
+    }
+
+    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(pending())
+    }
+}
+
+/// What is told of a load of which a file never comes, by short names.
+fn told_without(missing: &str, prompts: Option<Prompts>) -> Vec<String> {
+    let fetch = Waiting { inner: Directory(TINY.into()), missing };
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let options = LoadOptions {
+        placement: placement(WeightDtype::F16),
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts,
+    };
+    let told = RefCell::new(Vec::new());
+    let tell = |event: &str| told.borrow_mut().push(event.to_owned());
+    let mut on_event = |event: LoadEvent<'_>| match event {
+        LoadEvent::Component { component } => tell(component),
+        LoadEvent::Encoded => tell("encoded"),
+        _ => {}
+    };
+    let given = Components::default();
+    let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event);
+    let mut load = std::pin::pin!(load);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        assert!(load.as_mut().poll(&mut context).is_pending(), "{missing} is missing");
+    }
+    told.take()
+}
+
+#[test]
+fn what_is_there_is_loaded_while_the_rest_is_on_its_way() {
+    const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+    let prompts = || Some(Prompts::new("make it snowy"));
+    assert_eq!(told_without(UNET, prompts()), ["text_encoder", "encoded", "vae"]);
+    assert_eq!(told_without(UNET, None), ["text_encoder", "vae"]);
+    assert_eq!(told_without("text_encoder/model.safetensors", prompts()), ["vae", "unet"]);
+    assert_eq!(
+        told_without("vae/diffusion_pytorch_model.safetensors", prompts()),
+        ["text_encoder", "encoded", "unet"]
+    );
+}
+
+/// A server whose connections end in an abort once so many bytes of weights have come in all.
+struct Stopping {
+    inner: Directory,
+    left: Rc<Cell<usize>>,
+}
+
+struct StoppingBody {
+    inner: Box<dyn Body>,
+    rest: Vec<u8>,
+    left: Rc<Cell<usize>>,
+}
+
+impl Fetch for Stopping {
+    fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        Box::pin(async move {
+            let is_weights = request.url.ends_with(".safetensors");
+            let mut response = self.inner.get(request).await?;
+            if is_weights {
+                let (inner, left) = (response.body, self.left.clone());
+                response.body = Box::new(StoppingBody { inner, rest: Vec::new(), left });
+            }
+            Ok(response)
+        })
+    }
+
+    fn wait(&self, _: Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(pending())
+    }
+}
+
+impl Body for StoppingBody {
+    fn next_chunk(&mut self) -> LocalBoxFuture<'_, Result<Option<Vec<u8>>>> {
+        Box::pin(async move {
+            // Others have their turn, too.
+            let mut is_first = true;
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            if self.rest.is_empty() {
+                self.rest = self.inner.next_chunk().await?.unwrap_or_default();
+            }
+            let piece: Vec<u8> = self.rest.drain(..self.rest.len().min(10_000)).collect();
+            let Some(left) = self.left.get().checked_sub(piece.len()) else {
+                return Err(Error::Aborted);
+            };
+            self.left.set(left);
+            Ok((!piece.is_empty()).then_some(piece))
+        })
+    }
+}
+
+#[test]
+fn a_load_that_is_stopped_keeps_what_has_arrived_of_all_files() {
+    let store = Rc::new(MemoryStore::default());
+    let mut before = 0;
+    for bytes in [100_000, 1_000_000, 1_000_000, usize::MAX] {
+        let cache = pollster::block_on(Cache::open(store.clone(), Rc::new(Alone), None));
+        let cache = cache.expect("opens").with_chunk_bytes(64 << 10);
+        let left = Rc::new(Cell::new(bytes));
+        let fetch = Stopping { inner: Directory(TINY.into()), left: left.clone() };
+        let options = LoadOptions {
+            placement: placement(WeightDtype::F16),
+            dtype: DType::F32,
+            safety_checker: false,
+            warm_up: false,
+            prompts: None,
+        };
+        let (loaded, traffic) = pollster::block_on(async {
+            let source = ModelSource::Base(String::new());
+            let policy = CachePolicy::Resume;
+            let files = Repository::open(&fetch, source, Some(&cache), policy, |_| ()).await;
+            let files = files.expect("opens");
+            let mut on_event = |_: LoadEvent<'_>| {};
+            let given = Components::default();
+            let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event).await;
+            (load, files.traffic())
+        });
+        let kept = pollster::block_on(cache.list()).expect("there")[0].bytes;
+        match loaded {
+            Err(Error::Aborted) => {
+                let arrived = (bytes - left.get()) as u64;
+                assert!(kept >= before + arrived, "{before} and {arrived} bytes, {kept} are kept");
+            }
+            Ok(_) => {
+                assert_eq!(bytes, usize::MAX, "it was not stopped");
+                let weights = (usize::MAX - left.get()) as u64;
+                assert_eq!(before + weights, kept, "each byte was sent once");
+                assert!(traffic.cached >= 2_000_000, "{traffic:?}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        before = kept;
+    }
 }

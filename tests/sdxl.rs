@@ -37,7 +37,13 @@ fn placement() -> Placement {
 
 fn options() -> LoadOptions {
     let placement = placement();
-    LoadOptions { placement, dtype: DType::F32, safety_checker: false, warm_up: false }
+    LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    }
 }
 
 fn load(

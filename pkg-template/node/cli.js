@@ -128,7 +128,9 @@ async function main() {
   try {
     const { signal } = stop;
     const onProgress = (event) => progress.loading(event);
-    const pipe = await InstructPix2Pix.fromPretrained(values.model, { ...load, onProgress, signal });
+    const { negativePrompt } = edit;
+    const all = { ...load, prompt, negativePrompt, onProgress, signal };
+    const pipe = await InstructPix2Pix.fromPretrained(values.model, all);
     const onStep = (event) => progress.step(event);
     const { images, seed, timings } = await pipe.edit({
       ...edit,

@@ -68,7 +68,7 @@ impl Side {
         let halves = values.into_iter().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect();
         let writer = MatrixWriter::new(shape, Packing::Integers(bits), &self.device);
         let mut writer = writer.expect("rows are of whole words");
-        writer.write(halves);
+        writer.write(0, halves);
         writer.finish()
     }
 }

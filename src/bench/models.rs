@@ -73,6 +73,7 @@ fn load_options(bench: &Bench<'_>) -> LoadOptions {
         dtype: bench.dtype,
         safety_checker: false,
         warm_up: true,
+        prompts: None,
     }
 }
 

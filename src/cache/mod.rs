@@ -10,16 +10,20 @@
 //! | `model/NAME@COMMIT` | a `ModelRecord`; `-` in place of the commit where there is none |
 //! | `content/ID` | a `ContentRecord`, written after the chunks that it speaks of |
 //! | `chunk/ID/INDEX` | bytes, then their fast hash in eight bytes |
+//! | `chunk/ID/INDEX+LENGTH` | the same of a chunk's beginning, where its download was stopped |
 //!
 //! `ID` is `sha256-…` or `git-…` by the Hub's hash, or `url-…` by address, size and validator where
 //! there is none. A store may hold other entries, which are left alone.
 
 mod archive;
+mod chunks;
 mod digest;
 #[cfg(all(target_family = "wasm", feature = "js"))]
 mod indexed_db;
+mod part;
 mod reader;
 mod repository;
+mod slots;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -353,6 +357,9 @@ impl Cache {
         let mut records: BTreeMap<String, Option<ContentRecord>> = BTreeMap::new();
         let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
         for key in self.store.keys("chunk/").await? {
+            if let Some((id, _, length)) = part::parse_part_key(&key) {
+                *sizes.entry(id.to_owned()).or_default() += length;
+            }
             let Some((id, index)) = parse_chunk_key(&key) else { continue };
             if !records.contains_key(id) {
                 records.insert(id.to_owned(), self.json(&content_key(id)).await?);
@@ -462,10 +469,13 @@ impl Cache {
 
     /// A chunk's bytes, if they are there and as they were stored.
     async fn chunk(&self, id: &str, index: u32, length: u64) -> StoreResult<Option<Vec<u8>>> {
-        let Some(mut bytes) = self.store.get(&chunk_key(id, index)).await? else {
-            return Ok(None);
-        };
-        let intact = bytes.len() as u64 == length + HASH_BYTES && {
+        self.hashed(&chunk_key(id, index), index, length).await
+    }
+
+    /// The bytes of an entry with their hash behind them.
+    async fn hashed(&self, key: &str, index: u32, length: u64) -> StoreResult<Option<Vec<u8>>> {
+        let Some(mut bytes) = self.store.get(key).await? else { return Ok(None) };
+        let intact = bytes.len() as u64 == length.saturating_add(HASH_BYTES) && {
             let (content, hash) = bytes.split_at(length as usize);
             hash == chunk_hash(content, index).to_le_bytes()
         };
@@ -491,8 +501,8 @@ impl Cache {
     /// Removes a content.
     async fn forget(&self, id: &str) -> StoreResult<()> {
         self.store.delete(&content_key(id)).await?;
-        for index in self.chunks(id).await? {
-            self.store.delete(&chunk_key(id, index)).await?;
+        for key in self.store.keys(&format!("chunk/{id}/")).await? {
+            self.store.delete(&key).await?;
         }
         Ok(())
     }

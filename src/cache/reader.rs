@@ -1,25 +1,22 @@
-//! A file read from front to back while its chunks arrive side by side.
+//! A file whose chunks arrive side by side, are handed out as they come, and are hashed in their order.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, Stream};
 
-use super::digest::{FileHasher, Sha256};
+use super::digest::{FileHasher, Sha256, chunk_hash};
 use super::repository::{Found, Repository, check_hash};
+use super::slots::{Slot, WINDOW_BYTES};
 use super::{ContentRecord, FileRecord, chunk_length, content_key};
 use crate::error::{Error, Result};
-use crate::hub::{FileHash, FileReader, OnArrival, RemoteFile};
-
-/// Bytes of chunks held at a time, those on their way included. Small chunks are no more at a time
-/// than [`Pace`](crate::hub::Pace) allows.
-const WINDOW_BYTES: u64 = if cfg!(test) { 6 * (64 << 10) } else { 48 << 20 };
+use crate::hub::{FileHash, FileReader, OnArrival, Piece, RemoteFile};
 
 /// A file whose size and content are known.
 pub(super) struct OpenFile {
@@ -27,32 +24,52 @@ pub(super) struct OpenFile {
     pub entry: FileRecord,
     /// The whole file's hash, where there is one.
     hash: Option<FileHash>,
-    content: RefCell<ContentRecord>,
+    pub content: RefCell<ContentRecord>,
     pub remote: RemoteFile,
     /// Chunks in the cache.
     pub present: RefCell<BTreeSet<u32>>,
+    /// Other chunks of which the cache has a beginning, of so many bytes.
+    pub parts: RefCell<BTreeMap<u32, u64>>,
+    /// Whether the cache may have a beginning of others, which is not used.
+    pub has_stale_parts: bool,
     /// Chunks in the cache that are fetched anew.
     replaced: BTreeSet<u32>,
+    /// Bytes that have arrived.
+    pub arrived: Cell<u64>,
 }
 
 impl OpenFile {
+    /// A file with what the cache has of it.
     pub fn new(
         path: &str,
         entry: FileRecord,
         hash: Option<FileHash>,
-        content: ContentRecord,
         remote: RemoteFile,
-        present: BTreeSet<u32>,
-        replaced: BTreeSet<u32>,
+        content: ContentRecord,
+        found: Found,
     ) -> Self {
+        let Found { present, parts, has_stale_parts, replaced, .. } = found;
         let (content, present) = (RefCell::new(content), RefCell::new(present));
-        Self { path: path.to_owned(), entry, hash, content, remote, present, replaced }
+        let (path, parts, arrived) = (path.to_owned(), RefCell::new(parts), Cell::default());
+        Self {
+            path,
+            entry,
+            hash,
+            content,
+            remote,
+            present,
+            parts,
+            has_stale_parts,
+            replaced,
+            arrived,
+        }
     }
 
     /// Takes what the cache has by now, unless that came in other pieces.
     pub fn found_again(&self, found: Found) {
         if found.content.is_none_or(|content| content.chunk_bytes == self.chunk_bytes()) {
             self.present.borrow_mut().extend(found.present);
+            self.parts.borrow_mut().extend(found.parts);
         }
     }
 
@@ -76,8 +93,9 @@ impl OpenFile {
 
     /// Bytes that are not in the cache.
     pub fn missing(&self) -> u64 {
-        let present = self.present.borrow();
-        (0..self.count()).filter(|i| !present.contains(i)).map(|i| self.length(i)).sum()
+        let (present, parts) = (self.present.borrow(), self.parts.borrow());
+        let missing = (0..self.count()).filter(|i| !present.contains(i));
+        missing.map(|i| self.length(i) - parts.get(&i).unwrap_or(&0)).sum()
     }
 
     /// Bytes in the cache whose place others take.
@@ -87,37 +105,59 @@ impl OpenFile {
     }
 }
 
-/// Gives the chunk's number, its bytes, and whether they were fetched.
-type ChunkFuture<'a> = LocalBoxFuture<'a, Result<(u32, Vec<u8>, bool)>>;
-
-/// A chunk that has arrived before its turn.
-struct Early {
-    /// Nothing where they are in the cache, to be read from there.
-    bytes: Option<Vec<u8>>,
+/// A chunk that has arrived.
+struct Chunk<'a> {
+    index: u32,
+    bytes: Rc<Vec<u8>>,
     /// Whether it was fetched.
     fetched: bool,
+    slot: Option<Slot<'a>>,
+}
+
+/// A chunk that was handed out before it was its turn to be hashed.
+enum Early<'a> {
+    /// Its bytes, and their place.
+    Held(Rc<Vec<u8>>, #[expect(dead_code, reason = "it is there to be dropped")] Option<Slot<'a>>),
+    /// It is in the cache, to be read from there: the fast hash of what was handed out.
+    Left(u64),
+}
+
+type ChunkFuture<'a> = LocalBoxFuture<'a, Result<Chunk<'a>>>;
+
+/// What a reader waits for.
+enum Event<'a> {
+    /// A chunk has arrived.
+    Arrived(Chunk<'a>),
+    /// The next chunk to be hashed was read from the cache once more.
+    ReadBack(Vec<u8>),
+    /// There are no more chunks.
+    End,
 }
 
 /// See [`FileReader`].
 pub(super) struct ChunkReader<'a> {
     repository: &'a Repository<'a>,
     file: Rc<OpenFile>,
+    /// Its place among the model's files.
+    number: u32,
     /// Chunks on their way.
     window: FuturesUnordered<ChunkFuture<'a>>,
-    early: BTreeMap<u32, Early>,
+    /// Chunks that the header is in, which were not handed out yet.
+    ahead: VecDeque<Chunk<'a>>,
     /// Chunks asked for.
     started: u32,
-    /// Chunks that were handed on, in the file's order.
-    delivered: u32,
-    chunk: Vec<u8>,
-    /// How much of `chunk` has been read.
-    offset: usize,
-    position: u64,
+    /// Whether chunks are handed out.
+    is_begun: bool,
     hasher: Option<FileHasher>,
-    /// Chunks from the first on that `hasher` has seen in an earlier load.
+    /// Chunks from the first on that `hasher` has seen.
+    hashed: u32,
+    /// Chunks from the first on that were hashed in an earlier load.
     hashed_before: u32,
     /// Whether bytes that had been hashed in an earlier load were fetched anew.
     replaced: bool,
+    early: BTreeMap<u32, Early<'a>>,
+    /// The next chunk to be hashed, on its way from the cache.
+    read_back: Option<LocalBoxFuture<'a, Result<Vec<u8>>>>,
 }
 
 impl<'a> ChunkReader<'a> {
@@ -136,148 +176,170 @@ impl<'a> ChunkReader<'a> {
         Self {
             repository,
             file,
+            number: repository.slots.number(),
             window: FuturesUnordered::new(),
-            early: BTreeMap::new(),
+            ahead: VecDeque::new(),
             started: 0,
-            delivered: 0,
-            chunk: Vec::new(),
-            offset: 0,
-            position: 0,
+            is_begun: false,
             hasher,
+            hashed: hashed_before,
             hashed_before,
             replaced: false,
+            early: BTreeMap::new(),
+            read_back: None,
         }
     }
 
-    /// Puts the next chunk into `self.chunk`.
-    async fn next(&mut self, on_arrival: &mut OnArrival<'_>) -> Result<()> {
-        let (file, repository) = (&self.file, self.repository);
-        let count = file.count();
-        if self.delivered == count {
-            let message = format!("it has no more than {} bytes", file.entry.size);
-            return Err(Error::Network { url: file.remote.url().into(), message });
-        }
-        // The old chunk goes before a new one comes.
-        self.chunk = Vec::new();
-        self.offset = 0;
+    /// The next chunk to arrive, which is hashed if it is its turn; `None` when all are there and
+    /// hashed.
+    async fn arrive(&mut self, on_arrival: &mut OnArrival<'_>) -> Result<Option<Chunk<'a>>> {
         loop {
-            self.start();
-            let has_next = self.early.contains_key(&self.delivered);
-            let window = &mut self.window;
-            let traffic = Cell::new(repository.traffic.get());
-            // Also when the next one is there already, so that those after it come on.
-            let arrived = poll_fn(|context| {
-                let poll = Pin::new(&mut *window).poll_next(context);
-                if traffic.replace(repository.traffic.get()) != traffic.get() {
+            let file = self.file.clone();
+            let mut arrived = file.arrived.get();
+            let event = poll_fn(|context| {
+                let poll = self.poll_event(context);
+                let now = file.arrived.get();
+                if std::mem::replace(&mut arrived, now) != now {
                     on_arrival();
                 }
-                if has_next && poll.is_pending() { Poll::Ready(None) } else { poll }
+                poll
             });
-            let arrived = arrived.await.transpose()?;
-            let ended = arrived.is_none();
-            if let Some((index, bytes, fetched)) = arrived {
-                self.early.insert(index, Early { bytes: Some(bytes), fetched });
+            match event.await? {
+                Event::Arrived(chunk) => return Ok(Some(chunk)),
+                Event::ReadBack(bytes) => {
+                    let known = self.early.remove(&self.hashed);
+                    let found = chunk_hash(&bytes, self.hashed);
+                    if !matches!(known, Some(Early::Left(hash)) if hash == found) {
+                        // It had to be fetched once more.
+                        let message = "other bytes than before".into();
+                        let url = self.file.remote.url().into();
+                        return Err(Error::InvalidResponse { url, message });
+                    }
+                    self.hash(&bytes);
+                    self.hash_early();
+                    self.keep_state().await;
+                }
+                Event::End => return Ok(None),
             }
-            if let Some(Early { bytes, fetched }) = self.early.remove(&self.delivered) {
-                let bytes = match bytes {
-                    Some(bytes) => bytes,
-                    None => repository.chunk_again(&self.file, self.delivered).await?,
-                };
-                self.deliver(bytes, fetched).await;
-                return Ok(());
+        }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<Event<'a>>> {
+        self.start(context);
+        if let Poll::Ready(Some(arrived)) = Pin::new(&mut self.window).poll_next(context) {
+            return Poll::Ready(arrived.map(Event::Arrived));
+        }
+        if self.read_back.is_none() && matches!(self.early.get(&self.hashed), Some(Early::Left(_)))
+        {
+            let (repository, file, index) = (self.repository, self.file.clone(), self.hashed);
+            let read = async move { repository.chunk_again(&file, index).await };
+            self.read_back = Some(Box::pin(read));
+        }
+        if let Some(read) = &mut self.read_back {
+            let poll = read.as_mut().poll(context).map_ok(Event::ReadBack);
+            if poll.is_ready() {
+                self.read_back = None;
             }
-            if ended {
-                let message = "the chunks ended too early".into();
-                return Err(Error::Network { url: self.file.remote.url().into(), message });
-            }
+            return poll;
+        }
+        match self.window.is_empty() && self.started == self.file.count() {
+            true => Poll::Ready(Ok(Event::End)),
+            false => Poll::Pending,
         }
     }
 
     /// Asks for as many chunks as may be on their way. Where one is late, those that came after it
-    /// are left to the cache, so that it does not hold up the rest of the file.
-    fn start(&mut self) {
+    /// are left to the cache, so that their hash does not hold up the rest of the file.
+    fn start(&mut self, context: &Context<'_>) {
         let (file, repository) = (&self.file, self.repository);
-        let fitting = (WINDOW_BYTES / file.chunk_bytes()).max(1) as usize;
-        let held = self.early.values().filter(|early| early.bytes.is_some()).count();
-        let mut room = fitting.saturating_sub(held);
-        if held * 2 > fitting {
+        let held = self.early.values().map(|early| match early {
+            Early::Held(bytes, _) => bytes.len() as u64,
+            Early::Left(_) => 0,
+        });
+        if held.sum::<u64>() * 2 > WINDOW_BYTES {
             let present = file.present.borrow();
             for (index, early) in &mut self.early {
-                if *index != self.delivered
+                if let Early::Held(bytes, _) = early
                     && present.contains(index)
-                    && early.bytes.take().is_some()
                 {
-                    room += 1;
+                    *early = Early::Left(chunk_hash(bytes, *index));
                 }
             }
         }
         // The first by itself: it holds the header, and the files of a model are opened all before
         // one is read on. And where every answer is the whole file, one is read to its end.
-        let limit = match self.delivered == 0 || file.remote.sends_whole() {
-            true => 1,
-            false => repository.pace.limit(),
-        };
-        while self.started < file.count() && self.window.len() < limit.min(room) {
+        let is_single = !self.is_begun || file.remote.sends_whole();
+        while self.started < file.count() && (self.window.is_empty() || !is_single) {
             let (file, index) = (file.clone(), self.started);
+            let (limit, length) = (repository.pace.limit(), file.length(index));
+            let slot = repository.slots.take(self.number, length, limit, context.waker());
+            let Some(mut slot) = slot else { return };
             self.window.push(Box::pin(async move {
                 let (bytes, fetched) = repository.chunk(&file, index).await?;
-                Ok((index, bytes, fetched))
+                slot.arrived();
+                Ok(Chunk { index, bytes: Rc::new(bytes), fetched, slot: Some(slot) })
             }));
             self.started += 1;
         }
+        repository.slots.leave(self.number);
     }
 
-    async fn deliver(&mut self, bytes: Vec<u8>, fetched: bool) {
-        let index = self.delivered;
-        self.delivered += 1;
+    /// Hands a chunk out, and hashes it now or later.
+    async fn hand_out(&mut self, chunk: Chunk<'a>) -> Piece {
+        let Chunk { index, bytes, fetched, slot } = chunk;
+        let piece = Piece { start: self.file.range(index).start, bytes };
         if index < self.hashed_before {
             self.replaced |= fetched;
-        } else if let Some(hasher) = &mut self.hasher {
-            hasher.update(&bytes);
-            let state = match hasher {
-                FileHasher::Sha256(hasher) => hasher.state(),
-                FileHasher::GitBlob(_) => None,
-            };
-            if let Some(state) = state
-                && let Some(cache) = self.repository.storing()
-            {
-                let content = {
-                    let mut content = self.file.content.borrow_mut();
-                    content.hashed = index + 1;
-                    content.state = Some(state);
-                    content.clone()
-                };
-                let key = content_key(&self.file.entry.content);
-                self.repository.stored(cache.put_json(&key, &content).await);
-            }
+        } else if index == self.hashed {
+            self.hash(&piece.bytes);
+            self.hash_early();
+            self.keep_state().await;
+        } else if self.hasher.is_some() {
+            self.early.insert(index, Early::Held(piece.bytes.clone(), slot));
         }
-        self.chunk = bytes;
-        self.offset = 0;
+        piece
     }
 
-    /// Reads on for `length` bytes and hands them out in pieces.
-    async fn pieces(
-        &mut self,
-        length: u64,
-        on_arrival: &mut OnArrival<'_>,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<()> {
-        let end = self.position.checked_add(length).filter(|end| *end <= self.file.entry.size);
-        let Some(end) = end else {
-            let message = format!("it ended after fewer than its {} bytes", self.file.entry.size);
-            return Err(Error::Network { url: self.file.remote.url().into(), message });
-        };
-        while self.position < end {
-            if self.offset == self.chunk.len() {
-                self.next(on_arrival).await?;
-            }
-            let rest = &self.chunk[self.offset..];
-            let piece = &rest[..rest.len().min((end - self.position) as usize)];
-            take(piece);
-            self.offset += piece.len();
-            self.position += piece.len() as u64;
+    /// Hashes the next chunk.
+    fn hash(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+            self.hashed += 1;
         }
-        Ok(())
+    }
+
+    /// Hashes those that are held and whose turn has come.
+    fn hash_early(&mut self) {
+        while let Some(Early::Held(bytes, _)) = self.early.get(&self.hashed) {
+            let (index, bytes) = (self.hashed, bytes.clone());
+            self.hash(&bytes);
+            self.early.remove(&index);
+        }
+    }
+
+    /// Keeps how far the file is hashed.
+    async fn keep_state(&self) {
+        let Some(FileHasher::Sha256(hasher)) = &self.hasher else { return };
+        let (Some(state), Some(cache)) = (hasher.state(), self.repository.storing()) else {
+            return;
+        };
+        let content = {
+            let mut content = self.file.content.borrow_mut();
+            content.hashed = self.hashed;
+            content.state = Some(state);
+            content.clone()
+        };
+        let key = content_key(&self.file.entry.content);
+        self.repository.stored(cache.put_json(&key, &content).await);
+    }
+
+    /// Removes the beginnings of chunks that were never needed.
+    async fn drop_parts(&self) {
+        let (file, repository) = (&self.file, self.repository);
+        let Some(cache) = repository.storing() else { return };
+        if file.has_stale_parts || !file.parts.take().is_empty() {
+            repository.stored(cache.drop_all_parts(&file.entry.content).await);
+        }
     }
 
     async fn verify(&mut self) -> Result<()> {
@@ -300,9 +362,10 @@ impl<'a> ChunkReader<'a> {
         };
         let Some(cache) = repository.cache else { return result };
         if let Err(error) = result {
-            repository.stored(cache.forget(&file.entry.content).await);
+            repository.forget(cache, &file.entry.content).await;
             return Err(error);
         }
+        self.drop_parts().await;
         let was_complete = std::mem::replace(&mut file.content.borrow_mut().complete, true);
         if repository.storing().is_some() && (!was_complete || self.replaced) {
             let content = file.content.borrow().clone();
@@ -313,35 +376,61 @@ impl<'a> ChunkReader<'a> {
     }
 }
 
+impl Drop for ChunkReader<'_> {
+    fn drop(&mut self) {
+        self.repository.slots.leave(self.number);
+    }
+}
+
 impl FileReader for ChunkReader<'_> {
     fn size(&self) -> u64 {
         self.file.entry.size
     }
 
-    fn position(&self) -> u64 {
-        self.position
-    }
-
-    fn read<'a>(
+    fn head<'a>(
         &'a mut self,
         length: u64,
         on_arrival: &'a mut OnArrival<'_>,
     ) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         Box::pin(async move {
-            // Before room is made for them: the length may be a lie.
-            let left = self.size() - self.position;
-            let mut bytes = Vec::with_capacity(length.min(left) as usize);
-            self.pieces(length, on_arrival, |piece| bytes.extend_from_slice(piece)).await?;
+            if length > self.size() {
+                let message = format!("it ended after fewer than its {} bytes", self.size());
+                return Err(Error::Network { url: self.file.remote.url().into(), message });
+            }
+            let mut bytes = Vec::with_capacity(length as usize);
+            let mut chunks = 0;
+            while (bytes.len() as u64) < length {
+                if chunks == self.ahead.len() {
+                    let Some(mut chunk) = self.arrive(on_arrival).await? else { break };
+                    // All headers of a model are there before anything is handed out: they must not
+                    // wait for each other's places.
+                    chunk.slot = None;
+                    self.ahead.push_back(chunk);
+                }
+                let chunk = &self.ahead[chunks].bytes;
+                let rest = (length as usize - bytes.len()).min(chunk.len());
+                bytes.extend_from_slice(&chunk[..rest]);
+                chunks += 1;
+            }
             Ok(bytes)
         })
     }
 
-    fn skip<'a>(
+    fn next<'a>(
         &'a mut self,
-        length: u64,
         on_arrival: &'a mut OnArrival<'_>,
-    ) -> LocalBoxFuture<'a, Result<()>> {
-        Box::pin(self.pieces(length, on_arrival, |_| ()))
+    ) -> LocalBoxFuture<'a, Result<Option<Piece>>> {
+        Box::pin(async move {
+            self.is_begun = true;
+            let chunk = match self.ahead.pop_front() {
+                Some(chunk) => chunk,
+                None => match self.arrive(on_arrival).await? {
+                    Some(chunk) => chunk,
+                    None => return Ok(None),
+                },
+            };
+            Ok(Some(self.hand_out(chunk).await))
+        })
     }
 
     fn finish<'a>(
@@ -349,8 +438,7 @@ impl FileReader for ChunkReader<'_> {
         on_arrival: &'a mut OnArrival<'_>,
     ) -> LocalBoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let left = self.size() - self.position;
-            self.pieces(left, on_arrival, |_| ()).await?;
+            while self.next(on_arrival).await?.is_some() {}
             self.verify().await
         })
     }
@@ -361,7 +449,7 @@ impl FileReader for ChunkReader<'_> {
             if let Some(cache) = self.repository.cache
                 && !self.file.content.borrow().complete
             {
-                self.repository.stored(cache.forget(id).await);
+                self.repository.forget(cache, id).await;
             }
         })
     }

@@ -7,9 +7,11 @@ use std::rc::{Rc, Weak};
 
 use futures_util::future::LocalBoxFuture;
 
+use super::chunks::Arriving;
 use super::digest::{FileHasher, Sha256};
 use super::reader::{ChunkReader, OpenFile};
-use super::{CHUNK_BYTES, git_blob};
+use super::slots::Slots;
+use super::{CHUNK_BYTES, chunk_length, git_blob};
 use super::{Cache, ContentRecord, FileRecord, ModelRecord, StoreError, StoreResult, content_key};
 use crate::error::{Error, Result};
 use crate::hub::{
@@ -73,6 +75,9 @@ pub struct Repository<'a> {
     pub(super) record: RefCell<ModelRecord>,
     pub(super) pace: Pace,
     pub(super) traffic: Cell<Traffic>,
+    pub(super) slots: Slots,
+    /// Chunks on their way from the network, by their contents and numbers.
+    pub(super) arriving: RefCell<BTreeMap<(String, u32), Arriving>>,
     /// The large files that are open, or were.
     opened: RefCell<Vec<Weak<OpenFile>>>,
     /// The contents that were read or stored, with the number of their chunks.
@@ -100,6 +105,8 @@ impl<'a> Repository<'a> {
             record: RefCell::default(),
             pace: Pace::default(),
             traffic: Cell::default(),
+            slots: Slots::default(),
+            arriving: RefCell::default(),
             opened: RefCell::default(),
             used: RefCell::default(),
             chunk_bytes: CHUNK_BYTES,
@@ -212,7 +219,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    fn count(&self, fetched: u64, cached: u64) {
+    pub(super) fn count(&self, fetched: u64, cached: u64) {
         let mut traffic = self.traffic.get();
         traffic.fetched += fetched;
         traffic.cached += cached;
@@ -359,7 +366,7 @@ impl<'a> Repository<'a> {
                 Err(error) => self.give_up_storing(&error),
             }
         }
-        let content = found.content.unwrap_or(ContentRecord {
+        let content = found.content.take().unwrap_or(ContentRecord {
             size: entry.size,
             chunk_bytes: self.chunk_bytes,
             hashed: 0,
@@ -367,7 +374,7 @@ impl<'a> Repository<'a> {
             complete: false,
         });
         let hash = file_hash(&entry.content);
-        let file = OpenFile::new(path, entry, hash, content, remote, found.present, found.replaced);
+        let file = OpenFile::new(path, entry, hash, remote, content, found);
         self.used.borrow_mut().insert(file.entry.content.clone(), file.count());
         let file = Rc::new(file);
         self.opened.borrow_mut().push(Rc::downgrade(&file));
@@ -379,11 +386,24 @@ impl<'a> Repository<'a> {
         let content = cache.content(&entry.content).await?;
         let content = content.filter(|record| record.size == entry.size);
         let chunks = cache.chunks(&entry.content).await?;
+        let mut parts = cache.parts(&entry.content).await?;
         let whole = content.as_ref().is_some_and(|record| record.complete);
         let usable = whole || self.policy != CachePolicy::WholeFiles;
         Ok(match self.readable() {
-            Some(_) if usable => Found { content, present: chunks, ..Found::default() },
-            _ => Found { replaced: chunks, ..Found::default() },
+            Some(_) if usable => {
+                // Without the record nothing says where a chunk begins.
+                let length = |index| {
+                    let content = content.as_ref()?;
+                    Some(chunk_length(content.size, content.chunk_bytes, index))
+                };
+                let all = parts.len();
+                parts.retain(|index, bytes| {
+                    !chunks.contains(index) && length(*index).is_some_and(|all| *bytes < all)
+                });
+                let has_stale_parts = parts.len() < all;
+                Found { content, present: chunks, parts, has_stale_parts, ..Found::default() }
+            }
+            _ => Found { replaced: chunks, has_stale_parts: !parts.is_empty(), ..Found::default() },
         })
     }
 
@@ -404,56 +424,6 @@ impl<'a> Repository<'a> {
                 Err(error) => self.give_up_storing(&error),
             }
         }
-    }
-
-    /// A chunk that was read before, which is not counted a second time.
-    pub(super) async fn chunk_again(&self, file: &OpenFile, index: u32) -> Result<Vec<u8>> {
-        let traffic = self.traffic.get();
-        let (bytes, _) = self.chunk(file, index).await?;
-        self.traffic.set(traffic);
-        Ok(bytes)
-    }
-
-    /// One chunk of a file: from the cache if it is there and intact. Tells whether it was fetched.
-    pub(super) async fn chunk(&self, file: &OpenFile, index: u32) -> Result<(Vec<u8>, bool)> {
-        self.fetch.check()?;
-        let length = file.length(index);
-        if let Some(cache) = self.cache
-            && file.present.borrow().contains(&index)
-        {
-            match cache.chunk(&file.entry.content, index, length).await {
-                Ok(Some(bytes)) => {
-                    self.count(0, length);
-                    return Ok((bytes, false));
-                }
-                Ok(None) => {
-                    let message = format!("chunk {index} of {} is damaged", file.path);
-                    (self.notify)(Notice::Warning { code: "corrupt", message });
-                }
-                Err(error) => self.give_up_storing(&error),
-            }
-            file.present.borrow_mut().remove(&index);
-        }
-        if self.local_only() {
-            return Err(self.not_cached(&file.path));
-        }
-        let arrived = |bytes| self.count(bytes, 0);
-        let range = file.range(index);
-        let size = file.entry.size;
-        let mut bytes = file.remote.range(self.fetch, range, size, &self.pace, &arrived).await?;
-        match self.storing() {
-            Some(cache) => {
-                let result = cache.put_chunk(&file.entry.content, index, &mut bytes).await;
-                if result.is_ok() {
-                    file.present.borrow_mut().insert(index);
-                    self.renew(cache).await;
-                }
-                self.stored(result);
-            }
-            None => self.incomplete.set(true),
-        }
-        self.check_kept()?;
-        Ok((bytes, true))
     }
 }
 
@@ -487,6 +457,10 @@ impl ModelFiles for Repository<'_> {
         Box::pin(self.complete())
     }
 
+    fn stop(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(self.keep_beginnings())
+    }
+
     fn missing(&self) -> u64 {
         self.missing_bytes()
     }
@@ -509,6 +483,10 @@ pub(super) struct Found {
     pub content: Option<ContentRecord>,
     /// The chunks that may be used.
     pub present: BTreeSet<u32>,
+    /// Other chunks of which there is a beginning, of so many bytes, that may be used.
+    pub parts: BTreeMap<u32, u64>,
+    /// Whether there are others, which may not.
+    pub has_stale_parts: bool,
     /// The chunks that are fetched anew all the same.
     pub replaced: BTreeSet<u32>,
 }

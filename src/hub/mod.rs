@@ -21,9 +21,10 @@ pub use retry::{MAX_ATTEMPTS, retry_delay};
 pub use source::{DEFAULT_ENDPOINT, Hub, ModelSource, Token};
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, ready};
 
 use crate::error::Result;
 
@@ -120,7 +121,7 @@ pub trait ModelFiles {
     /// [`Error::HashMismatch`](crate::Error::HashMismatch).
     fn read<'a>(&'a self, path: &'a str) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
 
-    /// Opens a file that is read from front to back.
+    /// Opens a large file. Of files that are read side by side, those opened first come first.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -144,6 +145,11 @@ pub trait ModelFiles {
     /// [`Error::Aborted`](crate::Error::Aborted).
     fn finish(&self) -> LocalBoxFuture<'_, Result<()>>;
 
+    /// Called when reading has ended before that, and no reader is left: keeps what has arrived.
+    fn stop(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
     /// Bytes of the files that are open which are not on this machine yet.
     fn missing(&self) -> u64 {
         0
@@ -156,39 +162,46 @@ pub trait ModelFiles {
 /// Called when [`ModelFiles::traffic`] has changed.
 pub type OnArrival<'a> = dyn FnMut() + 'a;
 
-/// A file read once from front to back.
+/// Bytes of a file that have arrived together.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The place of the first of them in the file.
+    pub start: u64,
+    /// The bytes, which the reader may hold, too.
+    pub bytes: Rc<Vec<u8>>,
+}
+
+/// A file that is read once. Its bytes are handed out as they arrive, in any order, each once.
 pub trait FileReader {
     /// The file's size in bytes.
     fn size(&self) -> u64;
 
-    /// How far the file has been read, bytes.
-    fn position(&self) -> u64;
-
-    /// Reads on for exactly `length` bytes.
+    /// The file's first `length` bytes, before anything is handed out. They are handed out all the
+    /// same.
     ///
     /// # Errors
     /// [`Error::Network`](crate::Error::Network) when the file ends before; network errors.
-    fn read<'a>(
+    fn head<'a>(
         &'a mut self,
         length: u64,
         on_arrival: &'a mut OnArrival<'_>,
     ) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
 
-    /// Passes over `length` bytes, which are hashed and kept as if they had been read.
+    /// The next bytes that have arrived; `None` when all were handed out.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    fn skip<'a>(
+    /// Network errors.
+    fn next<'a>(
         &'a mut self,
-        length: u64,
         on_arrival: &'a mut OnArrival<'_>,
-    ) -> LocalBoxFuture<'a, Result<()>>;
+    ) -> LocalBoxFuture<'a, Result<Option<Piece>>>;
 
-    /// Goes to the end and compares the whole file's hash with the one that the Hub says.
+    /// Passes over what was not handed out, which is hashed and kept all the same, and compares the
+    /// whole file's hash with the one that the Hub says.
     ///
     /// # Errors
     /// [`Error::HashMismatch`](crate::Error::HashMismatch), and nothing of the file stays in the
-    /// cache then; as [`read`](Self::read).
+    /// cache then; as [`next`](Self::next).
     fn finish<'a>(
         &'a mut self,
         on_arrival: &'a mut OnArrival<'_>,

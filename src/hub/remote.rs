@@ -164,8 +164,8 @@ impl RemoteFile {
         self.with_retries(fetch, async || self.read_all(fetch, None).await).await
     }
 
-    /// Reads a range of the file of `size` bytes. What has arrived when a connection breaks is not
-    /// asked for again.
+    /// Reads a range of the file of `size` bytes into `bytes`, which may have the beginning of it. What
+    /// has arrived when a connection breaks is not asked for again, and stays there in the end.
     ///
     /// # Errors
     /// [`Error::InvalidResponse`] when the server has something else than that file; as
@@ -177,18 +177,23 @@ impl RemoteFile {
         size: u64,
         pace: &Pace,
         arrived: &dyn Fn(u64),
-    ) -> Result<Vec<u8>> {
+        bytes: &RefCell<Vec<u8>>,
+    ) -> Result<()> {
         let length = (range.end - range.start) as usize;
-        let mut bytes = Vec::with_capacity(length + SPARE_BYTES);
+        let missing = length.saturating_sub(bytes.borrow().len());
+        if missing == 0 {
+            return Ok(());
+        }
+        bytes.borrow_mut().reserve_exact(missing + SPARE_BYTES);
         let mut attempt = 1;
         loop {
-            let before = bytes.len();
+            let before = bytes.borrow().len();
             let direct = self.direct.borrow().clone();
             let was_direct = direct.is_some();
-            let result = self.read_on(fetch, direct, &range, size, &mut bytes, arrived).await;
+            let result = self.read_on(fetch, direct, &range, size, bytes, arrived).await;
             let Err(error) = result else {
                 pace.succeeded();
-                return Ok(bytes);
+                return Ok(());
             };
             let error = self.named(error);
             if was_direct {
@@ -197,7 +202,7 @@ impl RemoteFile {
                     continue;
                 }
             }
-            if bytes.len() - before >= PROGRESS_BYTES {
+            if bytes.borrow().len() - before >= PROGRESS_BYTES {
                 attempt = 1;
             }
             pace.failed();
@@ -216,10 +221,10 @@ impl RemoteFile {
         direct: Option<String>,
         range: &Range<u64>,
         size: u64,
-        bytes: &mut Vec<u8>,
+        bytes: &RefCell<Vec<u8>>,
         arrived: &dyn Fn(u64),
     ) -> Result<()> {
-        let start = range.start + bytes.len() as u64;
+        let start = range.start + bytes.borrow().len() as u64;
         // Not an answer that is further already.
         let rest = self.rest.take().filter(|rest| rest.position <= start);
         let (rest, partial) = match rest {
@@ -230,13 +235,13 @@ impl RemoteFile {
         let mut body = Watched::new(fetch, self.url(), body);
         loop {
             // A server that ignores ranges sends the whole file: skip what comes before.
-            let wanted = range.start + bytes.len() as u64;
+            let wanted = range.start + bytes.borrow().len() as u64;
             let from = (wanted - position).min(piece.len() as u64) as usize;
             let to = piece.len().min(from + (range.end - wanted) as usize);
-            bytes.extend_from_slice(&piece[from..to]);
+            bytes.borrow_mut().extend_from_slice(&piece[from..to]);
             arrived((to - from) as u64);
             position += to as u64;
-            if range.start + bytes.len() as u64 == range.end {
+            if wanted + (to - from) as u64 == range.end {
                 // Not where others find out meanwhile that ranges are known after all.
                 if !partial && self.sends_whole.get() && range.end < size {
                     piece.drain(..to);
@@ -440,8 +445,18 @@ mod tests {
     }
 
     fn read(server: &Memory, range: Range<u64>) -> Result<Vec<u8>> {
-        let size = server.file("f").len() as u64;
-        block_on(file().range(server, range, size, &Pace::default(), &|_| ()))
+        read_from(&file(), server, range, server.file("f").len() as u64)
+    }
+
+    fn read_from(
+        file: &RemoteFile,
+        server: &Memory,
+        range: Range<u64>,
+        size: u64,
+    ) -> Result<Vec<u8>> {
+        let (pace, bytes) = (Pace::default(), RefCell::default());
+        block_on(file.range(server, range, size, &pace, &|_| (), &bytes))?;
+        Ok(bytes.take())
     }
 
     #[test]
@@ -460,8 +475,7 @@ mod tests {
         server.ranges = false;
         let file = file();
         let read = |range: Range<u64>| {
-            let pace = Pace::default();
-            let bytes = block_on(file.range(&server, range.clone(), 3_000_000, &pace, &|_| ()));
+            let bytes = read_from(&file, &server, range.clone(), 3_000_000);
             let wanted = &server.file("f")[range.start as usize..range.end as usize];
             assert!(bytes.expect("readable") == wanted, "{range:?}");
             (server.ranges_asked().len(), file.sends_whole())
@@ -480,8 +494,7 @@ mod tests {
         let mut server = server(3_000_000);
         let file = file();
         let read = |server: &Memory, range: Range<u64>| {
-            let pace = Pace::default();
-            block_on(file.range(server, range, 3_000_000, &pace, &|_| ())).expect("readable")
+            read_from(&file, server, range, 3_000_000).expect("readable")
         };
         server.ranges = false;
         read(&server, 0..500_000);
@@ -515,9 +528,33 @@ mod tests {
         server.fail([Fault::CutAfter(700_000)]);
         let count = Cell::new(0);
         let arrived = |bytes| count.set(count.get() + bytes);
-        let pace = Pace::default();
-        block_on(file().range(&server, 5..2_000_000, 2_000_000, &pace, &arrived)).expect("there");
+        let (pace, bytes) = (Pace::default(), RefCell::default());
+        let read = file();
+        let read = read.range(&server, 5..2_000_000, 2_000_000, &pace, &arrived, &bytes);
+        block_on(read).expect("there");
         assert_eq!(count.get(), 1_999_995);
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_asked_for_and_what_has_come_stays() {
+        let server = server(2_000_000);
+        let (file, pace, count) = (file(), Pace::default(), Cell::new(0));
+        let arrived = |bytes| count.set(count.get() + bytes);
+        let read = |bytes: &RefCell<Vec<u8>>| {
+            block_on(file.range(&server, 100..2_000_000, 2_000_000, &pace, &arrived, bytes))
+        };
+        let bytes = RefCell::default();
+        server.fail([Fault::CutAfter(500_000), Fault::Status(404)]);
+        assert_eq!(read(&bytes).expect_err("gone").code(), "not-found");
+        assert!(*bytes.borrow() == server.file("f")[100..500_100]);
+        read(&bytes).expect("there");
+        assert!(*bytes.borrow() == server.file("f")[100..]);
+        assert_eq!(count.get(), 1_999_900, "each byte once");
+        let asked = server.ranges_asked();
+        assert_eq!(asked.last(), Some(&(500_100..2_000_000)));
+        // All of it.
+        read(&bytes).expect("there");
+        assert_eq!(server.ranges_asked(), asked);
     }
 
     #[test]
@@ -576,7 +613,7 @@ mod tests {
             ..Request::default()
         };
         let file = RemoteFile::new(request);
-        let read = |range| block_on(file.range(&server, range, 100, &Pace::default(), &|_| ()));
+        let read = |range| read_from(&file, &server, range, 100);
         read(0..10).expect("readable");
         read(10..20).expect("readable");
         server.expire();
@@ -597,7 +634,7 @@ mod tests {
         let mut server = server(100);
         server.cdn = true;
         let file = file();
-        let read = |range| block_on(file.range(&server, range, 100, &Pace::default(), &|_| ()));
+        let read = |range| read_from(&file, &server, range, 100);
         read(0..10).expect("readable");
         server.fail([Fault::CutAfter(0); 20]);
         assert!(!read(10..20).expect_err("broken").to_string().contains("signature"));

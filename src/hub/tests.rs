@@ -53,6 +53,8 @@ pub struct Memory {
     always: Cell<Fault>,
     requests: RefCell<Vec<Request>>,
     waits: RefCell<Vec<Duration>>,
+    /// Bytes that arrive together.
+    piece: Cell<usize>,
 }
 
 impl Memory {
@@ -68,6 +70,7 @@ impl Memory {
             always: Cell::new(Fault::None),
             requests: RefCell::default(),
             waits: RefCell::default(),
+            piece: Cell::new(100_003),
         }
     }
 
@@ -95,6 +98,11 @@ impl Memory {
     /// What all further answers have wrong.
     pub fn fail_always(&self, fault: Fault) {
         self.always.set(fault);
+    }
+
+    /// How many bytes arrive together.
+    pub fn pieces_of(&self, bytes: usize) {
+        self.piece.set(bytes);
     }
 
     /// Makes all signed addresses invalid.
@@ -183,7 +191,7 @@ impl Memory {
             }
             Fault::None | Fault::Hang => {}
         }
-        let chunks = bytes.chunks(100_003).map(<[u8]>::to_vec).collect();
+        let chunks = bytes.chunks(self.piece.get()).map(<[u8]>::to_vec).collect();
         response.body = Box::new(Chunks { chunks, silent });
         Ok(response)
     }

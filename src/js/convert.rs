@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::models::{FreeU, WeightDtype};
 use crate::pipeline::{
-    Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PipelineClass, SchedulerChoice,
-    StepTensors, XlConfig,
+    Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PipelineClass, Prompts,
+    SchedulerChoice, StepTensors, XlConfig,
 };
 use crate::schedulers::{SchedulerClass, SchedulerConfig};
 
@@ -38,6 +38,26 @@ pub struct PipelineOptions {
     /// The sampler in place of the model's own.
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     scheduler: JsValue,
+    /// What the first edit will be asked for.
+    prompt: Option<OneOrMore>,
+    negative_prompt: Option<OneOrMore>,
+}
+
+/// A text, or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn texts(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::More(texts) => texts,
+        }
+    }
 }
 
 /// A type of numbers by its name in torch.
@@ -53,6 +73,13 @@ impl PipelineOptions {
     /// How weights are kept: half precision unless asked otherwise.
     pub fn weight_dtype(&self) -> WeightDtype {
         self.weight_dtype.unwrap_or_default()
+    }
+
+    /// What the first edit will be asked for, where that is known.
+    pub fn prompts(&self) -> Option<Prompts> {
+        let prompts = self.prompt.clone()?.texts();
+        let negative_prompts = self.negative_prompt.clone().map(OneOrMore::texts);
+        Some(Prompts { prompts, negative_prompts, ..Prompts::default() })
     }
 
     /// The pipeline's class, where no other will do.
@@ -251,6 +278,7 @@ pub fn load_event(event: LoadEvent<'_>) -> Option<Object> {
         LoadEvent::Component { component } => {
             object(&[("type", "component".into()), ("component", component.into())])
         }
+        LoadEvent::Encoded => object(&[("type", "encoded".into())]),
     })
 }
 

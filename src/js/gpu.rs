@@ -71,7 +71,7 @@ pub fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
     wasm_bindgen_futures::spawn_local(async move {
         // Nothing when the device was given back.
         let Some(failure) = health.ended().await else { return };
-        let error: JsValue = JsError::from(ended(failure, asked)).into();
+        let error: JsValue = JsError::from(ended(failure, &|| asked.into())).into();
         // The package's own function, which does not throw.
         let _ = on_lost.call1(&JsValue::UNDEFINED, &error);
     });
@@ -82,12 +82,20 @@ pub fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
 pub async fn on_device<T>(
     health: &Health,
     work: Pin<Box<impl Future<Output = Result<T>>>>,
-    asked: &str,
+    asked: impl Fn() -> String,
 ) -> Result<T> {
     // Boxed, because the futures are large and the stack of wasm is small.
     let result = match select(work, pin!(health.ended())).await {
         Either::Left((result, _)) => Some(result),
-        Either::Right(_) => None,
+        Either::Right((_, work)) => {
+            // Before what it holds is given back.
+            let failure = health.failure().map(|failure| ended(failure, &asked));
+            drop(work);
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            None
+        }
     };
     // An error may come before the news of the loss that it is owed to.
     if matches!(result, Some(Err(Error::Gpu { .. }))) {
@@ -95,15 +103,16 @@ pub async fn on_device<T>(
     }
     match (health.failure(), result) {
         // What was computed since is worth nothing.
-        (Some(failure), _) => Err(ended(failure, asked)),
+        (Some(failure), _) => Err(ended(failure, &asked)),
         (None, Some(result)) => result,
         (None, None) => Err(Error::DeviceLost { message: "for no reason given".into() }),
     }
 }
 
-fn ended(failure: Failure, asked: &str) -> Error {
+/// `asked` is called while the device is there.
+fn ended(failure: Failure, asked: &dyn Fn() -> String) -> Error {
     match failure {
         Failure::Lost(message) => Error::DeviceLost { message },
-        Failure::OutOfMemory => Error::OutOfMemory { message: format!("asked for: {asked}") },
+        Failure::OutOfMemory => Error::OutOfMemory { message: format!("asked for: {}", asked()) },
     }
 }

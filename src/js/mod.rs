@@ -20,17 +20,17 @@ use js_sys::{Function, JSON, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::cache::{Notice, bytes_text};
+use crate::cache::Notice;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::image::decode;
+use crate::kernels::held_memory;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, MemoryNeeds,
-    NoiseSource, PipelineClass, RecordedNoise, Requirements,
-    StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator, TorchGenerators,
-    XlConfig,
+    Components, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource, PipelineClass, RecordedNoise,
+    Requirements, StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator,
+    TorchGenerators, XlConfig, asked_of_edit, asked_of_load,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -184,7 +184,7 @@ impl Pipeline {
         let files = access.open(|_| ()).await?;
         let mut writer = save::Writer(sink);
         let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
-        Ok(on_device(&self.gpu.health, save, "a copy of the model").await?)
+        Ok(on_device(&self.gpu.health, save, || "a copy of the model".into()).await?)
     }
 
     /// Edits pictures until `signal` aborts. `on_step` is called after each model call, and its answer awaited:
@@ -221,7 +221,11 @@ impl Pipeline {
             (None, seeds) => Box::new(TorchGenerators::new(seeds)),
         };
         let mut observer = JsObserver::new(on_step, judge, signal, tensor_inputs);
-        let asked = asked_of(&request.edit, self.inner.takes_turns());
+        let [before, _] = held_memory(&self.gpu.device);
+        let asked = || {
+            let [_, taken] = held_memory(&self.gpu.device);
+            asked_of_edit(&request.edit, self.inner.takes_turns(), [before, taken])
+        };
         let edit = Box::pin(async {
             match &self.inner {
                 InstructPix2Pix::Sd(pipeline) => {
@@ -232,7 +236,7 @@ impl Pipeline {
                 }
             }
         });
-        match on_device(&self.gpu.health, edit, &asked).await {
+        match on_device(&self.gpu.health, edit, asked).await {
             Ok(output) => {
                 observer.warnings.extend(notices.take());
                 Ok(convert::output(output, &seeds, observer.warnings))
@@ -390,7 +394,8 @@ impl Pipeline {
         let safety_checker = options.safety_checker.unwrap_or(false);
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
         let warm_up = !gpu.software;
-        let load_options = LoadOptions { placement, dtype, safety_checker, warm_up };
+        let prompts = options.prompts();
+        let load_options = LoadOptions { placement, dtype, safety_checker, warm_up, prompts };
         let wanted = options.class()?;
         let scheduler = options.scheduler()?;
         let is_whole = options.single_file.is_none() && parts.components.is_empty();
@@ -421,7 +426,7 @@ impl Pipeline {
                     notify(Notice::Warning { code: "storage", message });
                 }
                 let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
-                on_device(&gpu.health, Box::pin(open), asked).await
+                on_device(&gpu.health, Box::pin(open), || asked.into()).await
             }
             None => {
                 let load = Box::pin(InstructPix2Pix::load(
@@ -431,7 +436,7 @@ impl Pipeline {
                     wanted,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, asked).await
+                on_device(&gpu.health, load, || asked.into()).await
             }
             Some(_) if wanted == Some(PipelineClass::Xl) => {
                 let message = "SDXL from one file; load it from a folder in diffusers' layout";
@@ -449,7 +454,7 @@ impl Pipeline {
                     load_options,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, asked).await.map(InstructPix2Pix::Sd)
+                on_device(&gpu.health, load, || asked.into()).await.map(InstructPix2Pix::Sd)
             }
         };
         let mut inner = match (loaded, needs) {
@@ -485,48 +490,6 @@ fn tell_load(callback: &Option<Function>, event: LoadEvent<'_>) {
 
 fn notifier(callback: &Option<Function>) -> impl Fn(Notice) + '_ {
     |notice| tell(callback, notice_event(notice))
-}
-
-fn asked_of(request: &EditRequest, takes_turns: bool) -> String {
-    let size = match &request.images {
-        Images::Pictures(pictures) => pictures.first().map_or_else(String::new, |picture| {
-            format!(" of {} x {}", picture.width, picture.height)
-        }),
-        _ => String::new(),
-    };
-    let results = request.text.num_images_per_prompt;
-    let turns = match takes_turns {
-        true => "",
-        false => "; loaded with `memoryBudget`, models take turns and leave more room",
-    };
-    format!(
-        "an edit{size}, {results} results for a prompt; one result, a picture of half the size (a \
-         quarter of the memory), enableVaeTiling() and enableVaeSlicing() need less{turns}"
-    )
-}
-
-/// What loading a model asks of a device's memory, and what smaller choice there is.
-fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) -> String {
-    let MemoryNeeds { all, in_turn: least } = needs;
-    let (dtype, half) = match weights {
-        WeightDtype::F32 => ("float32", "; `weightDtype: 'float16'` needs half"),
-        WeightDtype::F16 => ("float16", "; `weightDtype: 'int8'` needs half"),
-        WeightDtype::I8 => ("int8", "; `weightDtype: 'int4'` needs half"),
-        WeightDtype::I4 => ("int4, which is the smallest there is", ""),
-    };
-    let asked = if in_turn { least } else { all };
-    let turns = match in_turn || least >= all {
-        true => String::new(),
-        false => format!(
-            "; with `memoryBudget: {least}` the models take turns and need {} at a time",
-            bytes_text(least)
-        ),
-    };
-    format!(
-        "{} ({asked} bytes) of weights in {dtype}{half}{turns}; a smaller model, or closing other \
-         pages that use the GPU, may help",
-        bytes_text(asked)
-    )
 }
 
 /// Decodes a PNG, JPEG or WebP file to `{data, width, height}` with RGBA bytes, for hosts without a

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
 use half::f16;
 
-use super::quantise::{Bits, dequantise, quantise};
+use super::quantise::{Bits, Integers, dequantise, quantise};
 use super::unpack::{dequantised, unpack};
 
 /// A weight of `rows` output channels by `columns` inputs, on the device.
@@ -88,8 +88,8 @@ impl StandIn {
     }
 }
 
-/// A [`Matrix`] that comes row by row, as halves: on a GPU it is written to the device as it comes, so
-/// that it is never whole in host memory.
+/// A [`Matrix`] whose rows come in any order, as halves: on a GPU they are written to the device as they
+/// come, so that it is never whole in host memory.
 #[derive(Debug)]
 pub struct MatrixWriter {
     shape: [usize; 2],
@@ -109,32 +109,33 @@ impl MatrixWriter {
         let [rows, columns] = shape;
         let packing = packing.of(columns);
         #[cfg_attr(not(feature = "wgpu"), expect(unused_variables))]
-        let [words, scale_words] = words(packing, columns)?;
+        let [row_words, scale_words] = words(packing, columns)?;
         #[cfg(feature = "wgpu")]
-        let gpu = {
+        let place = |words: usize| {
             // No tensor is empty.
-            let place = |words: usize| {
-                Tensor::<2, Int>::empty([rows, words.max(1)], (device, DType::I32))
-                    .try_into_primitive::<burn_wgpu::CubeBackend>()
-                    .ok()
-            };
-            place(words).zip(place(scale_words)).map(|(words, scales)| [words, scales])
+            Tensor::<2, Int>::empty([rows, words.max(1)], (device, DType::I32))
+                .try_into_primitive::<burn_wgpu::CubeBackend>()
+                .ok()
         };
+        #[cfg(feature = "wgpu")]
+        let gpu = place(row_words).zip(place(scale_words)).map(|(words, scales)| [words, scales]);
+        #[cfg(feature = "wgpu")]
+        let on_host = gpu.is_none();
         #[cfg(not(feature = "wgpu"))]
-        let _ = rows;
+        let on_host = true;
         Some(Self {
             shape,
             packing,
             device: device.clone(),
             written: [0; 2],
-            host: Vec::new(),
+            host: if on_host { vec![0; rows * host_bytes(packing, columns)] } else { Vec::new() },
             #[cfg(feature = "wgpu")]
             gpu,
         })
     }
 
-    /// Appends whole rows: their values as halves, little-endian.
-    pub fn write(&mut self, halves: Vec<u8>) {
+    /// Writes whole rows from row `first` on: their values as halves, little-endian.
+    pub fn write(&mut self, first: usize, halves: Vec<u8>) {
         let [_, columns] = self.shape;
         let parts = match self.packing {
             Packing::Integers(bits) => {
@@ -143,31 +144,32 @@ impl MatrixWriter {
             }
             _ => [halves, Vec::new()],
         };
+        for (written, bytes) in self.written.iter_mut().zip(&parts) {
+            *written += bytes.len();
+        }
         #[cfg(feature = "wgpu")]
         if let Some(tensors) = &self.gpu {
-            let ends = self.ends();
+            let row = words(self.packing, columns).unwrap_or_default().map(|words| words * 4);
             for (i, bytes) in parts.into_iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
-                let start = self.written[i] as u64;
-                self.written[i] += bytes.len();
                 // Of the values' bytes; the handle's own size is rounded up.
-                let end = (ends[i] - self.written[i]) as u64;
-                let place = tensors[i].handle.clone().offset_start(start).offset_end(end);
+                let start = first * row[i];
+                let end = self.ends()[i] - start - bytes.len();
+                let place = tensors[i].handle.clone();
+                let place = place.offset_start(start as u64).offset_end(end as u64);
                 tensors[i].client.write(&place, burn::tensor::Bytes::from_bytes_vec(bytes));
             }
             return;
         }
         let [words, scales] = parts;
-        for (written, bytes) in self.written.iter_mut().zip([&words, &scales]) {
-            *written += bytes.len();
-        }
-        match self.packing {
+        let bytes = match self.packing {
             Packing::Integers(bits) => {
-                let integers = super::quantise::Integers { words, scales };
-                let floats = dequantise(bits, &integers, columns);
-                self.host.extend(floats.into_iter().flat_map(f32::to_le_bytes));
+                let floats = dequantise(bits, &Integers { words, scales }, columns);
+                floats.into_iter().flat_map(f32::to_le_bytes).collect()
             }
-            _ => self.host.extend(words),
-        }
+            _ => words,
+        };
+        let start = first * host_bytes(self.packing, columns);
+        self.host[start..start + bytes.len()].copy_from_slice(&bytes);
     }
 
     /// Bytes of the whole.
@@ -176,12 +178,17 @@ impl MatrixWriter {
         words(self.packing, columns).unwrap_or_default().map(|words| rows * words * 4)
     }
 
+    /// Whether as many rows were written as there are.
+    pub fn is_full(&self) -> bool {
+        self.written == self.ends()
+    }
+
     /// The matrix.
     ///
     /// # Panics
     /// When fewer rows, or more, were written than there are.
     pub fn finish(self) -> Matrix {
-        assert_eq!(self.written, self.ends());
+        assert!(self.is_full());
         let Self { shape, packing, device, host, .. } = self;
         #[cfg(feature = "wgpu")]
         if let Some(tensors) = self.gpu {
@@ -201,6 +208,14 @@ impl MatrixWriter {
             }
             _ => Matrix::from_f16_bytes(host, shape, &device),
         }
+    }
+}
+
+/// Bytes of a row in host memory: integers are kept as the floats that they stand for.
+const fn host_bytes(packing: Packing, columns: usize) -> usize {
+    match packing {
+        Packing::Integers(_) => columns * 4,
+        _ => columns * 2,
     }
 }
 

@@ -39,7 +39,7 @@ pub use matrix::{Matrix, MatrixWriter, Packing, StandIn};
 pub use quantise::Bits;
 
 #[cfg(feature = "wgpu")]
-pub use source::{compile_only, flush, release_memory};
+pub use source::{compile_only, flush, held_memory, release_memory};
 #[cfg(feature = "tuning")]
 pub use source::{device_memory, memory_of};
 

@@ -1,5 +1,6 @@
 //! Hand-written WGSL on Burn's buffers.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -117,10 +118,28 @@ pub fn flush(device: &Device) {
 /// another. On other devices than GPUs nothing is done.
 pub fn release_memory(device: &Device) {
     let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
+    RELEASED.set(RELEASED.get().max(reserved(&probe)));
     arena::release(&probe);
     if let Err(error) = probe.client.memory_cleanup() {
         log::warn!("giving memory back: {error}");
     }
+}
+
+thread_local! {
+    /// The most bytes that were held when memory was given back since this was asked last.
+    static RELEASED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes of the device's memory that are held for tensors, and the most that were since the last call.
+/// Nothing on other devices than GPUs.
+pub fn held_memory(device: &Device) -> [u64; 2] {
+    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32)));
+    let now = probe.map_or(0, |probe| reserved(&probe));
+    [now, RELEASED.take().max(now)]
+}
+
+fn reserved(probe: &CubeTensor) -> u64 {
+    probe.client.memory_report(cubecl::MemoryScope::Device).usage().bytes_reserved
 }
 
 /// Bytes of the device's memory that tensors use, and that are held for them and for later ones.

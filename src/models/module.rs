@@ -283,7 +283,7 @@ pub(super) fn matrix(
         Packing::Integers(_) => {
             let mut writer =
                 MatrixWriter::new(dims, packing, device).expect("rows are of whole words");
-            writer.write(rows(tensor, shape));
+            writer.write(0, rows(tensor, shape));
             writer.finish()
         }
         Packing::Halves => Matrix::from_f16_bytes(rows(tensor, shape), dims, device),

@@ -76,6 +76,24 @@ pub(super) struct Blank {
     pub safety: Option<(Box<StableDiffusionSafetyChecker>, ClipImageProcessor)>,
 }
 
+/// A model that is to be filled.
+pub(super) enum Part<'a> {
+    /// A text encoder.
+    Text(&'a mut TextEncoder),
+    /// Any other.
+    Other(&'a mut dyn Module),
+}
+
+impl Part<'_> {
+    /// The model.
+    pub fn model(&mut self) -> &mut dyn Module {
+        match self {
+            Self::Text(text) => &mut text.model,
+            Self::Other(model) => *model,
+        }
+    }
+}
+
 impl Blank {
     /// What to compile for these models.
     #[cfg(feature = "wgpu")]
@@ -172,25 +190,26 @@ impl Blank {
         Ok(Self { class, config, texts, vae, unet, scheduler, safety })
     }
 
-    /// The models that are not given, each with its name and the stem of its files' names.
+    /// The models that are not given, each with its name and the stem of its files' names: text encoders
+    /// first.
     pub fn components(
         &mut self,
         given: &Components,
-    ) -> Vec<(&'static str, &'static str, &mut dyn Module)> {
-        let mut components: Vec<(&str, &str, &mut dyn Module)> = Vec::new();
+    ) -> Vec<(&'static str, &'static str, Part<'_>)> {
+        let mut components = Vec::new();
         for text in &mut self.texts {
             if given.text(text.component).1.is_none() {
-                components.push((text.component, TRANSFORMERS_STEM, &mut text.model));
+                components.push((text.component, TRANSFORMERS_STEM, Part::Text(text)));
             }
         }
         if given.vae.is_none() {
-            components.push(("vae", DIFFUSERS_STEM, &mut *self.vae));
+            components.push(("vae", DIFFUSERS_STEM, Part::Other(&mut *self.vae)));
         }
         if given.unet.is_none() {
-            components.push(("unet", DIFFUSERS_STEM, &mut *self.unet));
+            components.push(("unet", DIFFUSERS_STEM, Part::Other(&mut *self.unet)));
         }
         if let Some((checker, _)) = &mut self.safety {
-            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, &mut **checker));
+            components.push((SAFETY_CHECKER, TRANSFORMERS_STEM, Part::Other(&mut **checker)));
         }
         components
     }
@@ -201,7 +220,16 @@ impl Blank {
         given_checker: Option<SafetyCheck>,
         options: LoadOptions,
     ) -> Result<InstructPix2Pix> {
-        let Self { class, config, texts, vae, unet, scheduler, safety } = self;
+        let Self { class, config, mut texts, vae, unet, scheduler, safety } = self;
+        if let Some(prompts) = &options.prompts {
+            // Of text encoders that did not come by themselves.
+            for text in &mut texts {
+                if text.is_ready() {
+                    text.prepare(prompts, &options)?;
+                }
+            }
+        }
+        let options = LoadOptions { prompts: None, ..options };
         let mut base = PipelineBase::new(texts, vae, unet, scheduler, options);
         base.set_safety_checker(match safety {
             Some((checker, extractor)) => Some(SafetyCheck::new(*checker, extractor).await?),
@@ -221,8 +249,8 @@ impl Blank {
     pub fn memory_needs(&mut self, weights: WeightDtype) -> MemoryNeeds {
         let mut needs = MemoryNeeds::default();
         let (mut texts, mut checker) = (0, 0);
-        for (component, _, model) in self.components(&Components::default()) {
-            let bytes = bytes_of(model, weights);
+        for (component, _, mut part) in self.components(&Components::default()) {
+            let bytes = bytes_of(part.model(), weights);
             needs.all += bytes;
             match component {
                 SAFETY_CHECKER => checker = bytes,

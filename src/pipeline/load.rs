@@ -1,5 +1,7 @@
 //! Builds a pipeline from a model's files.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -10,15 +12,16 @@ use crate::models::{Module, PerBlock, Placement, WeightDtype};
 use crate::weights::original::{Layout, diffusers_key};
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
+use futures_util::future::try_join_all;
 use web_time::Instant;
 
 use super::base::PipelineBase;
 use super::blank::{
-    Blank, MemoryNeeds, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM, read_safety_checker,
+    Blank, MemoryNeeds, Part, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM, read_safety_checker,
 };
 use super::speed::Speed;
 use super::{
-    Components, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
+    Components, Prompts, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
 };
 
@@ -34,6 +37,10 @@ pub struct LoadOptions {
     /// Whether to compile a GPU's kernels while the weights are on their way, for pictures of the
     /// size that the model was made for. Otherwise the first edit waits for them.
     pub warm_up: bool,
+    /// What the first edit will be asked for. The texts are encoded as soon as the text encoders are
+    /// there, while the rest of the model is on its way, and edits with the same texts do not wait for
+    /// them. Of no use where models take turns.
+    pub prompts: Option<Prompts>,
 }
 
 /// How far loading is.
@@ -64,6 +71,8 @@ pub enum LoadEvent<'a> {
         /// The component, e.g. `unet`.
         component: &'a str,
     },
+    /// [`LoadOptions::prompts`] are encoded, by all text encoders that were read.
+    Encoded,
 }
 
 /// What a model is, and what it takes.
@@ -112,8 +121,8 @@ impl DerefMut for InstructPix2Pix {
 }
 
 impl InstructPix2Pix {
-    /// Loads a model, as the class that its `model_index.json` names: configurations first, then
-    /// one component after the other, each tensor by itself. Of components that are `given` nothing
+    /// Loads a model, as the class that its `model_index.json` names: configurations first, then all
+    /// components side by side, each tensor when its bytes are there. Of components that are `given` nothing
     /// is read. With `wanted`, no other class will do.
     ///
     /// # Errors
@@ -139,17 +148,20 @@ impl InstructPix2Pix {
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
         let checker = options.safety_checker;
+        if let Some(prompts) = &options.prompts {
+            prompts.check()?;
+        }
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
         on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
         #[cfg(feature = "wgpu")]
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
         let mut opened = Vec::new();
-        for (name, stem, model) in blank.components(&given) {
+        for (name, stem, part) in blank.components(&given) {
             let dtype = options.placement.weights;
-            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, model));
+            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, part));
         }
-        let fill = fill(files, opened, Some(&options.placement), on_event);
+        let fill = fill(files, opened, Some(&options), on_event);
         #[cfg(feature = "wgpu")]
         let fill = async {
             match warm_up {
@@ -181,9 +193,9 @@ impl InstructPix2Pix {
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
             let files = WeightFiles::open(files, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype).await?;
-            opened.push((SAFETY_CHECKER, files, &mut **checker as &mut dyn Module));
+            opened.push((SAFETY_CHECKER, files, Part::Other(&mut **checker)));
         }
-        fill(files, opened, Some(&options.placement), on_event).await?;
+        fill(files, opened, Some(&options), on_event).await?;
         let mut pipeline = Box::pin(blank.finish(None, options)).await?;
         pipeline.takes_turns = true;
         Ok(pipeline)
@@ -248,12 +260,9 @@ impl InstructPix2Pix {
     ) -> Result<()> {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
-        let components = blank.components(&given);
         let mut opened = Vec::new();
-        let mut nothing = components.iter().map(|_| Nothing).collect::<Vec<_>>();
-        for ((name, stem, _), model) in components.into_iter().zip(&mut nothing) {
-            let model: &mut dyn Module = model;
-            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, model));
+        for (name, stem, part) in blank.components(&given) {
+            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, part));
         }
         fill(files, opened, None, on_event).await
     }
@@ -308,6 +317,9 @@ impl StableDiffusionInstructPix2PixPipeline {
                 "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
             )));
         }
+        if let Some(prompts) = &options.prompts {
+            prompts.check()?;
+        }
         let given = Box::new(Components::default());
         let (checker, wanted) = (options.safety_checker, Some(PipelineClass::Sd));
         let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
@@ -324,14 +336,14 @@ impl StableDiffusionInstructPix2PixPipeline {
         let Blank { texts, vae, unet, .. } = &mut blank;
         let text = &mut texts[0].model;
         let mut whole = Whole([("text_encoder", text), ("vae", &mut **vae), ("unet", &mut **unet)]);
-        let placement = Some(&options.placement);
-        fill(checkpoint, vec![("checkpoint", opened, &mut whole)], placement, on_event).await?;
+        let part = Part::Other(&mut whole);
+        fill(checkpoint, vec![("checkpoint", opened, part)], Some(&options), on_event).await?;
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
             let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
             let opened = opened.await?;
-            let part = (SAFETY_CHECKER, opened, &mut **checker as &mut dyn Module);
-            fill(config, vec![part], placement, on_event).await?;
+            let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
+            fill(config, vec![part], Some(&options), on_event).await?;
         }
         match blank.finish(None, options).await? {
             InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
@@ -352,11 +364,10 @@ impl PipelineBase {
         folder: &str,
     ) -> Result<()> {
         let (mut checker, extractor) = read_safety_checker(files, folder).await?;
-        let placement = &self.options().placement;
-        let opened = WeightFiles::open(files, folder, TRANSFORMERS_STEM, placement.weights).await?;
-        files.prepare().await?;
-        weights::load(&mut *checker, opened, placement, &mut |_| {}).await?;
-        files.finish().await?;
+        let weights = self.options().placement.weights;
+        let opened = WeightFiles::open(files, folder, TRANSFORMERS_STEM, weights).await?;
+        let part = (SAFETY_CHECKER, opened, Part::Other(&mut *checker));
+        fill(files, vec![part], Some(self.options()), &mut |_| {}).await?;
         self.set_safety_checker(Some(SafetyCheck::new(*checker, extractor).await?));
         Ok(())
     }
@@ -373,64 +384,101 @@ impl Module for Whole<'_> {
     }
 }
 
-/// A model without parameters.
-struct Nothing;
-
-impl Module for Nothing {
-    fn visit(&mut self, _: &str, _: &mut Visitor<'_>) {}
-}
-
-/// Fills models from their opened files, or passes over those without a placement, and tells how far it is.
+/// Fills models from their opened files as `options` say, or passes over those without any, and tells
+/// how far it is. All files are read side by side, those in front first.
 async fn fill(
     files: &dyn ModelFiles,
-    opened: Vec<(&str, WeightFiles<'_>, &mut dyn Module)>,
-    placement: Option<&Placement>,
+    opened: Vec<(&str, WeightFiles<'_>, Part<'_>)>,
+    options: Option<&LoadOptions>,
     on_event: &mut dyn FnMut(LoadEvent<'_>),
 ) -> Result<()> {
     let weights: u64 = opened.iter().map(|(_, files, _)| files.size()).sum();
     let total = files.traffic().total() + weights;
     files.prepare().await?;
-    let mut speed = Speed::new(Instant::now(), files.traffic().fetched);
-    let mut reported: Option<(Instant, Traffic)> = None;
-    for (component, opened, model) in opened {
-        let mut last_file = None;
-        let mut on_progress = |progress: weights::Progress<'_>| {
-            let (now, traffic) = (Instant::now(), files.traffic());
-            let is_new = last_file.as_deref() != Some(progress.file);
-            if is_new {
-                last_file = Some(progress.file.to_owned());
-            }
-            let due = reported.is_none_or(|(at, before)| {
-                let complete = traffic.total() == total && traffic != before;
-                is_new || complete || now - at >= REPORT_EVERY
-            });
-            if !due {
-                return;
-            }
-            reported = Some((now, traffic));
-            let loaded = traffic.total();
-            let bytes_per_second = speed.update(now, traffic.fetched);
-            on_event(LoadEvent::Download {
-                component: progress.component,
-                file: progress.file,
-                loaded,
-                total,
-                cached: traffic.cached,
-                speed: bytes_per_second,
-                remaining: (bytes_per_second > 0.0)
-                    .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
-            });
+    let report = RefCell::new(Report {
+        files,
+        total,
+        speed: Speed::new(Instant::now(), files.traffic().fetched),
+        told: BTreeSet::new(),
+        last: None,
+        on_event,
+    });
+    let is_text = |part: &Part<'_>| matches!(part, Part::Text(_));
+    let encoders = Cell::new(opened.iter().filter(|(_, _, part)| is_text(part)).count());
+    let (report, encoders) = (&report, &encoders);
+    let parts = opened.into_iter().map(|(component, opened, mut part)| async move {
+        let mut on_progress = |progress: weights::Progress<'_>| report.borrow_mut().tell(progress);
+        let Some(options) = options else {
+            weights::pass_over(opened, &mut on_progress).await?;
+            report.borrow_mut().event(LoadEvent::Component { component });
+            return Ok(());
         };
-        match placement {
-            Some(placement) => {
-                let unused = weights::load(model, opened, placement, &mut on_progress).await?;
-                if !unused.is_empty() {
-                    log::debug!("{component}: unused keys {unused:?}");
-                }
-            }
-            None => weights::pass_over(opened, &mut on_progress).await?,
+        let placement = &options.placement;
+        let unused = weights::load(part.model(), opened, placement, &mut on_progress).await?;
+        if !unused.is_empty() {
+            log::debug!("{component}: unused keys {unused:?}");
         }
-        on_event(LoadEvent::Component { component });
+        report.borrow_mut().event(LoadEvent::Component { component });
+        if let (Part::Text(text), Some(prompts)) = (part, &options.prompts) {
+            text.prepare(prompts, options)?;
+            encoders.set(encoders.get() - 1);
+            if encoders.get() == 0 {
+                report.borrow_mut().event(LoadEvent::Encoded);
+            }
+        }
+        Ok(())
+    });
+    let result = try_join_all(parts).await;
+    if let Err(error) = result {
+        files.stop().await;
+        return Err(error);
     }
     files.finish().await
+}
+
+/// Tells how far a download is.
+struct Report<'a> {
+    files: &'a dyn ModelFiles,
+    /// Bytes of all files together.
+    total: u64,
+    speed: Speed,
+    /// Files that were told of.
+    told: BTreeSet<String>,
+    /// What was told last, and when.
+    last: Option<(Instant, Traffic)>,
+    on_event: &'a mut dyn FnMut(LoadEvent<'_>),
+}
+
+impl Report<'_> {
+    fn event(&mut self, event: LoadEvent<'_>) {
+        (self.on_event)(event);
+    }
+
+    fn tell(&mut self, progress: weights::Progress<'_>) {
+        let (now, traffic, total) = (Instant::now(), self.files.traffic(), self.total);
+        let is_new = !self.told.contains(progress.file);
+        let due = self.last.is_none_or(|(at, before)| {
+            let complete = traffic.total() == total && traffic != before;
+            is_new || complete || now - at >= REPORT_EVERY
+        });
+        if !due {
+            return;
+        }
+        if is_new {
+            self.told.insert(progress.file.to_owned());
+        }
+        self.last = Some((now, traffic));
+        let loaded = traffic.total();
+        let bytes_per_second = self.speed.update(now, traffic.fetched);
+        self.event(LoadEvent::Download {
+            component: progress.component,
+            file: progress.file,
+            loaded,
+            total,
+            cached: traffic.cached,
+            speed: bytes_per_second,
+            remaining: (bytes_per_second > 0.0)
+                .then(|| total.saturating_sub(loaded) as f64 / bytes_per_second),
+        });
+    }
 }

@@ -2,10 +2,10 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::base::PipelineBase;
-use super::{Floats, Observer, Prompts, Tap};
+use super::base::{PipelineBase, Tidy};
+use super::{Floats, LoadOptions, Observer, Prompts, Tap};
 use crate::error::{Error, Result};
-use crate::models::{AddedConditions, ClipTextModel, ClipTextOutput};
+use crate::models::{AddedConditions, ClipTextModel, ClipTextOutput, Module};
 use crate::tokenizer::{ClipTokenizer, MAX_LENGTH};
 use crate::weights::textual_inversion::LearntWords;
 
@@ -17,12 +17,54 @@ pub(super) struct TextEncoder {
     pub tokenizer: ClipTokenizer,
     pub model: ClipTextModel,
     pub words: LearntWords,
+    /// What it makes of texts that will come. To be forgotten when the model changes.
+    prepared: Vec<Prepared>,
+}
+
+/// What a text encoder makes of the tokens of some texts.
+#[derive(Debug, Clone)]
+struct Prepared {
+    ids: Vec<Vec<u32>>,
+    dtype: DType,
+    output: ClipTextOutput,
 }
 
 impl TextEncoder {
     /// Without learnt words.
     pub fn new(component: &'static str, tokenizer: ClipTokenizer, model: ClipTextModel) -> Self {
-        Self { component, tokenizer, model, words: LearntWords::default() }
+        let (words, prepared) = (LearntWords::default(), Vec::new());
+        Self { component, tokenizer, model, words, prepared }
+    }
+
+    /// Encodes what an edit will ask for, as it will ask for it. Does nothing when that was done.
+    pub fn prepare(&mut self, prompts: &Prompts, options: &LoadOptions) -> Result<()> {
+        if !self.prepared.is_empty() {
+            return Ok(());
+        }
+        let _tidy = Tidy(&options.placement.device);
+        for side in [Side::Prompt, Side::Negative] {
+            let texts = prompts.texts(side);
+            let ids = texts.iter().map(|text| self.tokenizer.encode_to_length(text, MAX_LENGTH));
+            let ids = ids.map(|row| row.map(|(ids, _)| ids)).collect::<Result<Vec<_>>>()?;
+            let output = self.model.forward(&ids, options.dtype)?;
+            self.prepared.push(Prepared { ids, dtype: options.dtype, output });
+        }
+        // It is computed while the rest is on its way.
+        #[cfg(feature = "wgpu")]
+        crate::kernels::flush(&options.placement.device);
+        Ok(())
+    }
+
+    /// Whether the model has its weights.
+    pub fn is_ready(&mut self) -> bool {
+        let mut is_ready = true;
+        self.model.visit("", &mut |_, parameter| is_ready &= parameter.is_loaded());
+        is_ready
+    }
+
+    /// Forgets what [`prepare`](Self::prepare) did: the model is about to change.
+    pub fn forget_prepared(&mut self) {
+        self.prepared.clear();
     }
 
     /// Encodes texts, each cut and padded to `length` tokens.
@@ -44,7 +86,11 @@ impl TextEncoder {
             ids.push(row);
         }
         observer.tap("input_ids", Tap::Ids(&ids));
-        self.model.forward(&ids, dtype)
+        let prepared = self.prepared.iter().find(|known| known.ids == ids && known.dtype == dtype);
+        match prepared {
+            Some(Prepared { output, .. }) => Ok(output.clone()),
+            None => self.model.forward(&ids, dtype),
+        }
     }
 }
 
@@ -163,4 +209,96 @@ pub(super) fn repeat_each<const D: usize>(x: Tensor<D>, times: usize) -> Tensor<
     let rows = x.dims()[0];
     let each = (0..rows).flat_map(|row| vec![x.clone().narrow(0, row, 1); times]);
     Tensor::cat(each.collect(), 0)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::cache::Repository;
+    use crate::hub::{Directory, ModelSource};
+    use crate::image::RgbImage;
+    use crate::models::{Placement, WeightDtype};
+    use crate::pipeline::{EditRequest, Images, InstructPix2Pix, TorchGenerator, Unobserved};
+    use crate::weights::HostTensor;
+
+    fn load(model: &str, prompts: Option<Prompts>) -> Result<InstructPix2Pix> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(model);
+        let fetch = Directory(folder);
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        let placement = Placement { device: Device::flex(), weights: WeightDtype::F16 };
+        let (safety_checker, warm_up) = (false, false);
+        let dtype = DType::F32;
+        let options = LoadOptions { placement, dtype, safety_checker, warm_up, prompts };
+        let (given, mut on_event) = (Default::default(), |_: super::super::LoadEvent<'_>| {});
+        pollster::block_on(InstructPix2Pix::load(&files, options, given, None, &mut on_event))
+    }
+
+    fn texts() -> Prompts {
+        let negative_prompts = Some(vec!["blurry".into()]);
+        Prompts { negative_prompts, ..Prompts::new("make it snowy") }
+    }
+
+    fn edit(pipeline: &InstructPix2Pix, text: Prompts) -> Vec<f32> {
+        let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let request = EditRequest {
+            images: Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]),
+            text,
+            num_inference_steps: 1,
+            ..EditRequest::default()
+        };
+        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+        let InstructPix2Pix::Sd(pipeline) = pipeline else { panic!("another class") };
+        let edit = pipeline.edit(&request, &mut noise, &mut observer);
+        pollster::block_on(edit).expect("edits").latents.data
+    }
+
+    const TINY: &str = "www/models/tiny-random";
+
+    #[test]
+    fn what_was_encoded_before_serves_the_edits_that_ask_for_it() {
+        let plain = load(TINY, None).expect("loads");
+        let mut prepared = load(TINY, Some(texts())).expect("loads");
+        let expected = edit(&plain, texts());
+        assert_eq!(edit(&prepared, texts()), expected);
+        assert_eq!(edit(&prepared, Prompts::new("else")), edit(&plain, Prompts::new("else")));
+        // It is used indeed.
+        for known in &mut prepared.texts[0].prepared {
+            let tokens = &mut known.output.last_hidden_state;
+            *tokens = tokens.zeros_like();
+        }
+        assert_ne!(edit(&prepared, texts()), expected);
+        assert_eq!(edit(&prepared, Prompts::new("else")), edit(&plain, Prompts::new("else")));
+    }
+
+    #[test]
+    fn what_was_encoded_before_goes_when_the_text_encoder_changes() {
+        let changes: [fn(&mut InstructPix2Pix); 4] = [
+            |pipeline| pipeline.unload_lora(),
+            |pipeline| pipeline.enable_lora(false),
+            |pipeline| pipeline.unload_textual_inversion(None).expect("there is none"),
+            |pipeline| {
+                let width = pipeline.texts[0].model.token_channels();
+                let vector = HostTensor::from_f32(vec![width], &vec![0.5; width]);
+                pipeline.add_textual_inversion("x", &[("<x>".into(), vector)]).expect("fits");
+            },
+        ];
+        let pipeline = load(TINY, Some(texts())).expect("loads");
+        for change in changes {
+            let mut pipeline = pipeline.clone();
+            assert_eq!(pipeline.texts[0].prepared.len(), 2);
+            change(&mut pipeline);
+            assert!(pipeline.texts[0].prepared.is_empty());
+        }
+    }
+
+    #[test]
+    fn wrong_prompts_are_refused_before_anything_is_read() {
+        let none = Prompts { prompts: Vec::new(), ..texts() };
+        let error = load("no/such/model", Some(none)).expect_err("no prompt");
+        assert_eq!(error.code(), "invalid-argument", "{error}");
+    }
 }

@@ -1,14 +1,16 @@
-//! Fills a model from its weight files, one tensor at a time.
+//! Fills a model from its weight files, each tensor when its bytes are there.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
+use futures_util::future::try_join_all;
 
+use super::assembly::{Assembly, Planned, Queue};
 use super::safetensors::LENGTH_BYTES;
-use super::{Header, HostTensor, TensorInfo};
+use super::{Header, TensorInfo};
 use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
-use crate::models::module::{Module, Parameter, Placement, WeightDtype, rows};
+use crate::models::module::{Module, Placement, WeightDtype};
 
 /// Files by the names that errors call them by.
 type OpenFiles<'a> = Vec<(String, Box<dyn FileReader + 'a>)>;
@@ -107,8 +109,8 @@ impl<'a> WeightFiles<'a> {
     }
 }
 
-/// Reads the files in order and fills `model`, dropping each tensor's bytes once it is on the device.
-/// Returns the keys that the model has no use for.
+/// Reads the files and fills `model`: each tensor goes to the device as soon as its bytes are there, in
+/// whatever order they come. Returns the keys that the model has no use for.
 ///
 /// # Errors
 /// [`Error::InvalidSafetensors`], [`Error::MissingTensor`], [`Error::ShapeMismatch`] or
@@ -146,18 +148,17 @@ pub async fn pass_over(
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
     let WeightFiles { component, files, .. } = files;
-    for (file, mut reader) in files {
-        let mut report = || on_progress(Progress { component: &component, file: &file });
+    let (component, on_progress) = (&component, &RefCell::new(on_progress));
+    let parts = files.into_iter().map(|(file, mut reader)| async move {
+        let mut report = || (on_progress.borrow_mut())(Progress { component, file: &file });
         let header = read_header(&file, &mut *reader, &mut report).await;
-        if header.is_err() {
+        if let Err(error) = header {
             reader.reject().await;
+            return Err(error);
         }
-        for tensor in header?.tensors {
-            reader.skip(tensor.end - tensor.start, &mut report).await?;
-        }
-        reader.finish(&mut report).await?;
-    }
-    Ok(())
+        reader.finish(&mut report).await
+    });
+    try_join_all(parts).await.map(|_| ())
 }
 
 async fn fill(
@@ -184,7 +185,7 @@ async fn fill(
                     None
                 }
             };
-            plan.push((tensor, target));
+            plan.push(Planned { tensor, target });
         }
         plans.push(plan);
     }
@@ -192,88 +193,22 @@ async fn fill(
         let file = files.last().map_or_else(|| component.to_owned(), |(file, _)| file.clone());
         return Err(Error::MissingTensor { file, name, expected });
     }
-    let mut queue = Queue { device: &placement.device, bytes: 0 };
-    for ((file, reader), plan) in files.iter_mut().zip(plans) {
-        let mut report = || on_progress(Progress { component, file });
-        for (tensor, target) in plan {
-            let length = tensor.end - tensor.start;
-            let Some((key, dtype)) = target else {
-                reader.skip(length, &mut report).await?;
-                continue;
-            };
-            let mut parameter = Slot { model: &mut *model, key: &key };
-            let writer =
-                if length > PART_MAX { parameter.with(|p| p.writer(placement)) } else { None };
-            let Some(mut writer) = writer.flatten() else {
-                queue.make_room(length);
-                let bytes = reader.read(length, &mut report).await?;
-                let host = HostTensor::new(tensor.shape, dtype, bytes);
-                parameter.with(|parameter| parameter.load(host, placement));
-                continue;
-            };
-            let count = tensor.shape[0];
-            let row = length / count as u64;
-            let step = (PART_MAX / row).max(1) as usize;
-            for first in (0..count).step_by(step) {
-                let mut shape = tensor.shape.clone();
-                shape[0] = step.min(count - first);
-                let length = row * shape[0] as u64;
-                queue.make_room(length);
-                let bytes = reader.read(length, &mut report).await?;
-                let host = HostTensor::new(shape.clone(), dtype, bytes);
-                writer.write(rows(host, &shape));
+    let model = RefCell::new(model);
+    let queue = RefCell::new(Queue::new(&placement.device));
+    let on_progress = RefCell::new(on_progress);
+    let parts = files.iter_mut().zip(plans).map(|((file, reader), plan)| {
+        let (model, queue, on_progress) = (&model, &queue, &on_progress);
+        async move {
+            let mut report = || (on_progress.borrow_mut())(Progress { component, file });
+            let mut tensors = Assembly::new(plan, placement);
+            while let Some(piece) = reader.next(&mut report).await? {
+                tensors.take(&piece, &mut **model.borrow_mut(), &mut queue.borrow_mut());
             }
-            parameter.with(|parameter| parameter.set(writer.finish()));
+            reader.finish(&mut report).await
         }
-        reader.finish(&mut report).await?;
-    }
+    });
+    try_join_all(parts).await?;
     Ok(unused)
-}
-
-/// A parameter of a model, by its key.
-struct Slot<'a> {
-    model: &'a mut dyn Module,
-    key: &'a str,
-}
-
-impl Slot<'_> {
-    /// Does something with the parameter.
-    fn with<T>(&mut self, work: impl FnOnce(&mut dyn Parameter) -> T) -> Option<T> {
-        let (mut work, mut result) = (Some(work), None);
-        self.model.visit("", &mut |path, parameter| {
-            if path == self.key
-                && let Some(work) = work.take()
-            {
-                result = Some(work(parameter));
-            }
-        });
-        result
-    }
-}
-
-/// Weights of more bytes come in parts of about as many, so that none is ever whole in host memory.
-const PART_MAX: u64 = 1 << 20;
-
-/// Bytes that may wait in host memory until the GPU takes them.
-const QUEUED_MAX: u64 = 16 << 20;
-
-/// What waits in host memory until the GPU takes it.
-struct Queue<'a> {
-    #[cfg_attr(not(feature = "wgpu"), expect(dead_code))]
-    device: &'a Device,
-    bytes: u64,
-}
-
-impl Queue<'_> {
-    /// Makes room for more.
-    fn make_room(&mut self, bytes: u64) {
-        if self.bytes + bytes > QUEUED_MAX {
-            #[cfg(feature = "wgpu")]
-            crate::kernels::flush(self.device);
-            self.bytes = 0;
-        }
-        self.bytes += bytes;
-    }
 }
 
 async fn read_header(
@@ -282,9 +217,9 @@ async fn read_header(
     report: &mut dyn FnMut(),
 ) -> Result<Header> {
     let size = reader.size();
-    let mut bytes = reader.read(LENGTH_BYTES.min(size), report).await?;
-    let length = Header::length(file, &bytes, size)?;
-    bytes.extend(reader.read(length, report).await?);
+    let bytes = reader.head(LENGTH_BYTES.min(size), report).await?;
+    let length = LENGTH_BYTES + Header::length(file, &bytes, size)?;
+    let bytes = reader.head(length, report).await?;
     Header::parse(file, &bytes, size)
 }
 

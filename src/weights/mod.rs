@@ -1,5 +1,6 @@
 //! From a checkpoint's bytes to the parameters of a model.
 
+mod assembly;
 mod dtype;
 mod index;
 mod load;

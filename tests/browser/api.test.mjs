@@ -122,6 +122,29 @@ describe('loading', () => {
     assert.deepEqual(events.at(-1), { type: 'ready' });
   });
 
+  test('a prompt that is known already is encoded on the way, and changes no result', async () => {
+    const { types, same, others, error } = await page.evaluate(async () => {
+      const texts = { prompt: 'make it snowy', negativePrompt: ['blurry'] };
+      const types = [];
+      const onProgress = ({ type }) => types.push(type);
+      const pipe = await InstructPix2Pix.fromPretrained(tiny, { ...texts, onProgress });
+      const plain = await worker();
+      const edit = async (pipe, more) => {
+        const { images } = await pipe.edit({ ...quick, ...more, image: picture() });
+        return images[0].data;
+      };
+      const same = difference(await edit(plain, texts), await edit(pipe, texts));
+      const others = difference(await edit(plain), await edit(pipe));
+      await pipe.dispose();
+      const error = await attempt(InstructPix2Pix.fromPretrained(tiny, { prompt: [] }));
+      return { types, same, others, error };
+    });
+    assert.equal(types.filter((type) => type === 'encoded').length, 1);
+    assert.ok(types.indexOf('encoded') < types.lastIndexOf('component'));
+    assert.deepEqual([same, others], ['none', 'none']);
+    assertError(error, 'invalid-argument', /prompt/);
+  });
+
   const refused = (model, options) =>
     page.evaluate(
       ([model, options]) => attempt(InstructPix2Pix.fromPretrained(model, options)),

@@ -213,7 +213,19 @@ describe('the network', () => {
   test('a range that is late does not hold up the others', async () => {
     const rule = { origin: 'cdn', path: `*${UNET}`, covers: RANGE, fault: { kind: 'hang' } };
     await hub.reset(rule);
-    assertLoaded(await load({ stallTimeout: 4000 }));
+    const found = await page.evaluate(async () => {
+      const before = gpuCount().created.bytes;
+      const made = () => gpuCount().created.bytes - before;
+      let part;
+      const onProgress = ({ type, loaded, total }) => {
+        if (type === 'download' && loaded < total) part = made();
+      };
+      const outcome = await load({ stallTimeout: 4000, onProgress });
+      return { ...outcome, part, all: made() };
+    });
+    assertLoaded(found);
+    // The tensors of those that came are on the GPU before it comes.
+    assert.ok(found.part > 0.9 * found.all, `${found.part} of ${found.all} bytes were there`);
     const log = (await hub.log()).filter(({ file, origin }) => origin === 'cdn' && file?.endsWith(UNET));
     const [late, again] = log.filter(({ range }) => range.startsWith(`bytes=${RANGE}-`));
     assert.equal(late.fault, 'hang');

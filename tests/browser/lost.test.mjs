@@ -93,7 +93,11 @@ test('in a worker, the next call starts a new one and loads from the cache by it
   assertError(found.lost, 'device-lost');
   assert.equal(found.lost.retryable, true);
   assert.deepEqual([found.after, found.idle, found.recovered], ['none', 'none', 'none']);
-  assertError(found.memory, 'out-of-memory', /24 x 16.*need less/s);
+  assertError(
+    found.memory,
+    'out-of-memory',
+    /[kMG]B \([1-9]\d{4,} bytes\) of GPU memory, on top of the .*\([1-9]\d{6,} bytes\).*24 x 16.*need less/s,
+  );
 });
 
 test('a load that the GPU has no memory for says how much it asked for, and what would do', async () => {

@@ -132,6 +132,8 @@ test('the types say what the options are', () => {
     export async function use(image: ImageData, bitmap: ImageBitmap, progress: LoadProgress) {
       await using pipe = await InstructPix2Pix.fromPretrained(new URL('https://example.test/'), {
         dtype: 'float32',
+        prompt: 'p',
+        negativePrompt: ['n'],
         onProgress: (event) => (event.type === 'component' ? event.component : undefined),
       });
       const options: EditOptions = { image, prompt: 'p', seed: 2n ** 63n, onStep: () => false };

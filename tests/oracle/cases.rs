@@ -562,6 +562,7 @@ fn pipeline(
             dtype: precision.dtype,
             safety_checker: false,
             warm_up: false,
+            prompts: None,
         };
         let fetch = Directory(model.to_owned());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));

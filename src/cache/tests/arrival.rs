@@ -81,6 +81,27 @@ fn a_late_chunk_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn what_was_left_to_the_cache_is_the_same_when_it_is_hashed() {
+    // What was handed out is wrong, and gone from the cache when it is its turn to be hashed.
+    let (server, store) = (hub(), Rc::<MemoryStore>::default());
+    let cache = cache_in(&store);
+    let late = Late::new(&server, 1);
+    let path = format!("a/b/resolve/{COMMIT}/{LARGE}");
+    let mut wrong = large(0);
+    wrong[3 * CHUNK as usize + 5] ^= 1;
+    server.put(&path, wrong);
+    let mut running = pin!(load(&late, source(), Some(&cache), CachePolicy::Resume));
+    assert!(poll_on(running.as_mut()).is_pending());
+    server.put(&path, large(0));
+    for index in 2..9 {
+        block_on(store.delete(&chunk_key(&content(0), index))).expect("deleted");
+    }
+    late.let_go();
+    let Poll::Ready(loaded) = poll_on(running.as_mut()) else { panic!("it hangs") };
+    assert_eq!(loaded.expect_err("other bytes").code(), "invalid-response");
+}
+
+#[test]
 fn where_nothing_is_stored_a_late_chunk_bounds_what_is_held() {
     let server = hub();
     let host = Surroundings { free: Some(0), ..Surroundings::default() };
@@ -95,23 +116,45 @@ fn where_nothing_is_stored_a_late_chunk_bounds_what_is_held() {
     assert!(loaded.expect("loads").weights == large(0));
 }
 
-#[test]
-fn what_has_arrived_is_handed_on_before_the_rest_is_there() {
+/// The numbers of the chunks that are handed out while one does not come.
+fn handed_out_without(late: u64, cache: &Cache) -> Vec<u64> {
     let server = hub();
-    for cache in [None, Some(&cache_in(&Rc::default()))] {
-        let late = Late::new(&server, 9);
-        let length = 9 * CHUNK;
-        let mut start = pin!(async {
-            let files =
-                Repository::open(&late, source(), cache, CachePolicy::Resume, |_| ()).await?;
-            let mut reader = files.open(LARGE).await?;
-            let bytes = reader.read(length, &mut || ()).await;
-            drop(reader);
-            bytes
-        });
-        let Poll::Ready(bytes) = poll_on(start.as_mut()) else { panic!("it waits for the rest") };
-        assert!(bytes.expect("there") == large(0)[..length as usize]);
+    let late = Late::new(&server, late);
+    let chunks = RefCell::new(Vec::new());
+    let mut start = pin!(async {
+        let files = Repository::open(&late, source(), Some(cache), CachePolicy::Resume, |_| ());
+        let files = files.await?;
+        let mut reader = files.open(LARGE).await?;
+        files.prepare().await?;
+        reader.head(8, &mut || ()).await?;
+        while let Some(piece) = reader.next(&mut || ()).await? {
+            let start = piece.start as usize;
+            assert!(*piece.bytes == large(0)[start..start + piece.bytes.len()]);
+            chunks.borrow_mut().push(piece.start / CHUNK);
+        }
+        Ok::<_, Error>(())
+    });
+    if let Poll::Ready(result) = poll_on(start.as_mut()) {
+        panic!("it does not wait: {result:?}, {chunks:?}");
     }
+    chunks.take()
+}
+
+#[test]
+fn what_has_arrived_is_handed_out_whatever_is_missing() {
+    let stored = || cache_in(&Rc::default());
+    let full = || {
+        let host = Surroundings { free: Some(0), ..Surroundings::default() };
+        cache_with(Rc::<MemoryStore>::default(), host, None)
+    };
+    let last = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+    assert_eq!(
+        (handed_out_without(9, &stored()), handed_out_without(9, &full())),
+        (last.into(), last.into())
+    );
+    assert_eq!(handed_out_without(1, &stored()), [0, 2, 3, 4, 5, 6, 7, 8, 9]);
+    // Where nothing is stored, what waits for its turn to be hashed is held.
+    assert_eq!(handed_out_without(1, &full()), [0, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -147,4 +190,29 @@ fn a_server_without_ranges_may_break_off_and_is_gone_on_with() {
     let again = load_hub(&server, &cache).expect("loads");
     assert!(again.weights == large(0));
     assert_eq!(again.traffic.fetched, 2 * CHUNK);
+}
+
+#[test]
+fn a_header_may_be_longer_than_a_chunk() {
+    let server = hub();
+    let cache = cache_in(&Rc::default());
+    for _ in 0..2 {
+        block_on(async {
+            let files =
+                Repository::open(&server, source(), Some(&cache), CachePolicy::Resume, |_| ());
+            let files = files.await?;
+            let mut reader = files.open(LARGE).await?;
+            for length in [8, 2 * CHUNK + 5, 0, CHUNK] {
+                let head = reader.head(length, &mut || ()).await?;
+                assert!(head == large(0)[..length as usize]);
+            }
+            assert!(server.ranges_asked().len() <= 3, "no more than that yet");
+            let error = reader.head(SIZE as u64 + 1, &mut || ()).await.expect_err("too long");
+            assert_eq!(error.code(), "network");
+            assert!(read_all(&mut *reader, &mut || ()).await? == large(0));
+            reader.finish(&mut || ()).await
+        })
+        .expect("reads");
+        server.forget();
+    }
 }

@@ -21,6 +21,7 @@ impl PipelineBase {
     fn adapted(&mut self) -> (&mut Adapters, Vec<(&'static str, &mut dyn Module)>) {
         let mut models: Vec<(&str, &mut dyn Module)> = vec![("unet", &mut *self.unet)];
         for text in &mut self.texts {
+            text.forget_prepared();
             models.push((text.component, &mut text.model));
         }
         (&mut self.adapters, models)
@@ -230,6 +231,7 @@ impl PipelineBase {
         file: &str,
         words: &[(String, HostTensor)],
     ) -> Result<Vec<String>> {
+        text.forget_prepared();
         let TextEncoder { words: learnt, tokenizer, model, .. } = text;
         learnt.learn(file, words, tokenizer, model, &self.options.placement)
     }
@@ -247,7 +249,9 @@ impl PipelineBase {
             }
         }
         let placement = &self.options.placement;
-        for TextEncoder { words: learnt, tokenizer, model, .. } in &mut self.texts {
+        for text in &mut self.texts {
+            text.forget_prepared();
+            let TextEncoder { words: learnt, tokenizer, model, .. } = text;
             let own: Option<Vec<String>> = words.map(|words| {
                 let has = |word: &&String| learnt.tokens().any(|token| token == word.as_str());
                 words.iter().filter(has).cloned().collect()

@@ -4,7 +4,7 @@
 //! (`load_textual_inversion_state_dicts`).
 
 use crate::error::{Error, Result};
-use crate::hub::ModelFiles;
+use crate::hub::{FileReader, ModelFiles};
 
 /// The names of a LoRA's file where none is given, in the order in which they are looked for.
 pub const LORA_FILES: &[&str] = &["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
@@ -57,9 +57,23 @@ fn guess(mut paths: Vec<String>, folder: &str) -> Option<String> {
 
 /// Adapters may be larger than what is read in one piece.
 async fn read_whole(files: &dyn ModelFiles, path: &str) -> Result<Vec<u8>> {
-    let mut reader = files.open(path).await?;
+    let reader = files.open(path).await?;
     files.prepare().await?;
-    let bytes = reader.read(reader.size(), &mut || ()).await?;
+    let bytes = put_together(reader).await;
+    if bytes.is_err() {
+        files.stop().await;
+    }
+    bytes
+}
+
+async fn put_together(mut reader: Box<dyn FileReader + '_>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(reader.size() as usize);
+    while let Some(piece) = reader.next(&mut || ()).await? {
+        let start = piece.start as usize;
+        let end = start + piece.bytes.len();
+        bytes.resize(end.max(bytes.len()), 0);
+        bytes[start..end].copy_from_slice(&piece.bytes);
+    }
     reader.finish(&mut || ()).await?;
     Ok(bytes)
 }

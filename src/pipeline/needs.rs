@@ -1,0 +1,97 @@
+//! What a device that runs out of memory was asked for, and what smaller choice there is.
+
+use super::{EditRequest, Images, MemoryNeeds};
+use crate::cache::bytes_text;
+use crate::models::WeightDtype;
+
+/// Bytes for people, and exactly.
+fn both(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", bytes_text(bytes))
+}
+
+/// What an edit asks of a device's memory that held `before` bytes when it began, and `taken` in the
+/// end.
+pub fn asked_of_edit(
+    request: &EditRequest,
+    takes_turns: bool,
+    [before, taken]: [u64; 2],
+) -> String {
+    let size = match &request.images {
+        Images::Pictures(pictures) => pictures.first().map_or_else(String::new, |picture| {
+            format!(" of {} x {}", picture.width, picture.height)
+        }),
+        _ => String::new(),
+    };
+    let results = request.text.num_images_per_prompt;
+    let own = taken.saturating_sub(before);
+    let turns = match takes_turns {
+        true => "",
+        false => "; loaded with `memoryBudget`, models take turns and leave more room",
+    };
+    format!(
+        "{} of GPU memory, on top of the {} that were held before, for an edit{size}, {results} \
+         results for a prompt; one result, a picture of half the size (a quarter of the memory, about \
+         {}), enableVaeTiling() and enableVaeSlicing() need less{turns}",
+        both(own),
+        both(before),
+        bytes_text(own / 4),
+    )
+}
+
+/// What loading a model asks of a device's memory.
+pub fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) -> String {
+    let MemoryNeeds { all, in_turn: least } = needs;
+    let (dtype, half) = match weights {
+        WeightDtype::F32 => ("float32", "; `weightDtype: 'float16'` needs half"),
+        WeightDtype::F16 => ("float16", "; `weightDtype: 'int8'` needs half"),
+        WeightDtype::I8 => ("int8", "; `weightDtype: 'int4'` needs half"),
+        WeightDtype::I4 => ("int4, which is the smallest there is", ""),
+    };
+    let asked = both(if in_turn { least } else { all });
+    let turns = match in_turn || least >= all {
+        true => String::new(),
+        false => format!(
+            "; with `memoryBudget: {least}` the models take turns and need {} at a time",
+            bytes_text(least)
+        ),
+    };
+    format!(
+        "{asked} of weights in {dtype}{half}{turns}; a smaller model, or closing other pages that use \
+         the GPU, may help"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::RgbImage;
+
+    #[test]
+    fn an_edit_says_how_much_it_took_and_what_takes_less() {
+        let picture = RgbImage::new(24, 16, vec![0; 24 * 16 * 3]).expect("valid");
+        let request =
+            EditRequest { images: Images::Pictures(vec![picture]), ..EditRequest::default() };
+        let text = asked_of_edit(&request, false, [2_000_000_000, 5_200_000_000]);
+        assert!(text.starts_with("3.2 GB (3200000000 bytes) of GPU memory"), "{text}");
+        assert!(text.contains("2.0 GB (2000000000 bytes) that were held before"), "{text}");
+        assert!(text.contains("an edit of 24 x 16, 1 results"), "{text}");
+        assert!(text.contains("half the size (a quarter of the memory, about 800.0 MB)"), "{text}");
+        assert!(text.contains("memoryBudget"), "{text}");
+        assert!(!asked_of_edit(&request, true, [0, 1]).contains("memoryBudget"));
+    }
+
+    #[test]
+    fn a_load_says_how_much_it_takes_and_what_takes_less() {
+        let needs = MemoryNeeds { all: 2_134_000_000, in_turn: 1_719_000_000 };
+        let text = asked_of_load(needs, WeightDtype::F32, false);
+        assert!(text.contains("2.1 GB (2134000000 bytes) of weights in float32"), "{text}");
+        assert!(
+            text.contains("weightDtype: 'float16'") && text.contains("memoryBudget: 1719000000")
+        );
+        let text = asked_of_load(needs, WeightDtype::F16, true);
+        assert!(
+            text.contains("1.7 GB (1719000000 bytes)") && !text.contains("memoryBudget"),
+            "{text}"
+        );
+    }
+}
