@@ -1586,7 +1586,7 @@ export type InstructPix2PixErrorCode =
    * again on a fresh page or worker.
    */
   | 'device-lost'
-  /** The GPU has no memory left; the message says what was asked for, and what needs less. */
+  /** The GPU has no memory left; the message says how many bytes were asked for, and what needs less. */
   | 'out-of-memory'
   /** The GPU failed in another way. */
   | 'gpu'
