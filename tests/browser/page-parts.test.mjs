@@ -1,10 +1,10 @@
 /** Parts of the demo page that need no browser. */
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { describeMachine } from '../../www/js/advice.js';
-import { draw, MODELS, SCHEDULERS, withDefaults } from '../../www/js/catalogue.js';
+import { draw, MODELS, SCHEDULERS } from '../../www/js/catalogue.js';
 import { cropBox, isCropped, originalSize, shrunk, targetSize } from '../../www/js/fit.js';
 import { neededPart, resize } from '../../www/js/lanczos.js';
 import { fromFragment, fromJson, toFragment, toJson } from '../../www/js/parameters.js';
@@ -171,13 +171,25 @@ test('variants', () => {
   const grid = variantsOf(parameters, 'guidance-9');
   assert.equal(new Set(grid.map(({ text, image }) => `${text} ${image}`)).size, 9);
   assert.deepEqual(grid[4], parameters, 'the middle is what was asked for');
-  assert.ok(grid.every(({ image }) => image >= 1), 'guidance stays on');
+  assert.ok(
+    grid.every(({ image }) => image >= 1),
+    'guidance stays on',
+  );
 });
 
 test('guidance is drawn from its range', () => {
-  assert.equal(draw([6, 9], () => 0), 6);
-  assert.equal(draw([1.2, 1.8], () => 0.5), 1.5);
-  assert.equal(draw([6, 9], () => 0.99999), 9);
+  assert.equal(
+    draw([6, 9], () => 0),
+    6,
+  );
+  assert.equal(
+    draw([1.2, 1.8], () => 0.5),
+    1.5,
+  );
+  assert.equal(
+    draw([6, 9], () => 0.99999),
+    9,
+  );
 });
 
 test('undo', () => {
@@ -204,7 +216,15 @@ test('undo', () => {
 });
 
 test('previews', () => {
-  const colours = { factors: [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], bias: [0.5, 0.5, 0.5] };
+  const colours = {
+    factors: [
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, 1],
+      [0, 0, 0],
+    ],
+    bias: [0.5, 0.5, 0.5],
+  };
   const planes = [0.5, -0.5, 0, 1].flatMap((value) => [value, value / 2]);
   const tensor = { data: Float32Array.from(planes), shape: [1, 4, 1, 2] };
   const { data, width, height } = previewOf(tensor, colours);
@@ -218,25 +238,53 @@ test('previews', () => {
   assert.ok(extremes.length < 75, `${extremes.length} of 300`);
 });
 
-test("models' own defaults are taken over", () => {
-  const model = structuredClone(MODELS[0]);
+test("the built-in model's own defaults are the page's", () => {
+  const [model] = MODELS;
   const defaults = JSON.parse(read('www/models/built-in/defaults.json'));
-  withDefaults(model, defaults);
-  assert.deepEqual(model.guidance, { text: 1.25, image: 1.1 });
-  assert.equal(model.size, 128);
-  assert.equal(model.presets.balanced.steps, 12);
-  assert.equal(model.colours.factors.length, 4);
+  assert.equal(model.id, './models/built-in');
+  assert.deepEqual(model.guidance, {
+    text: defaults.guidanceScale,
+    image: defaults.imageGuidanceScale,
+  });
+  assert.equal(model.size, defaults.size);
+  assert.equal(model.presets.balanced.steps, defaults.numInferenceSteps);
+  assert.deepEqual(model.colours, defaults.latentToRgb);
+});
+
+test('the service worker keeps every file of the page', () => {
+  const kept = [
+    ...read('www/sw.js')
+      .toString()
+      .matchAll(/'([\w./-]+)'/g),
+  ].map(([, name]) => name);
+  const files = (folder) => readdirSync(new URL(`www/${folder}`, root));
+  for (const name of files('js')) assert.ok(kept.includes(name.replace('.js', '')), name);
+  for (const name of files('css')) assert.ok(kept.includes(`./css/${name}`), name);
+  for (const name of files('samples').filter((name) => name.endsWith('.jpg'))) {
+    assert.ok(kept.includes(`./samples/${name}`), name);
+  }
+  const { icons } = JSON.parse(read('www/manifest.webmanifest'));
+  for (const { src } of icons) assert.ok(read(`www/${src}`).length > 0, src);
 });
 
 test('every scheduler of the package is offered', () => {
   const types = read('pkg-template/index.d.ts').toString();
   const [names] = types.match(/export type SchedulerName =[^;]+;/);
-  assert.deepEqual(Object.keys(SCHEDULERS).sort(), [...names.matchAll(/'(\w+)'/g)].map(([, name]) => name).sort());
+  assert.deepEqual(
+    Object.keys(SCHEDULERS).sort(),
+    [...names.matchAll(/'(\w+)'/g)].map(([, name]) => name).sort(),
+  );
 });
 
 test('machines in plain words', () => {
   const found = {
-    adapter: { vendor: 'nvidia', architecture: 'ampere', description: '', software: false, f16: true },
+    adapter: {
+      vendor: 'nvidia',
+      architecture: 'ampere',
+      description: '',
+      software: false,
+      f16: true,
+    },
     model: { missingBytes: 2.13e9, memoryBytes: 2.13e9 },
     storage: { free: 1e9 },
     problems: [{ code: 'storage', message: 'the model needs 1 byte' }],
@@ -253,6 +301,11 @@ test('machines in plain words', () => {
 });
 
 test('numbers as people read them', () => {
-  assert.deepEqual([999, 52e3, 27.6e6, 2.13e9].map(bytes), ['999 bytes', '52 kB', '27.6 MB', '2.13 GB']);
+  assert.deepEqual([999, 52e3, 27.6e6, 2.13e9].map(bytes), [
+    '999 bytes',
+    '52 kB',
+    '27.6 MB',
+    '2.13 GB',
+  ]);
   assert.deepEqual([1234, 45678, 240e3, 9e6].map(duration), ['1.2 s', '46 s', '4 min', '2.5 h']);
 });

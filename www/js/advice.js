@@ -21,7 +21,8 @@ const ADVICE = {
   'not-found': 'Check the name: owner/name on the Hub, or the address of a folder.',
   'not-cached': 'This model is not on this machine yet: connect once to load it.',
   'hash-mismatch': 'What arrived was damaged, and nothing of it was kept. Try again.',
-  'invalid-response': 'Something between here and the server answered in its place: is there a login page?',
+  'invalid-response':
+    'Something between here and the server answered in its place: is there a login page?',
   storage: 'Delete a model below, or make room on the disk.',
   'image-decode': 'Save the picture as JPEG, PNG or WebP and try that.',
 };
@@ -35,7 +36,9 @@ export function adviceFor(code) {
 function nameOf({ vendor, architecture, description }) {
   const VENDORS = { nvidia: 'NVIDIA', amd: 'AMD', arm: 'ARM' };
   const word = (text) => VENDORS[text] ?? text.charAt(0).toUpperCase() + text.slice(1);
-  return description || [vendor, architecture].filter(Boolean).map(word).join(' ') || 'no name given';
+  return (
+    description || [vendor, architecture].filter(Boolean).map(word).join(' ') || 'no name given'
+  );
 }
 
 /**

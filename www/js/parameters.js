@@ -21,7 +21,8 @@ import { SCHEDULERS, SIZES } from './catalogue.js';
 export const KEYWORD = 'instruct-pix2pix';
 
 const text = (most) => (value) => typeof value === 'string' && value.length <= most;
-const number = (least, most) => (value) => Number.isFinite(value) && value >= least && value <= most;
+const number = (least, most) => (value) =>
+  Number.isFinite(value) && value >= least && value <= most;
 const oneOf = (values) => (value) => values.includes(value);
 
 const MAX_SEED = 2n ** 64n - 1n;

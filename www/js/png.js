@@ -28,7 +28,7 @@ export function isPng(bytes) {
  */
 function* chunksOf(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let start = 8; start + 12 <= bytes.length; ) {
+  for (let start = 8; start + 12 <= bytes.length;) {
     const length = view.getUint32(start);
     const end = start + 12 + length;
     if (end > bytes.length) return;

@@ -2,7 +2,6 @@
  * Undo and redo, as a list of views and a place in it. Nothing in here knows a browser.
  *
  * @typedef {object} View
- * @property {string} id
  * @property {string} source the picture that is edited: its key in the store
  * @property {object} [crop]
  * @property {string} [before] what of it the model saw
