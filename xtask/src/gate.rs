@@ -102,6 +102,7 @@ const LONG: &[&str] = &[
     "examples.test.mjs",
     "habits.test.mjs",
     "node.test.mjs",
+    "page-edit.test.mjs",
     "readme.test.mjs",
 ];
 
