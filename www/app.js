@@ -8,14 +8,14 @@ import { initCamera } from './js/camera.js';
 import { initCrop, setCrop } from './js/crop.js';
 import { $ } from './js/dom.js';
 import { edit } from './js/edit.js';
-import { forgetInstructions, showExamples, showRecent } from './js/examples.js';
+import { forgetInstructions, showRecent } from './js/examples.js';
 import { initHistory, push, restore } from './js/history.js';
 import { initInstall } from './js/install.js';
 import { initLoras } from './js/loras.js';
 import { initMachine, lookAt } from './js/machine.js';
 import { chosenModel, initModels, modelId } from './js/models.js';
 import { fromFragment, fromJson } from './js/parameters.js';
-import { choose, close, initPicture, isTouched, open } from './js/picture.js';
+import { chooseResult, close, initPicture, isTouched, open } from './js/picture.js';
 import { clearResult, initResult, showResults } from './js/result.js';
 import { apply, initSettings, remember, remembered, suit } from './js/settings.js';
 import { pictureOf } from './js/store.js';
@@ -29,7 +29,7 @@ initMachine(modelId);
 initLoras();
 initCamera();
 initAddress();
-initResult(choose);
+initResult(chooseResult);
 initHistory(showView);
 initInstall();
 $('forget').addEventListener('click', forgetInstructions);
@@ -49,7 +49,6 @@ function start() {
   showRecent();
   addEventListener('hashchange', takeLink);
   takeLink();
-  showExamples(chosenModel().examples);
   restore(isTouched);
 }
 
@@ -58,14 +57,12 @@ function takeLink() {
   const given = fromFragment(location.hash);
   if (!given || isRunning()) return;
   apply(given);
-  showExamples(chosenModel().examples);
   say('Settings were taken from the link. Choose a picture and press Edit.');
 }
 
 /** @param {import('./js/catalogue.js').Model} model */
 function showModel(model) {
   suit(model);
-  showExamples(model.examples);
   lookAt(modelId());
 }
 
@@ -76,7 +73,6 @@ function showChosen({ key, parameters }) {
   if (!parameters) return;
   const before = $('prompt').value;
   apply(parameters);
-  showExamples(chosenModel().examples);
   $('picture-note').hidden = false;
   $('picture-note').textContent =
     'This picture says how it was made; its settings were taken over.' +

@@ -52,7 +52,7 @@ const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(1)} s`;
 
 /** Tab by tab, as far as something is focused. */
 async function tabTo(locator) {
-  for (let presses = 0; presses < 100; presses++) {
+  for (let presses = 0; presses < 200; presses++) {
     if (await locator.evaluate((element) => element === document.activeElement)) return;
     await page.keyboard.press('Tab');
   }

@@ -17,7 +17,7 @@ export const CAT = readFileSync(`${repository}www/samples/chelsea.jpg`);
  * @param {string} url
  * @param {import('playwright-core').BrowserContextOptions} [options]
  * @returns {Promise<{ page: import('playwright-core').Page, context: import('playwright-core').BrowserContext,
- *   finish: () => Promise<void> }>} `finish` closes it, and fails where something went wrong on the way
+ *   problems: string[], finish: () => Promise<void> }>} `finish` closes it, and fails where something went wrong on the way
  */
 export async function openDemo(browser, url, options) {
   const context = await browser.newContext(options);

@@ -79,13 +79,15 @@ export async function run(action) {
   running = new AbortController();
   const { signal } = running;
   observers.forEach((tell) => tell());
-  $('edit').disabled = true;
   $('cancel').hidden = false;
+  // Who pressed it by keyboard would be nowhere.
+  if (document.activeElement === $('edit')) $('cancel').focus();
+  $('edit').disabled = true;
+  say('One moment…');
   const error = await attempt(() => action(signal), signal);
   running = undefined;
   $('progress').hidden = true;
   $('edit').disabled = false;
-  // Who pressed it by keyboard goes on from where they were.
   const hadFocus = document.activeElement === $('cancel');
   $('cancel').hidden = true;
   if (hadFocus) $('edit').focus();

@@ -108,14 +108,22 @@ export function choose(blob) {
   if (blob) chooseFrom(async () => blob);
 }
 
+/** Goes on from a result, whose settings are there already. @param {Blob} blob */
+export function chooseResult(blob) {
+  chooseFrom(
+    async () => blob,
+    async () => undefined,
+  );
+}
+
 /** Whether the user has chosen a picture since the page was opened. */
 export const isTouched = () => choosing !== undefined;
 
 /** @param {() => Promise<Blob>} get */
-export function chooseFrom(get) {
+export function chooseFrom(get, readParameters = parametersIn) {
   choosing = attempt(async () => {
     const blob = await get();
-    const parameters = await parametersIn(blob);
+    const parameters = await readParameters(blob);
     await open(blob);
     tell({ key: picture.key, parameters });
     say($('prompt').value ? 'Ready.' : 'Now say what to change.');

@@ -5,7 +5,6 @@ import { $, element, fitInto, showImage } from './dom.js';
 import { changed } from './history.js';
 import { describe, KEYWORD, toFragment, toJson } from './parameters.js';
 import { sizeOfPng, writeText } from './png.js';
-import { read } from './settings.js';
 import { pictureOf } from './store.js';
 import { labelOf } from './variants.js';
 
@@ -133,10 +132,10 @@ async function copy() {
   say('The picture is on the clipboard.');
 }
 
-/** A link with the settings of the result, or of the form where there is none; never the picture. */
+/** A link with the settings of the result, and never the picture. */
 async function share() {
-  const url = new URL(location.href);
-  url.hash = toFragment(shown?.parameters ?? read());
+  const url = new URL(location.pathname, location.href);
+  url.hash = toFragment(shown.parameters);
   await navigator.clipboard.writeText(url.href);
   say('A link with these settings is on the clipboard. It holds no picture.');
 }

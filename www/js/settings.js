@@ -3,6 +3,7 @@
 import { draw, SCHEDULERS } from './catalogue.js';
 import { crop, setCrop } from './crop.js';
 import { $, memory, option } from './dom.js';
+import { showExamples } from './examples.js';
 import { chosenModel, modelId, selectModel } from './models.js';
 import { VARIANTS } from './variants.js';
 
@@ -52,14 +53,15 @@ function changed() {
 /** Writes down what is set, after something else has changed it. */
 export const remember = changed;
 
-/** Sets what suits a model: size, shape, guidance, where the sliders end. */
+/** Sets what suits a model: size, shape, guidance, where the sliders end, and offers its examples. */
 export function suit(model) {
-  const { guidance, most, random, size, shape } = model;
+  const { guidance, most, random, size, shape, examples } = model;
   $('guidance-range').max = most.text;
   $('image-guidance-range').max = most.image;
   setNumber('guidance', guidance.text);
   setNumber('image-guidance', guidance.image);
   setCrop({ size, shape });
+  showExamples(examples);
   $('random-ranges').textContent =
     `(text ${random.text.join(' to ')}, image ${random.image.join(' to ')})`;
   applyPreset('balanced');
