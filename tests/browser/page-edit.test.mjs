@@ -39,6 +39,12 @@ before(async () => {
   ({ page, context, finish, problems } = await openDemo(browser, server.url, options));
   await context.grantPermissions(['clipboard-read', 'clipboard-write']);
   await watchTasks(page);
+  await page.evaluate(() => {
+    globalThis.said = [];
+    const status = document.querySelector('#status');
+    const observer = new MutationObserver(() => said.push(status.textContent));
+    observer.observe(status, { childList: true, characterData: true, subtree: true });
+  });
 });
 
 after(async () => {
@@ -89,12 +95,18 @@ test('the whole path by keyboard alone, and no long task', async (t) => {
   await page.keyboard.type('make it black and white');
   const before = await longestTask(page);
   await page.keyboard.press('Enter');
-  await page.getByText(/^Loading the model: .* MB of 27\.\d MB/).waitFor();
-  await shoot('edit-loading');
+  await page.getByText(/^Loading the model/).waitFor();
   await page.getByText(/^Step \d+ of 12, about .* left$/).waitFor();
   await page.locator('#preview').waitFor();
   await shoot('edit-step');
   assert.match(await ended(), /^Done in/);
+  const said = await page.evaluate(() => globalThis.said);
+  assert.ok(
+    said.some((text) => /^Loading the model: .* of 27\.\d MB \(\w+\)/.test(text)),
+    said.join('\n'),
+  );
+  const steps = said.filter((text) => /^Step \d+ of 12, (about .* left|decoding…)$/.test(text));
+  assert.equal(steps.length, 12, steps.join('\n'));
   const [load, edit, task] = [
     await measured(page, 'load'),
     await measured(page, 'edit'),
@@ -147,7 +159,7 @@ test('the next edit is fast, goes on from the result, and shows every step', asy
   assert.ok(is.colour > was.colour / 3, 'it is no black and white picture');
 
   await page.getByRole('button', { name: 'Keep editing this' }).click();
-  await page.locator('#before-size').getByText('128 × 128').waitFor();
+  await page.locator('#before-size', { hasText: '128 × 128' }).waitFor();
   assert.equal(await page.locator('#after-image').isVisible(), false);
   const source = await statisticsOf(page.locator('#before-image'));
   assert.ok(Math.abs(source.mean - is.mean) < 1, 'the result is what is edited now');
@@ -177,7 +189,7 @@ test('variants are a grid, of which one is chosen', async () => {
   assert.equal(await results.count(), 2);
   assert.match(await page.locator('#after-detail').textContent(), /seed 41$/);
   await results.last().click();
-  await page.locator('#after-detail').getByText('seed 42').waitFor();
+  await page.locator('#after-detail', { hasText: 'seed 42' }).waitFor();
   assert.equal(await page.getByRole('link').getAttribute('download'), 'instruct-pix2pix-42.png');
   await shoot('edit-variants');
   assert.deepEqual(await violationsOn(page), []);

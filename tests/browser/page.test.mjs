@@ -41,7 +41,7 @@ async function onPage(run, options, url = server.url) {
 }
 
 /** Waits until a picture of such a size is shown. */
-const sizeIs = (page, text) => page.locator('#before-size').getByText(text).waitFor();
+const sizeIs = (page, text) => page.locator('#before-size', { hasText: text }).waitFor();
 
 test('something is seen before the engine is asked for', async (t) => {
   await onPage(async (page) => {
@@ -258,7 +258,7 @@ test('undo, redo, and a history that outlives a reload', async () => {
 test('models are kept, exported, deleted and imported', async () => {
   await onPage(async (page) => {
     await page.getByLabel('Which model').selectOption('./models/tiny-random');
-    await page.getByText('Models on this machine').click();
+    await page.locator('#kept summary').click();
     await page.getByText(/free for this page\. No model is kept yet\./).waitFor();
     await page.getByRole('button', { name: 'Download the chosen model now' }).click();
     await page.getByText('The model is on this machine, and works offline.').waitFor();
@@ -269,7 +269,7 @@ test('models are kept, exported, deleted and imported', async () => {
       page.getByRole('button', { name: /^Export/ }).click(),
     ]);
     assert.match(archive.suggestedFilename(), /tiny-random\.tar$/);
-    await page.getByText('What this machine can do').click();
+    await page.locator('#machine summary').click();
     await page.getByText('This model is on this machine: nothing to download.').waitFor();
     await page.getByText(/^No graphics chip is in use/).waitFor();
     await shoot(page, 'models');
@@ -305,7 +305,7 @@ for (const [name, options] of [
       await page.getByText(/free for this page/).waitFor();
       await page.getByText(/^This page may store/).waitFor();
       await page.locator('#lora-source').fill('someone/some-lora');
-      await page.getByRole('button', { name: 'Add' }).click();
+      await page.getByRole('button', { name: 'Add', exact: true }).click();
       await page.getByLabel('Weight of someone/some-lora').waitFor();
       await shoot(page, `${name}-open`);
       assert.deepEqual(await violationsOn(page), []);
@@ -326,15 +326,15 @@ test('it opens without a network, once it was there', async () => {
   // In charge, and with all files.
   await page.waitForFunction(async () => {
     const cache = await caches.open('instruct-pix2pix-page-1');
-    const [engine] = [await cache.match('./pkg/instruct_pix2pix_bg.wasm')];
-    return engine && navigator.serviceWorker.controller && (await navigator.serviceWorker.ready);
+    const engine = await cache.match('./pkg/instruct_pix2pix_bg.wasm');
+    return Boolean(engine && navigator.serviceWorker.controller);
   });
   own.close();
   await page.reload();
   await page.getByRole('button', { name: 'Sample photo: a macaw' }).click();
   await sizeIs(page, '480 × 372');
   // The engine too.
-  await page.getByText('Models on this machine').click();
+  await page.locator('#kept summary').click();
   await page.getByText(/No model is kept yet/).waitFor();
   problems.splice(
     0,

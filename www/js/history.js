@@ -50,9 +50,9 @@ export function push(view) {
 }
 
 /** Writes down what was changed in the current view. */
-export function changed() {
-  writeState({ views: timeline.views, at: timeline.at }, timeline.pictures);
+export async function changed() {
   render();
+  await writeState({ views: timeline.views, at: timeline.at }, timeline.pictures);
 }
 
 async function move(by) {
@@ -71,7 +71,7 @@ async function jump(to) {
 
 async function forget() {
   timeline.clear();
-  changed();
+  await changed();
   thumbnails.clear();
   await show(undefined);
   say('The history is deleted.');

@@ -124,6 +124,12 @@ function speed({ loaded, cached, bytesPerSecond, secondsLeft }) {
   return `, ${bytes(bytesPerSecond)} a second${left}`;
 }
 
+/** A model of this page's own folder as the list names it; others as they are called. */
+function shortName(model) {
+  const here = new URL('./', document.baseURI).href;
+  return model.startsWith(here) ? `./${model.slice(here.length)}` : model;
+}
+
 /** Counts calls, so that of two that overlap the later one wins. */
 let listing = 0;
 
@@ -133,10 +139,9 @@ export async function listModels() {
   const [models, room] = await Promise.all([cache.list(), describeRoom()]);
   if (mine !== listing) return;
   $('room').textContent = `${room} ${models.length === 0 ? 'No model is kept yet.' : ''}`;
-  const here = new URL('./', document.baseURI).href;
   $('models').replaceChildren(
     ...models.map(({ model, bytes: size, complete, lastUsed }) => {
-      const id = model.startsWith(here) ? `./${model.slice(here.length)}` : model;
+      const id = shortName(model);
       const state = complete ? '' : ', not complete: choose it and press Edit to go on';
       const button = (text, act) => {
         const made = element('button', { type: 'button', ariaLabel: `${text} ${id}` }, text);
@@ -190,7 +195,7 @@ function importArchive() {
   if (!file) return;
   run(async () => {
     say('Importing the model…');
-    const id = await cache.import(file);
+    const id = shortName(await cache.import(file));
     await listModels();
     selectModel(id);
     choose();
