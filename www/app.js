@@ -5,6 +5,7 @@
 import { initActivity, isRunning, say } from './js/activity.js';
 import { initAddress } from './js/address.js';
 import { initCamera } from './js/camera.js';
+import { MODELS } from './js/catalogue.js';
 import { initCrop, setCrop } from './js/crop.js';
 import { $ } from './js/dom.js';
 import { edit } from './js/edit.js';
@@ -57,7 +58,13 @@ function takeLink() {
   const given = fromFragment(location.hash);
   if (!given || isRunning()) return;
   apply(given);
-  say('Settings were taken from the link. Choose a picture and press Edit.');
+  say(`Settings were taken from the link.${strangeModel(given)} Choose a picture and press Edit.`);
+}
+
+/** Warns of a model that others have chosen, before anything is asked of its server. */
+function strangeModel({ model }) {
+  if (model === undefined || MODELS.some(({ id }) => id === model)) return '';
+  return ` They name the model ${model}, which Edit would load.`;
 }
 
 /** @param {import('./js/catalogue.js').Model} model */
@@ -75,7 +82,7 @@ function showChosen({ key, parameters }) {
   apply(parameters);
   $('picture-note').hidden = false;
   $('picture-note').textContent =
-    'This picture says how it was made; its settings were taken over.' +
+    `This picture says how it was made; its settings were taken over.${strangeModel(parameters)}` +
     (before && before !== parameters.prompt ? ` Your instruction was “${before}”.` : '');
 }
 

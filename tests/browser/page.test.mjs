@@ -197,6 +197,7 @@ test('settings come from presets, examples, links and PNG files', async () => {
         image: 1.2,
         seed: '77',
         scheduler: '',
+        model: 'evil/model',
       };
       await give(
         page,
@@ -204,7 +205,9 @@ test('settings come from presets, examples, links and PNG files', async () => {
         writeText(png, 'instruct-pix2pix', JSON.stringify(inside)),
         'made.png',
       );
-      await page.getByText('This picture says how it was made').waitFor();
+      await page
+        .getByText('its settings were taken over. They name the model evil/model')
+        .waitFor();
       assert.deepEqual(await values(), ['make it „schön“', '9', '3', '1.2', '77', '']);
 
       await page.getByLabel('Which model').selectOption('timbrooks/instruct-pix2pix');

@@ -25,7 +25,10 @@ export function cancel() {
 
 /** @param {string} text @param {number} [share] of the work, 0 to 1; left out, it is unknown */
 export function say(text, share) {
-  $('status').textContent = text;
+  const status = $('status');
+  // Screen readers need not read out every step; the progress bar tells them how far it is.
+  status.setAttribute('aria-busy', share !== undefined);
+  status.textContent = text;
   const progress = $('progress');
   progress.hidden = !running;
   if (share === undefined) progress.removeAttribute('value');

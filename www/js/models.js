@@ -193,9 +193,9 @@ function fetchModel() {
 function importArchive() {
   const [file] = $('import-file').files;
   if (!file) return;
-  run(async () => {
+  run(async (signal) => {
     say('Importing the model…');
-    const id = shortName(await cache.import(file));
+    const id = shortName(await cache.import(file, { signal }));
     await listModels();
     selectModel(id);
     choose();
