@@ -24,6 +24,8 @@ const SAMPLES = [
 let picture;
 /** Resolves when the picture chosen last has been read. */
 let choosing;
+/** How many were chosen. */
+let choices = 0;
 /** Tells of a picture that was chosen, and of the parameters in it. */
 let tell;
 
@@ -121,8 +123,11 @@ export const isTouched = () => choosing !== undefined;
 
 /** @param {() => Promise<Blob>} get */
 export function chooseFrom(get, readParameters = parametersIn) {
+  const mine = ++choices;
   choosing = attempt(async () => {
     const blob = await get();
+    // Something else was chosen while this one was on its way.
+    if (mine !== choices) return;
     const parameters = await readParameters(blob);
     await open(blob);
     tell({ key: picture.key, parameters });
