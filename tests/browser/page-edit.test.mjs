@@ -276,3 +276,47 @@ test('results are there after a reload, and edits are possible without a network
   );
   await finish();
 });
+
+test('a model and a LoRA come from the disk', async () => {
+  const own = await serve(`${repository}www`, { '/pkg': pkg });
+  const opened = await openDemo(browser, own.url);
+  page = opened.page;
+  await page.locator('#folder-files').setInputFiles(`${repository}www/models/tiny-random`);
+  assert.match(
+    await page.getByLabel('Which model').locator('option:checked').textContent(),
+    /^tiny-random, from this disk$/,
+  );
+  const canvas = await page.evaluate(async () => {
+    const canvas = new OffscreenCanvas(32, 24);
+    canvas.getContext('2d').fillRect(0, 0, 16, 24);
+    const blob = await canvas.convertToBlob();
+    return [...new Uint8Array(await blob.arrayBuffer())];
+  });
+  await give(page, 'drop', canvas, 'small.png');
+  await page.locator('#fit summary').click();
+  await page.getByLabel('Shape').selectOption('whole');
+  await page.getByLabel('Steps', { exact: true }).fill('2');
+  await page.getByLabel('Seed', { exact: true }).fill('1');
+  const result = async () => {
+    assert.match(await edit('make it snowy'), /^Done/);
+    const { print, width, height } = await statisticsOf(page.locator('#after-image'));
+    assert.deepEqual([width, height], [32, 24]);
+    return print;
+  };
+  const without = await result();
+  await page.locator('#lora summary').click();
+  await page
+    .locator('#lora-file')
+    .setInputFiles(`${repository}tests/fixtures/oracle/adapters/lora_peft.safetensors`);
+  await page.getByText('lora_peft.safetensors will be loaded with the next edit.').waitFor();
+  const full = await result();
+  assert.notEqual(full, without);
+  await page.getByLabel('Weight of lora_peft.safetensors').fill('0.5');
+  await page.getByLabel('Instruction').focus();
+  const half = await result();
+  assert.ok(half !== full && half !== without, 'half its weight is something else');
+  await page.getByRole('button', { name: 'Remove lora_peft.safetensors' }).click();
+  assert.equal(await result(), without);
+  await opened.finish();
+  own.close();
+});

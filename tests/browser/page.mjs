@@ -86,7 +86,7 @@ export function oriented(jpeg, orientation) {
 
 /**
  * Mean and colourfulness of a shown picture, 0 to 255: the mean of its samples, and that of the distances
- * between each pixel's largest and smallest.
+ * between each pixel's largest and smallest. `print` is the same for the same pixels alone.
  */
 export function statisticsOf(locator) {
   return locator.evaluate(async (image) => {
@@ -102,7 +102,14 @@ export function statisticsOf(locator) {
       spread += Math.max(...pixel) - Math.min(...pixel);
     }
     const pixels = data.length / 4;
-    return { width, height, mean: sum / (3 * pixels), colour: spread / pixels };
+    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
+    return {
+      width,
+      height,
+      mean: sum / (3 * pixels),
+      colour: spread / pixels,
+      print: digest.join(),
+    };
   });
 }
 
