@@ -69,9 +69,18 @@ function showModel() {
       'A repository on the Hub, or the URL of a folder with the diffusers layout.';
 }
 
-/** The pipeline of the chosen model, which is loaded if it is not. */
-export async function load(signal) {
-  const key = $('model').value || $('other').value.trim();
+/** What is chosen, files from the disk too. */
+export function modelKey() {
+  return $('model').value || $('other').value.trim();
+}
+
+/**
+ * The pipeline of a model, which is loaded if it is not.
+ *
+ * @param {string} key
+ * @param {AbortSignal} signal
+ */
+export async function load(key, signal) {
   if (key === '') {
     $('other').focus();
     throw Object.assign(new Error('say which model: a Hub id or a URL'), {
