@@ -69,8 +69,8 @@ async function fillIn(page, { steps = edit.numInferenceSteps } = {}) {
   await page.locator('#file').setInputFiles(file('picture.png', png));
   await page.getByLabel('Which model').selectOption('./models/tiny-random');
   await page.getByLabel('Instruction').fill(edit.prompt);
-  await page.getByLabel('Steps').fill(String(steps));
-  await page.getByLabel('Seed').fill(String(edit.seed));
+  await page.getByLabel('Steps', { exact: true }).fill(String(steps));
+  await page.getByLabel('Seed', { exact: true }).fill(String(edit.seed));
 }
 
 /** The result on the page, as RGBA. */
@@ -179,13 +179,13 @@ test('the result can be downloaded, and is what the package gives', async () => 
 test('the sample photo is scaled down for the tiny model, by keyboard alone', async () => {
   await onPage(
     async (page) => {
-      await page.getByRole('button', { name: 'Use the sample photo' }).focus();
+      await page.getByRole('button', { name: 'Sample photo: a cat' }).focus();
       await page.keyboard.press('Enter');
       await page.getByText('448 × 296').waitFor();
       await page.getByLabel('Which model').focus();
       await page.keyboard.type('tiny');
       await page.getByText('scaled to 64 × 42').waitFor();
-      await page.getByLabel('Steps').focus();
+      await page.getByLabel('Steps', { exact: true }).focus();
       await page.keyboard.press('Control+A');
       await page.keyboard.type('1');
       await page.getByLabel('Instruction').focus();
@@ -229,7 +229,7 @@ test('an edit can be cancelled, and another one made', async () => {
     await page.getByRole('button', { name: 'Cancel' }).click();
     await page.getByText('Cancelled.').waitFor();
     assert.equal(await page.locator('#error').isVisible(), false);
-    await page.getByLabel('Steps').fill('1');
+    await page.getByLabel('Steps', { exact: true }).fill('1');
     await page.getByRole('button', { name: 'Edit', exact: true }).click();
     await result(page);
   });

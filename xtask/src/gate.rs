@@ -104,6 +104,7 @@ const LONG: &[&str] = &[
     "habits.test.mjs",
     "integers.test.mjs",
     "node.test.mjs",
+    "page-edit.test.mjs",
     "readme.test.mjs",
 ];
 
