@@ -255,7 +255,7 @@ export class Client {
   }
 
   async getActiveAdapters(options) {
-    return (await this.#invoke('listAdapters', [], options)).active.map(({ name }) => name);
+    return (await this.#invoke('listAdapters', [], options)).active;
   }
 
   async deleteAdapters(adapterNames, options) {

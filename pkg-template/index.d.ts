@@ -124,7 +124,7 @@ declare abstract class Pipeline implements AsyncDisposable {
    */
   setAdapters(
     adapterNames: string | readonly string[],
-    adapterWeights?: number | readonly (number | undefined)[],
+    adapterWeights?: AdapterWeight | readonly (AdapterWeight | undefined)[],
     options?: CallOptions,
   ): Promise<void>;
   /** The loaded adapters of each component, e.g. `{ unet: ['toy'], text_encoder: ['toy'] }`. */
@@ -1373,6 +1373,25 @@ export interface AdapterFile extends ReadOptions {
   subfolder?: string;
   /** Stops reading. */
   signal?: AbortSignal;
+}
+
+/**
+ * How much an adapter counts: one number, or one for each component; 1 for what is left out. In the UNet the
+ * transformers of its parts and blocks may have their own, by diffusers' names: `{ unet: { down: 0.5, up: { block_1: [0.1,
+ * 1, 0.4] } } }`. A list has a number for each transformer of a block. Blocks without any are refused.
+ */
+export type AdapterWeight =
+  | number
+  | { textEncoder?: number; textEncoder2?: number; unet?: number | UNetWeight };
+
+/** See {@link AdapterWeight}. */
+export interface UNetWeight {
+  /** Of the blocks on the way down. */
+  down?: number | readonly number[] | Record<`block_${number}`, number | readonly number[]>;
+  /** Of the middle. */
+  mid?: number | readonly [number];
+  /** Of the blocks on the way up. */
+  up?: number | readonly number[] | Record<`block_${number}`, number | readonly number[]>;
 }
 
 /** How to load a LoRA. */

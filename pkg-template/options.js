@@ -178,7 +178,7 @@ export const TEXTUAL_INVERSION = {
   token: TEXTS,
 };
 
-export const ADAPTERS = { adapterNames: TEXTS, adapterWeights: ['number', 'array'] };
+export const ADAPTERS = { adapterNames: TEXTS, adapterWeights: ['number', 'object', 'array'] };
 
 export const FUSE = { loraScale: NUMBER, adapterNames: LIST };
 

@@ -1,5 +1,6 @@
 //! Adapters on a loaded pipeline: what they do to an edit, and what undoes them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
@@ -8,10 +9,12 @@ use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    EditRequest, Images, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
-    TorchGenerator, Unobserved,
+    AdapterWeight, EditRequest, Floats, Images, LoadOptions, Prompts, SchedulerChoice,
+    StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
 };
+use instruct_pix2pix::schedulers::SchedulerConfig;
 use instruct_pix2pix::weights::{Entry, HostTensor, StateDict};
+use safetensors::SafeTensors;
 
 type Pipeline = StableDiffusionInstructPix2PixPipeline;
 
@@ -69,6 +72,10 @@ fn load(pipeline: &mut Pipeline, name: &str, file: &str) {
     assert_eq!(unused, Vec::<String>::new());
 }
 
+fn numbers(weights: &[f64]) -> Vec<AdapterWeight> {
+    weights.iter().map(|weight| (*weight).into()).collect()
+}
+
 fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -82,17 +89,17 @@ fn adapters_are_chosen_weighted_switched_off_and_deleted() {
     assert!(difference(&peft, &plain) > 0.1);
     load(&mut pipeline, "kohya", "lora_kohya.safetensors");
     // The last that is loaded is the active one.
-    assert_eq!(pipeline.active_adapters(), [("kohya".to_owned(), 1.0)]);
+    assert_eq!(pipeline.active_adapters(), [("kohya".to_owned(), 1.0.into())]);
     let kohya = edit(&pipeline);
     let lists = pipeline.list_adapters();
     assert_eq!(lists["unet"], ["peft", "kohya"]);
     assert_eq!(lists["text_encoder"], ["peft", "kohya"]);
 
-    pipeline.set_adapters(&strings(&["peft"]), &[1.0]).expect("known");
+    pipeline.set_adapters(&strings(&["peft"]), &numbers(&[1.0])).expect("known");
     assert_eq!(edit(&pipeline), peft);
-    pipeline.set_adapters(&strings(&["kohya", "peft"]), &[1.0, 0.0]).expect("known");
+    pipeline.set_adapters(&strings(&["kohya", "peft"]), &numbers(&[1.0, 0.0])).expect("known");
     assert_eq!(edit(&pipeline), kohya);
-    pipeline.set_adapters(&strings(&["kohya", "peft"]), &[0.4, 0.7]).expect("known");
+    pipeline.set_adapters(&strings(&["kohya", "peft"]), &numbers(&[0.4, 0.7])).expect("known");
     let both = edit(&pipeline);
     assert!(difference(&both, &kohya) > 0.01 && difference(&both, &peft) > 0.01);
 
@@ -107,8 +114,8 @@ fn adapters_are_chosen_weighted_switched_off_and_deleted() {
     assert_eq!(edit(&pipeline), both);
 
     pipeline.delete_adapters(&strings(&["kohya"])).expect("known");
-    assert_eq!(pipeline.active_adapters(), [("peft".to_owned(), 0.7)]);
-    pipeline.set_adapters(&strings(&["peft"]), &[1.0]).expect("known");
+    assert_eq!(pipeline.active_adapters(), [("peft".to_owned(), 0.7.into())]);
+    pipeline.set_adapters(&strings(&["peft"]), &numbers(&[1.0])).expect("known");
     assert_eq!(edit(&pipeline), peft);
     pipeline.delete_adapters(&strings(&["peft"])).expect("known");
     assert_eq!(edit(&pipeline), plain);
@@ -136,7 +143,7 @@ fn fusing_changes_nothing_but_rounding_and_is_undone_bit_for_bit() {
         let plain = edit(&pipeline);
         load(&mut pipeline, "a", "lora_peft.safetensors");
         load(&mut pipeline, "b", "lora_kohya.safetensors");
-        pipeline.set_adapters(&strings(&["a", "b"]), &[0.7, 0.4]).expect("known");
+        pipeline.set_adapters(&strings(&["a", "b"]), &numbers(&[0.7, 0.4])).expect("known");
         let beside = edit(&pipeline);
         pollster::block_on(pipeline.fuse_lora(1.0, None)).expect("fuses");
         let fused = edit(&pipeline);
@@ -224,7 +231,7 @@ fn bad_adapters_change_nothing() {
     let pickle = adapter("ti_a1111.pt");
     assert_eq!(error(pipeline.load_lora(None, "x", &pickle[..99])).code(), "invalid-pickle");
     for (names, weights) in [(["z"], &[1.0][..]), (["a"], &[]), (["a"], &[f64::NAN])] {
-        let error = pipeline.set_adapters(&strings(&names), weights).expect_err("bad");
+        let error = pipeline.set_adapters(&strings(&names), &numbers(weights)).expect_err("bad");
         assert_eq!(error.code(), "invalid-argument");
     }
     assert!(pipeline.delete_adapters(&strings(&["z"])).is_err());
@@ -292,4 +299,77 @@ fn words_come_from_vectors_too_and_must_fit() {
     let error = pipeline.load_textual_inversion("x", &file, None).expect_err("too wide");
     assert_eq!(error.code(), "shape-mismatch");
     assert_eq!(pipeline.learnt_tokens(), ["<new>", "<thing>", "<thing>_1"]);
+}
+
+/// Weights that differ from component to component and from block to block, as diffusers takes them:
+/// `fixtures/gen_adapter_weights.py`.
+#[test]
+fn weights_may_differ_by_block() {
+    let read = |path: PathBuf| std::fs::read(path).expect("readable");
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
+    let (case, golden) = (
+        read(fixture("cases/sd_lora_two.safetensors")),
+        read(folder.join("adapter_weights.safetensors")),
+    );
+    let case = SafeTensors::deserialize(&case).expect("valid");
+    let golden = SafeTensors::deserialize(&golden).expect("valid");
+    let f32s = |file: &SafeTensors<'_>, name: &str| -> Vec<f32> {
+        let tensor = file.tensor(name).expect("there");
+        tensor.data().as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    };
+    let json = String::from_utf8(read(fixture("cases.json"))).expect("a text");
+    let json = json.replace("-Infinity", "null").replace("Infinity", "null");
+    let cases: serde_json::Value = serde_json::from_str(&json).expect("valid");
+    let mut infos = cases["cases"].as_array().expect("a list").iter();
+    let info = infos.find(|info| info["name"] == "sd_lora_two").expect("there");
+    let config = SchedulerConfig::from_json("cases", &info["scheduler_config"].to_string());
+    let picture = case.tensor("image_u8").expect("there");
+    let (height, width) = (picture.shape()[1], picture.shape()[2]);
+    let latents = case.tensor("latents_in").expect("there").shape().to_vec();
+    let latents = Floats::new("latents", &latents, f32s(&case, "latents_in")).expect("valid");
+    let request = EditRequest {
+        images: Images::Pictures(vec![
+            RgbImage::new(width, height, picture.data().to_vec()).expect("valid"),
+        ]),
+        text: Prompts::new("make it snowy"),
+        latents: Some(latents),
+        num_inference_steps: 6,
+        scheduler: Some(SchedulerChoice {
+            class_name: "DDIMScheduler".into(),
+            config: Some(config.expect("valid")),
+        }),
+        ..EditRequest::default()
+    };
+    let mut pipeline = pipeline(WeightDtype::F32);
+    load(&mut pipeline, "a0", "lora_peft.safetensors");
+    load(&mut pipeline, "a1", "lora_kohya.safetensors");
+    let names = strings(&["a0", "a1"]);
+    // diffusers' names are in snake case.
+    let json = String::from_utf8(read(folder.join("adapter_weights.json"))).expect("a text");
+    let json = json.replace("text_encoder", "textEncoder");
+    let weights: BTreeMap<String, Vec<AdapterWeight>> = serde_json::from_str(&json).expect("valid");
+    assert_eq!(weights.len(), 3);
+    for (name, weights) in weights {
+        pipeline.set_adapters(&names, &weights).expect("known");
+        let beside = edit_with(&pipeline, |given| *given = request.clone());
+        let far = difference(&beside, &f32s(&golden, &name));
+        assert!(far < 1e-4, "{name}: {far}");
+        pollster::block_on(pipeline.fuse_lora(1.0, None)).expect("fuses");
+        let fused = edit_with(&pipeline, |given| *given = request.clone());
+        let far = difference(&fused, &f32s(&golden, &name));
+        assert!(far < 1e-4, "{name}, fused: {far}");
+        pipeline.unfuse_lora();
+    }
+    let refused = [
+        r#"{"unet": {"down": {"block_2": 1}}}"#,
+        r#"{"unet": {"up": {"block_7": 1}}}"#,
+        r#"{"unet": {"mid": [1, 2]}}"#,
+        r#"{"unet": {"up": {"block_1": [1, 2]}}}"#,
+    ];
+    for json in refused {
+        let weight: AdapterWeight = serde_json::from_str(json).expect("valid");
+        let error = pipeline.set_adapters(&names[..1], &[weight]).expect_err("refused");
+        assert!(error.code() == "invalid-argument" && error.to_string().contains("adapterWeights"));
+    }
+    assert!(serde_json::from_str::<AdapterWeight>(r#"{"unets": 1}"#).is_err());
 }

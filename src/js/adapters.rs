@@ -13,7 +13,7 @@ use super::error::JsResult;
 use super::source::SourceOptions;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use crate::pipeline::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+use crate::pipeline::{AdapterWeight, LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
 use crate::weights::{Entry, HostTensor, StateDict};
 
 /// An adapter's file: its bytes, its tensors, or which of a model's files it is.
@@ -71,7 +71,7 @@ struct WordOptions {
 #[derive(Debug, Deserialize)]
 struct Adapters {
     names: Vec<String>,
-    weights: Vec<f64>,
+    weights: Vec<AdapterWeight>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,7 +128,7 @@ impl Pipeline {
         Ok(self.inner.set_adapters(&names, &weights)?)
     }
 
-    /// The loaded adapters by component, and the active ones with their weights.
+    /// The loaded adapters by component, and the names of the active ones.
     #[wasm_bindgen(js_name = listAdapters)]
     pub fn list_adapters(&self) -> Object {
         let loaded = Object::new();
@@ -136,11 +136,7 @@ impl Pipeline {
             // Cannot fail: the object is new and not frozen.
             let _ = js_sys::Reflect::set(&loaded, &component.into(), &texts(names));
         }
-        let active = self
-            .inner
-            .active_adapters()
-            .into_iter()
-            .map(|(name, weight)| object(&[("name", name.into()), ("weight", weight.into())]));
+        let active = self.inner.active_adapters().into_iter().map(|(name, _)| JsValue::from(name));
         object(&[("loaded", loaded.into()), ("active", active.collect::<Array>().into())])
     }
 

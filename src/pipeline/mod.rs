@@ -25,7 +25,10 @@ mod turns;
 mod warm_up;
 mod xl_request;
 
-pub use adapters::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+pub use adapters::{
+    AdapterWeight, ComponentWeights, LORA_FILES, LayerWeights, PartWeight, PartWeights,
+    TEXTUAL_INVERSION_FILES, UNetWeight, read_adapter,
+};
 pub use base::PipelineBase;
 pub use blank::{MemoryNeeds, PipelineClass};
 pub use components::Components;

@@ -339,6 +339,13 @@ describe('LoRA', () => {
       const scaled = await bytes({ crossAttentionKwargs: { scale: 0.5 } });
       await pipe.setAdapters('toy', 0.5);
       const half = await bytes();
+      // The same weight of every component is the weight; of the UNet alone it is not.
+      await pipe.setAdapters('toy', { textEncoder: 0.5, unet: 0.5 });
+      const parted = await bytes();
+      await pipe.setAdapters('toy', [{ unet: 0.5 }]);
+      const partly = await bytes();
+      const wrong = await attempt(pipe.setAdapters('toy', { unet: { down: { block_9: 1 } } }));
+      await pipe.setAdapters('toy', 0.5);
       await pipe.disableLora();
       const off = await bytes();
       await pipe.enableLora();
@@ -358,14 +365,18 @@ describe('LoRA', () => {
         toy,
         names,
         moved: [full, scaled, half].map((each) => far(each, plain) > 0),
-        unlike: far(full, half) > 0,
+        unlike: far(full, half) > 0 && far(partly, half) > 0,
+        parted: far(parted, half),
+        wrong,
         same: [off, await bytes()].map((each) => far(each, plain)),
         again: [far(again, full), far(reloaded, full)],
       };
     });
     assert.deepEqual(found.toy, { adapterName: 'toy', unusedKeys: [] });
     assert.deepEqual(found.names, [{ text_encoder: ['toy'], unet: ['toy'] }, ['toy']]);
-    assert.deepEqual([found.moved, found.unlike], [[true, true, true], true]);
+    assert.deepEqual([found.moved, found.unlike, found.parted], [[true, true, true], true, 0]);
+    assert.equal(found.wrong.code, 'invalid-argument');
+    assert.match(found.wrong.message, /adapterWeights.*block_9/);
     assert.deepEqual([found.same, found.again], [[0, 0], [0, 0]]);
   });
 

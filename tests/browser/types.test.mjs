@@ -165,6 +165,7 @@ test('the types say what the options are', () => {
       await pipe.setScheduler('NoScheduler');
       const { adapterName } = await pipe.loadLoraWeights('a/b', { weightName: 'c.safetensors' });
       await pipe.setAdapters([adapterName], [0.5]);
+      await pipe.setAdapters(adapterName, { textEncoder: 0.2, unet: { mid: 1, up: { block_1: [0.1, 1, 0] } } });
       // @ts-expect-error no such type
       await DirectInstructPix2Pix.fromPretrained('a/b', { dtype: 'int8' });
       try {

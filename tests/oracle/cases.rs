@@ -536,7 +536,7 @@ fn adapted(folder: &Path, info: &CaseInfo, pipeline: &InstructPix2Pix) -> Instru
         assert_eq!(loaded.expect("loads"), Vec::<String>::new(), "every key has its layer");
     }
     if loras.iter().any(|lora| lora.weight.is_some()) {
-        let weights: Vec<f64> = loras.iter().map(|lora| lora.weight.unwrap_or(1.0)).collect();
+        let weights: Vec<_> = loras.iter().map(|lora| lora.weight.unwrap_or(1.0).into()).collect();
         pipeline.set_adapters(&names, &weights).expect("known");
     }
     for word in info.textual_inversion.iter().flatten() {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::Adapters;
+use super::{AdapterWeight, Adapters};
 use crate::error::{Error, Result};
 use crate::models::Module;
 use crate::pipeline::base::PipelineBase;
@@ -54,12 +54,12 @@ impl PipelineBase {
         adapters.load(&mut models, &placement, name, dict)
     }
 
-    /// Makes `names` the active adapters, each with its weight.
+    /// Makes `names` the active adapters, each with its weight: one number, or several for parts of the models.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, or
-    /// a weight that is not finite.
-    pub fn set_adapters(&mut self, names: &[String], weights: &[f64]) -> Result<()> {
+    /// [`Error::InvalidArgument`] for an unknown name, another number of weights than of names, a weight that is not
+    /// finite, or one for a block that the UNet does not have.
+    pub fn set_adapters(&mut self, names: &[String], weights: &[AdapterWeight]) -> Result<()> {
         let (adapters, mut models) = self.adapted();
         adapters.set(&mut models, names, weights)
     }
@@ -94,7 +94,7 @@ impl PipelineBase {
     }
 
     /// The active adapters, with their weights.
-    pub fn active_adapters(&self) -> Vec<(String, f64)> {
+    pub fn active_adapters(&self) -> Vec<(String, AdapterWeight)> {
         self.adapters.active()
     }
 

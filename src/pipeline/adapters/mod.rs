@@ -4,8 +4,12 @@
 
 mod methods;
 mod source;
+mod weight;
 
 pub use source::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+pub use weight::{
+    AdapterWeight, ComponentWeights, LayerWeights, PartWeight, PartWeights, UNetWeight,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use burn::tensor::DType;
 use half::f16;
 
+use self::weight::Strengths;
 use super::to_host;
 use crate::error::{Error, Result};
 use crate::kernels::Matrix;
@@ -27,7 +32,9 @@ pub(in crate::pipeline) type Models<'a> = [(&'static str, &'a mut dyn Module)];
 #[derive(Debug, Clone, PartialEq)]
 struct Adapter {
     name: Arc<str>,
-    weight: f64,
+    /// As it was given.
+    weight: AdapterWeight,
+    strengths: Strengths,
     is_active: bool,
     /// Its share is in the weights themselves.
     is_fused: bool,
@@ -62,7 +69,8 @@ impl Adapters {
         }
         self.loaded.push(Adapter {
             name,
-            weight: 1.0,
+            weight: 1.0.into(),
+            strengths: Strengths::default(),
             is_active: true,
             is_fused: false,
             components: lora.layers.keys().map(|(component, _)| *component).collect(),
@@ -82,14 +90,15 @@ impl Adapters {
 
     /// Sets the strengths in `models`, all of them times `scale`.
     pub(in crate::pipeline) fn apply(&self, models: &mut Models<'_>, scale: f64) {
-        let strength = |name: &str| {
-            let adapter = self.loaded.iter().find(|adapter| *adapter.name == *name);
-            adapter.map_or(0.0, |adapter| match adapter.is_active && !adapter.is_fused {
-                true if !self.are_disabled => adapter.weight * scale,
-                _ => 0.0,
-            })
-        };
-        each_weight(models, |_, weight| weight.set_lora_strengths(strength));
+        each_weight(models, |component, path, weight| {
+            weight.set_lora_strengths(|name| {
+                let adapter = self.loaded.iter().find(|adapter| *adapter.name == *name);
+                adapter.map_or(0.0, |adapter| match adapter.is_active && !adapter.is_fused {
+                    true if !self.are_disabled => adapter.strengths.at(component, path) * scale,
+                    _ => 0.0,
+                })
+            });
+        });
     }
 
     fn check_known(&self, names: &[String]) -> Result<()> {
@@ -108,21 +117,21 @@ impl Adapters {
         &mut self,
         models: &mut Models<'_>,
         names: &[String],
-        weights: &[f64],
+        weights: &[AdapterWeight],
     ) -> Result<()> {
         self.check_known(names)?;
         if weights.len() != names.len() {
             let message = format!("{} weights for {} adapters", weights.len(), names.len());
             return Err(Error::argument("adapterWeights", message));
         }
-        if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
-            return Err(Error::argument("adapterWeights", format!("{weight} is not finite")));
-        }
+        let strengths = weights.iter().map(|weight| Strengths::new(weight, models));
+        let strengths = strengths.collect::<Result<Vec<_>>>()?;
         for adapter in &mut self.loaded {
             let index = names.iter().position(|name| **name == *adapter.name);
             adapter.is_active = index.is_some();
             if let Some(index) = index {
-                adapter.weight = weights[index];
+                adapter.weight = weights[index].clone();
+                adapter.strengths = strengths[index].clone();
             }
         }
         self.apply(models, 1.0);
@@ -137,7 +146,7 @@ impl Adapters {
     ) -> Result<()> {
         self.check_known(names)?;
         let is_gone = |name: &str| names.iter().any(|gone| gone == name);
-        each_weight(models, |_, weight| weight.detach_lora(is_gone));
+        each_weight(models, |_, _, weight| weight.detach_lora(is_gone));
         self.loaded.retain(|adapter| !is_gone(&adapter.name));
         // As in PEFT: where no active adapter is left, the first by name becomes it.
         if self.loaded.iter().all(|adapter| !adapter.is_active)
@@ -164,23 +173,27 @@ impl Adapters {
             Some(names) => names.iter().any(|name| **name == *adapter.name),
             None => adapter.is_active,
         };
-        let strengths: BTreeMap<Arc<str>, f64> = self
+        let strengths: BTreeMap<Arc<str>, Strengths> = self
             .loaded
             .iter()
             .filter(|adapter| is_meant(adapter) && !adapter.is_fused)
-            .map(|adapter| (adapter.name.clone(), adapter.weight * scale))
+            .map(|adapter| (adapter.name.clone(), adapter.strengths.clone()))
             .collect();
-        let strength = |name: &str| strengths.get(name).copied().unwrap_or_default();
-        for (_, model) in models.iter_mut() {
+        let strength = |component: &str, path: &str, name: &str| {
+            strengths.get(name).map_or(0.0, |strengths| strengths.at(component, path) * scale)
+        };
+        for (component, model) in models.iter_mut() {
             // A visit cannot wait for the device, so the weights are taken out one by one.
             let mut paths = Vec::new();
-            each_weight(&mut [("", &mut **model)], |path, weight| {
-                if weight.lora().iter().any(|branch| strength(branch.adapter()) != 0.0) {
+            each_weight(&mut [(*component, &mut **model)], |component, path, weight| {
+                let contributes = |name| strength(component, path, name) != 0.0;
+                if weight.lora().iter().any(|branch| contributes(branch.adapter())) {
                     paths.push((path.to_owned(), weight.clone()));
                 }
             });
             for (path, weight) in paths {
-                let Some(values) = weight.with_lora(strength) else { continue };
+                let values = weight.with_lora(|name| strength(component, &path, name));
+                let Some(values) = values else { continue };
                 let fused = if weight.value().is_packed() {
                     let (shape, device) = (weight.value().shape(), weight.value().device());
                     let halves = to_host(values).await?.into_iter().map(f16::from_f32).collect();
@@ -188,7 +201,7 @@ impl Adapters {
                 } else {
                     Matrix::from_tensor(values)
                 };
-                each_weight(&mut [("", &mut **model)], |found, weight| {
+                each_weight(&mut [(*component, &mut **model)], |_, found, weight| {
                     if found == path {
                         weight.fuse(fused.clone());
                     }
@@ -205,7 +218,7 @@ impl Adapters {
     /// Deletes all, and lets go of the weights from before what is fused.
     pub(in crate::pipeline) fn unload(&mut self, models: &mut Models<'_>) {
         *self = Self::default();
-        each_weight(models, |_, weight| {
+        each_weight(models, |_, _, weight| {
             weight.detach_lora(|_| true);
             weight.keep_fused();
         });
@@ -229,9 +242,9 @@ impl Adapters {
     }
 
     /// The active adapters, with their weights.
-    pub(in crate::pipeline) fn active(&self) -> Vec<(String, f64)> {
+    pub(in crate::pipeline) fn active(&self) -> Vec<(String, AdapterWeight)> {
         let active = self.loaded.iter().filter(|adapter| adapter.is_active);
-        active.map(|adapter| (adapter.name.to_string(), adapter.weight)).collect()
+        active.map(|adapter| (adapter.name.to_string(), adapter.weight.clone())).collect()
     }
 
     /// Whether there are any.
@@ -241,7 +254,7 @@ impl Adapters {
 
     /// Brings back the weights from before what is fused.
     pub(in crate::pipeline) fn unfuse(&mut self, models: &mut Models<'_>) {
-        each_weight(models, |_, weight| weight.unfuse());
+        each_weight(models, |_, _, weight| weight.unfuse());
         for adapter in &mut self.loaded {
             adapter.is_fused = false;
         }
@@ -257,11 +270,11 @@ impl Adapters {
         self.check_known(&[name.to_owned()])?;
         let mut branches = Vec::new();
         for (component, model) in models.iter_mut() {
-            each_weight(&mut [(*component, &mut **model)], |path, weight| {
+            each_weight(&mut [(*component, &mut **model)], |component, path, weight| {
                 let mut found = weight.lora().iter().filter(|branch| branch.adapter() == name);
                 if let Some(branch) = found.next() {
                     let shape = crate::models::module::Parameter::shape(weight).to_vec();
-                    branches.push(((*component, path.to_owned()), shape, branch.clone()));
+                    branches.push(((component, path.to_owned()), shape, branch.clone()));
                 }
             });
         }
@@ -282,12 +295,12 @@ impl Adapters {
     }
 }
 
-/// Calls `visit` with every layer's path and weight.
-fn each_weight(models: &mut Models<'_>, mut visit: impl FnMut(&str, &mut Weight)) {
-    for (_, model) in models {
+/// Calls `visit` with every layer's component, path and weight.
+fn each_weight(models: &mut Models<'_>, mut visit: impl FnMut(&'static str, &str, &mut Weight)) {
+    for (component, model) in models {
         model.visit("", &mut |path, parameter| {
             if let Some(weight) = parameter.as_weight() {
-                visit(path.strip_suffix(".weight").unwrap_or(path), weight);
+                visit(component, path.strip_suffix(".weight").unwrap_or(path), weight);
             }
         });
     }
