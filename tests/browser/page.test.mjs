@@ -242,6 +242,8 @@ test('undo, redo, and a history that outlives a reload', async () => {
     assert.equal(await page.getByRole('button', { name: 'Redo' }).isDisabled(), true);
     await page.getByRole('list', { name: 'History' }).getByRole('button').first().click();
     await sizeIs(page, '448 × 296');
+    await page.reload();
+    await sizeIs(page, '448 × 296');
     await page.getByRole('button', { name: 'Clear history' }).click();
     await page.getByText('The history is deleted.').waitFor();
     await page.reload();

@@ -76,6 +76,9 @@ export async function pictureOf(key) {
   return blob;
 }
 
+/** Pictures that this page's history has shown. */
+let seen = new Set();
+
 /** Pictures that nobody has asked for in this time belonged to a history that another tab wrote over. */
 const FORGOTTEN = 24 * 3600e3;
 
@@ -85,12 +88,10 @@ export async function readState() {
   const keys = (await quietly(within('pictures', 'readonly', (store) => store.getAllKeys()))) ?? [];
   const used = JSON.stringify(state?.views ?? []);
   const isOld = (key) => Date.now() - parseInt(key, 36) > FORGOTTEN;
-  await remove(keys.filter((key) => isOld(key) && !used.includes(key)));
+  seen = new Set(keys.filter((key) => used.includes(key)));
+  await remove(keys.filter((key) => isOld(key) && !seen.has(key)));
   return state;
 }
-
-/** Pictures that this page's history has shown. */
-let seen = new Set();
 
 /**
  * Writes the history, and forgets the pictures that are no longer in it.
