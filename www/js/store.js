@@ -88,7 +88,7 @@ export async function readState() {
   const keys = (await quietly(within('pictures', 'readonly', (store) => store.getAllKeys()))) ?? [];
   const used = JSON.stringify(state?.views ?? []);
   const isOld = (key) => Date.now() - parseInt(key, 36) > FORGOTTEN;
-  seen = new Set(keys.filter((key) => used.includes(key)));
+  for (const key of keys) if (used.includes(key)) seen.add(key);
   await remove(keys.filter((key) => isOld(key) && !seen.has(key)));
   return state;
 }
