@@ -18,15 +18,19 @@ export function initCrop(onChange) {
   }
   for (const id of ['zoom', 'crop-x', 'crop-y']) $(id).addEventListener('input', show);
   const box = $('crop-box');
+  // `movementX` is 0 for fingers in some browsers.
+  let last;
   box.addEventListener('pointerdown', (event) => {
     event.preventDefault();
     box.setPointerCapture(event.pointerId);
+    last = event;
   });
   box.addEventListener('pointermove', (event) => {
     if (!box.hasPointerCapture(event.pointerId)) return;
     const stage = $('crop-stage');
-    moveBy('crop-x', event.movementX, stage.clientWidth - box.offsetWidth);
-    moveBy('crop-y', event.movementY, stage.clientHeight - box.offsetHeight);
+    moveBy('crop-x', event.clientX - last.clientX, stage.clientWidth - box.offsetWidth);
+    moveBy('crop-y', event.clientY - last.clientY, stage.clientHeight - box.offsetHeight);
+    last = event;
     show();
   });
 }
@@ -96,6 +100,8 @@ function show() {
       top: `${top}px`,
       width: `${right - left}px`,
       height: `${bottom - top}px`,
+      // A finger scrolls the page in the direction in which there is nothing to move.
+      touchAction: bottom - top > height * scale - 1 ? 'pan-y' : 'none',
     });
   });
 }
