@@ -18,25 +18,23 @@ export function initCrop(onChange) {
   }
   for (const id of ['zoom', 'crop-x', 'crop-y']) $(id).addEventListener('input', show);
   const box = $('crop-box');
-  // `movementX` is 0 for fingers in some browsers.
-  let last;
+  // Always from where it began: steps of the sliders are too coarse to add up, and `movementX` is 0 for
+  // fingers in some browsers.
+  let begin;
   box.addEventListener('pointerdown', (event) => {
     event.preventDefault();
     box.setPointerCapture(event.pointerId);
-    last = event;
+    begin = { ...crop(), clientX: event.clientX, clientY: event.clientY };
   });
   box.addEventListener('pointermove', (event) => {
     if (!box.hasPointerCapture(event.pointerId)) return;
     const stage = $('crop-stage');
-    moveBy('crop-x', event.clientX - last.clientX, stage.clientWidth - box.offsetWidth);
-    moveBy('crop-y', event.clientY - last.clientY, stage.clientHeight - box.offsetHeight);
-    last = event;
+    const across = stage.clientWidth - box.offsetWidth;
+    const down = stage.clientHeight - box.offsetHeight;
+    if (across > 1) $('crop-x').value = begin.x + (event.clientX - begin.clientX) / across;
+    if (down > 1) $('crop-y').value = begin.y + (event.clientY - begin.clientY) / down;
     show();
   });
-}
-
-function moveBy(id, pixels, room) {
-  if (room > 1) $(id).value = $(id).valueAsNumber + pixels / room;
 }
 
 /** What is set, for the history. */
