@@ -94,5 +94,5 @@ export function fromFragment(fragment) {
 /** In a line for people. */
 export function describe({ prompt, steps, text: guidance, image, seed, scheduler }) {
   const sampler = scheduler ? `, ${SCHEDULERS[scheduler]}` : '';
-  return `“${prompt}”, ${steps} steps, text ${guidance}, image ${image}, seed ${seed}${sampler}`;
+  return `“${prompt}”, ${steps} ${steps === 1 ? 'step' : 'steps'}, text ${guidance}, image ${image}, seed ${seed}${sampler}`;
 }
