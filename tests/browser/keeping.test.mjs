@@ -216,11 +216,16 @@ describe('the network', () => {
     const found = await page.evaluate(async () => {
       const before = gpuCount().created.bytes;
       const made = () => gpuCount().created.bytes - before;
-      let part;
+      let [part, isWhole] = [0, false];
       const onProgress = ({ type, loaded, total }) => {
-        if (type === 'download' && loaded < total) part = made();
+        isWhole ||= type === 'download' && loaded === total;
       };
+      // While nothing arrives, nothing is told.
+      const timer = setInterval(() => {
+        if (!isWhole) part = made();
+      }, 100);
       const outcome = await load({ stallTimeout: 4000, onProgress });
+      clearInterval(timer);
       return { ...outcome, part, all: made() };
     });
     assertLoaded(found);
