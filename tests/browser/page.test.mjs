@@ -145,6 +145,8 @@ test('size and crop are chosen, and the frame moves', async () => {
     const frame = page.locator('#crop-box');
     const before = await frame.boundingBox();
     await page.getByLabel('Left to right').fill('0');
+    // The slider may be farther down than the screen goes.
+    await frame.scrollIntoViewIfNeeded();
     const moved = await frame.boundingBox();
     assert.ok(moved.x < before.x - 20, `${before.x} to ${moved.x}`);
     await page.mouse.move(moved.x + moved.width / 2, moved.y + moved.height / 2);
