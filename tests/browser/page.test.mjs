@@ -331,10 +331,13 @@ test('it opens without a network, once it was there', async () => {
   assert.equal(manifest.display, 'standalone');
   assert.ok(manifest.icons.some(({ sizes }) => sizes === '512x512'));
   // In charge, and with all files.
-  await page.waitForFunction(async () => {
-    const cache = await caches.open('instruct-pix2pix-page-1');
-    const engine = await cache.match('./pkg/instruct_pix2pix_bg.wasm');
-    return Boolean(engine && navigator.serviceWorker.controller);
+  await page.evaluate(async () => {
+    for (;;) {
+      const cache = await caches.open('instruct-pix2pix-page-1');
+      const kept = ['./', './pkg/instruct_pix2pix_bg.wasm'].map((path) => cache.match(path));
+      if ((await Promise.all(kept)).every(Boolean) && navigator.serviceWorker.controller) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
   });
   own.close();
   await page.reload();

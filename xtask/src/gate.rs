@@ -105,6 +105,7 @@ const LONG: &[&str] = &[
     "integers.test.mjs",
     "node.test.mjs",
     "page-edit.test.mjs",
+    "page.test.mjs",
     "readme.test.mjs",
 ];
 
