@@ -10,6 +10,7 @@ use super::gpu::request_gpu;
 use crate::bench::cases::{self, Case, Side};
 use crate::bench::{BenchOptions, run};
 use crate::device::Gpu;
+use crate::kernels::as_wide;
 use crate::pipeline::to_host;
 
 /// Runs the benchmarks, calling `on_line` with each line of the table; the report as JSON.
@@ -52,11 +53,12 @@ impl Kernels {
         self.cases.iter().map(|case| JsValue::from_str(&case.name)).collect()
     }
 
-    /// The numbers of a run, computed in halves or not, with weights in pairs of halves.
-    pub async fn run(&self, index: usize, half: bool) -> JsResult<Float32Array> {
+    /// The numbers of a run, computed in halves or not, with weights in pairs of halves, and as on a large GPU if `wide`.
+    pub async fn run(&self, index: usize, half: bool, wide: bool) -> JsResult<Float32Array> {
         let dtype = if half { DType::F16 } else { DType::F32 };
         let side = Side::new(self.gpu.device.clone(), dtype, true);
-        let values = to_host(self.cases[index].run(side)).await?;
+        let run = || self.cases[index].run(side);
+        let values = to_host(if wide { as_wide(run) } else { run() }).await?;
         Ok(Float32Array::from(values.as_slice()))
     }
 }

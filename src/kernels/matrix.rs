@@ -247,7 +247,18 @@ impl Buffer {
         Self { tensor, packing: Packing::Floats, scales: None }
     }
 
-    /// The constants that tell `widen.wgsl` how to read it.
+    /// The same values as floats, where this is a matrix of `shape`.
+    pub fn into_floats(self, [_, columns]: [usize; 2]) -> Self {
+        Self::floats(match (self.packing, self.scales) {
+            (Packing::Integers(bits), Some(scales)) => {
+                super::unpack::gpu::dequantised(bits, &self.tensor, &scales, columns, DType::F32)
+            }
+            (Packing::Halves, _) => super::unpack::gpu::unpacked(&self.tensor, DType::F32),
+            _ => self.tensor,
+        })
+    }
+
+    /// The constants that tell `scaled.wgsl` how to read it.
     pub fn constants(&self) -> [(&'static str, usize); 3] {
         let (bits, group) = match self.packing {
             Packing::Floats => (32, 1),

@@ -38,10 +38,10 @@ pub use linear::{Epilogue, linear, product};
 pub use matrix::{Matrix, MatrixWriter, Packing, StandIn};
 pub use quantise::Bits;
 
+#[cfg(feature = "tuning")]
+pub use source::{as_wide, device_memory, memory_of};
 #[cfg(feature = "wgpu")]
 pub use source::{compile_only, flush, held_memory, release_memory};
-#[cfg(feature = "tuning")]
-pub use source::{device_memory, memory_of};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

@@ -34,13 +34,17 @@ for (const name of Object.keys(golden)) {
 }
 for (const [index, name] of names.entries()) {
   for (const kind of half ? ['float', 'half'] : ['float']) {
-    const values = await page
-      .evaluate(
-        async ([index, half]) => Array.from(await globalThis.kernels.run(index, half)),
-        [index, kind === 'half'],
-      )
-      .catch((error) => ({ error }));
-    report(`${name}, ${kind}`, compare(golden[name], values, TOLERANCE[kind]));
+    for (const wide of [false, true]) {
+      const values = await page
+        .evaluate(
+          async ([index, half, wide]) =>
+            Array.from(await globalThis.kernels.run(index, half, wide)),
+          [index, kind === 'half', wide],
+        )
+        .catch((error) => ({ error }));
+      const how = wide ? `${kind}, as on a large GPU` : kind;
+      report(`${name}, ${how}`, compare(golden[name], values, TOLERANCE[kind]));
+    }
   }
 }
 for (const problem of problems) report('page', { ok: false, text: problem });

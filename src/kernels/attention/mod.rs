@@ -36,7 +36,7 @@ mod gpu {
 
     use super::*;
     use crate::kernels::source::{
-        Access, Wgsl, empty, float_name, on_gpu, to_tensor, workgroup_memory,
+        Access, Wgsl, empty, float_name, is_narrow, on_gpu, to_tensor, workgroup_memory,
     };
 
     /// How `rows.wgsl` shares its work.
@@ -49,6 +49,22 @@ mod gpu {
         parts: usize,
         /// Keys in workgroup memory.
         keys: usize,
+        /// Keys scored together; divides `keys`.
+        chunk: usize,
+    }
+
+    impl Rows {
+        /// With as many keys in workgroup memory as there is room for, of `bytes` each.
+        fn new(
+            threads: usize,
+            queries: usize,
+            parts: usize,
+            most_keys: usize,
+            bytes: usize,
+        ) -> Self {
+            let keys = (TILE_BYTES / bytes / CHUNK * CHUNK).clamp(CHUNK, most_keys);
+            Self { threads, queries, parts, keys, chunk: CHUNK }
+        }
     }
 
     /// Keys scored together.
@@ -62,18 +78,16 @@ mod gpu {
     ///
     /// Measured on an H100, TFLOP/s: 4096 tokens of 40 channels at 33 in f32 and 42 in f16, 1024 of 80 at
     /// 21 and 28. With more than 13 fours of f32 to an invocation, registers spill; four parts of 40
-    /// channels are slower than tiles.
-    fn rows(fours: usize, half: bool) -> Option<Rows> {
-        let bytes = if half { 4 } else { 8 };
-        let keys =
-            |most: usize| (TILE_BYTES / (fours * 4 * bytes) / CHUNK * CHUNK).clamp(CHUNK, most);
+    /// channels are slower than tiles. Narrow devices have no registers to lose.
+    fn rows(fours: usize, half: bool, narrow: bool) -> Option<Rows> {
+        let bytes = fours * 4 * if half { 4 } else { 8 };
+        let rows = |threads, queries, parts, keys| Rows::new(threads, queries, parts, keys, bytes);
         match (fours, half) {
-            (..=13, true) => Some(Rows { threads: 128, queries: 2, parts: 1, keys: keys(64) }),
-            (..=26, true) => Some(Rows { threads: 128, queries: 1, parts: 1, keys: keys(32) }),
-            (..=13, false) => Some(Rows { threads: 64, queries: 2, parts: 1, keys: keys(32) }),
-            (..=26, false) if fours.is_multiple_of(2) => {
-                Some(Rows { threads: 64, queries: 2, parts: 2, keys: keys(32) })
-            }
+            (..=13, _) if narrow => Some(Rows { chunk: 4, ..rows(16, 4, 1, 32) }),
+            (..=13, true) => Some(rows(128, 2, 1, 64)),
+            (..=26, true) => Some(rows(128, 1, 1, 32)),
+            (..=13, false) => Some(rows(64, 2, 1, 32)),
+            (..=26, false) if fours.is_multiple_of(2) => Some(rows(64, 2, 2, 32)),
             _ => None,
         }
     }
@@ -99,7 +113,7 @@ mod gpu {
         }
         let (q, k, v) = (on_gpu(q)?, on_gpu(k)?, on_gpu(v)?);
         let half = q.dtype == DType::F16;
-        let (kernel, rows) = match rows(head / 4, half) {
+        let (kernel, rows) = match rows(head / 4, half, is_narrow(&q)) {
             Some(rows) => rows.kernel(half),
             None => tiles(head, workgroup_memory(&q)),
         };
@@ -129,7 +143,7 @@ mod gpu {
                     ("QUERIES", self.queries),
                     ("PARTS", self.parts),
                     ("KEYS", self.keys),
-                    ("CHUNK", CHUNK),
+                    ("CHUNK", self.chunk),
                 ]);
             (kernel, self.threads / self.parts * self.queries)
         }

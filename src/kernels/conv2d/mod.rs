@@ -60,7 +60,7 @@ mod gpu {
     use super::winograd::Winograd;
     use super::*;
     use crate::kernels::gemm::{Activation, Gemm, Window};
-    use crate::kernels::source::{on_gpu, to_tensor};
+    use crate::kernels::source::{is_narrow, on_gpu, to_tensor};
 
     pub fn conv2d(
         x: &Tensor<4>,
@@ -85,7 +85,7 @@ mod gpu {
         let residual = residual.and_then(|residual| on_gpu(&residual.clone().cast(dtype)));
         if options.kernel == [3, 3]
             && options.stride == 1
-            && let Some(tile) = Winograd::suits(batch, channels, output)
+            && let Some(tile) = Winograd::suits(batch, channels, output, is_narrow(&input))
         {
             let winograd = Winograd {
                 input,

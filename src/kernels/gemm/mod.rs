@@ -10,7 +10,7 @@ pub use plan::{Plan, with_plan};
 pub use plan::{Tile, batch_tile, plan};
 
 use super::matrix::{Buffer, Packing};
-use super::source::{Access, Wgsl, empty, float_name, line, workgroup_memory};
+use super::source::{Access, Wgsl, empty, float_name, is_narrow, line, workgroup_memory};
 
 /// What happens to an output before it is written, besides bias and residual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,26 +84,50 @@ enum Cut {
     Batch(usize),
 }
 
-const KERNEL: &str = concat!(
+impl Cut {
+    /// How many products run side by side.
+    const fn count(self) -> usize {
+        match self {
+            Self::Whole => 1,
+            Self::Parts(count, _) | Self::Batch(count) => count,
+        }
+    }
+}
+
+const TILED: &str = concat!(
+    include_str!("operands.wgsl"),
     include_str!("kernel.wgsl"),
     include_str!("../scaled.wgsl"),
+    include_str!("epilogue.wgsl")
+);
+const DIRECT: &str = concat!(
+    include_str!("operands.wgsl"),
+    include_str!("direct.wgsl"),
     include_str!("epilogue.wgsl")
 );
 const REDUCE: &str = concat!(include_str!("reduce.wgsl"), include_str!("epilogue.wgsl"));
 
 /// Invocations of a workgroup of the reduction.
 const REDUCE_THREADS: usize = 256;
+/// Invocations of a workgroup without workgroup memory.
+const DIRECT_THREADS: usize = 8;
+/// Rows, and columns, that one of them computes.
+const DIRECT_SIDE: usize = 4;
 
 impl Gemm {
     /// Runs the product; the result has the shape `shape` of `m * n` elements.
     pub fn run(&self, name: &'static str, shape: impl Into<Shape>) -> CubeTensor {
         let [m, n, k] = self.size;
-        let gated = self.activation == Activation::GeGlu;
+        let gated = self.is_gated();
+        let output = empty(&self.input, shape, self.input.dtype);
+        if is_narrow(&self.input) {
+            self.multiply_directly(name, Cut::Whole, &output);
+            return output;
+        }
         let plan = plan(self.size, gated, workgroup_memory(&self.input));
         let splits = if gated { 1 } else { plan.splits };
         let part = k.div_ceil(splits).next_multiple_of(plan.tile.depth);
         let parts = k.div_ceil(part);
-        let output = empty(&self.input, shape, self.input.dtype);
         if parts == 1 {
             self.multiply(name, plan.tile, Cut::Whole, &output);
         } else {
@@ -117,19 +141,47 @@ impl Gemm {
     /// Runs `count` products of this size, whose matrices lie one after the other, into `output` of
     /// `[count, m, n]` in `f32`. There is no window, and nothing is added.
     pub fn run_batch(&self, name: &'static str, tile: Tile, count: usize, output: &CubeTensor) {
-        self.multiply(name, tile, Cut::Batch(count), output);
+        match is_narrow(&self.input) {
+            true => self.multiply_directly(name, Cut::Batch(count), output),
+            false => self.multiply(name, tile, Cut::Batch(count), output),
+        }
     }
 
     fn multiply(&self, name: &'static str, tile: Tile, cut: Cut, output: &CubeTensor) {
+        let [m, n, _] = self.size;
+        let columns = if self.is_gated() { tile.columns / 2 } else { tile.columns };
+        let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), cut.count()];
+        let kernel = Wgsl::new(name, TILED).define_all(&tile.constants());
+        self.launch(kernel, &self.weight, cut, output, workgroups);
+    }
+
+    /// Without workgroup memory, and with the weight's values as floats: each is read many times.
+    fn multiply_directly(&self, name: &'static str, cut: Cut, output: &CubeTensor) {
         let [m, n, k] = self.size;
-        let (parts, part) = match cut {
-            Cut::Whole => (1, k),
-            Cut::Parts(parts, part) => (parts, part),
-            Cut::Batch(count) => (count, k),
-        };
+        let rows = if self.is_gated() { 2 * n } else { n };
+        let weight = self.weight.clone().into_floats([rows, k]);
+        let rows = DIRECT_THREADS * DIRECT_SIDE;
+        let workgroups = [m.div_ceil(rows), n.div_ceil(DIRECT_SIDE), cut.count()];
+        let kernel = Wgsl::new(name, DIRECT).define("THREADS", DIRECT_THREADS);
+        self.launch(kernel, &weight, cut, output, workgroups);
+    }
+
+    fn is_gated(&self) -> bool {
+        self.activation == Activation::GeGlu
+    }
+
+    fn launch(
+        &self,
+        kernel: Wgsl,
+        weight: &Buffer,
+        cut: Cut,
+        output: &CubeTensor,
+        workgroups: [usize; 3],
+    ) {
+        let [m, n, k] = self.size;
+        let part = if let Cut::Parts(_, part) = cut { part } else { k };
         // Either way, sums are written as they are, one product after the other.
         let split = cut != Cut::Whole;
-        let gated = self.activation == Activation::GeGlu;
         let channels = self.window.map_or(k, |window| window.picture[2]);
         let vector = k.is_multiple_of(4) && channels.is_multiple_of(4);
         let float = float_name(self.input.dtype);
@@ -138,7 +190,7 @@ impl Gemm {
             (true, _) => "vec4<f32>",
             (false, float) => float,
         };
-        let (weight, stored) = match (vector, self.weight.packing) {
+        let (four, stored) = match (vector, weight.packing) {
             (true, Packing::Halves) => ("vec2<u32>", "vec2<u32>"),
             (true, Packing::Floats) => ("vec4<f32>", "vec4<f32>"),
             // With the scale beside them.
@@ -147,21 +199,20 @@ impl Gemm {
             (false, Packing::Floats) => ("f32", "f32"),
         };
         let kernel = self
-            .epilogue(Wgsl::new(name, KERNEL), split)
+            .epilogue(kernel, split)
             .define("INPUT", input)
-            .define("WEIGHT", weight)
+            .define("WEIGHT", four)
             .define("STORED", stored)
-            .define("PACKED", self.weight.packing == Packing::Halves)
+            .define("PACKED", weight.packing == Packing::Halves)
             .define("WEIGHTS", "weight")
-            .define_all(&self.weight.constants())
+            .define_all(&weight.constants())
             .define("VECTOR", vector)
             .define("BATCH", matches!(cut, Cut::Batch(_)))
             .define("WINDOW", self.window.is_some())
             .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
-            .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
-            .define_all(&tile.constants());
+            .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x));
         let mut buffers = vec![(&self.input, Access::Read)];
-        buffers.extend(self.weight.tensors().map(|tensor| (tensor, Access::Read)));
+        buffers.extend(weight.tensors().map(|tensor| (tensor, Access::Read)));
         buffers.push((output, Access::Write));
         if !split {
             buffers.extend(self.epilogue_buffers());
@@ -179,8 +230,6 @@ impl Gemm {
         // The struct has its size whether there is a window or not.
         parameters.resize(16, 0);
         let parameters: Vec<u32> = parameters.into_iter().map(|x| x as u32).collect();
-        let columns = if gated { tile.columns / 2 } else { tile.columns };
-        let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), parts];
         kernel.launch(workgroups, &buffers, &parameters);
     }
 

@@ -40,7 +40,9 @@ mod gpu {
     use burn::tensor::DType;
 
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, float_name, lanes, on_gpu, to_tensor};
+    use crate::kernels::source::{
+        Access, Wgsl, empty, float_name, lanes, on_gpu, threads, to_tensor,
+    };
 
     /// Invocations of a workgroup.
     const THREADS: usize = 256;
@@ -70,7 +72,7 @@ mod gpu {
         let mut parameters = [channels, pixels, groups, run, runs].map(|x| x as u32).to_vec();
         Wgsl::new("group_norm_statistics", include_str!("statistics.wgsl"))
             .define("FLOAT", float_name(x.dtype))
-            .define("THREADS", THREADS)
+            .define("THREADS", threads(&x, THREADS))
             .launch(
                 [runs, groups, batch],
                 &[(&x, Access::Read), (&sums, Access::Write)],

@@ -23,7 +23,7 @@ pub fn layer_norm<const D: usize>(
 #[cfg(feature = "wgpu")]
 mod gpu {
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, lanes, line, on_gpu, to_tensor};
+    use crate::kernels::source::{Access, Wgsl, empty, lanes, line, on_gpu, threads, to_tensor};
 
     /// Invocations of a workgroup, which has one row.
     const THREADS: usize = 64;
@@ -42,7 +42,7 @@ mod gpu {
         let output = empty(&x, shape, x.dtype);
         let length = if channels.is_multiple_of(4) { channels / 4 } else { channels };
         lanes(Wgsl::new("layer_norm", include_str!("kernel.wgsl")), x.dtype, channels)
-            .define("THREADS", THREADS)
+            .define("THREADS", threads(&x, THREADS))
             .launch(
                 line(rows),
                 &[

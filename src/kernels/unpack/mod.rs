@@ -28,8 +28,16 @@ pub fn dequantised(
     dtype: DType,
 ) -> Tensor<2> {
     #[cfg(feature = "wgpu")]
-    if let Some(floats) = gpu::dequantised(bits, words, scales, dtype) {
-        return floats;
+    {
+        use super::source::to_tensor;
+        use burn_wgpu::{CubeBackend, into_contiguous};
+        let [_, row_words] = words.dims();
+        let on_gpu = |tensor: Tensor<2, Int>| tensor.try_into_primitive::<CubeBackend>().ok();
+        if let (Some(words), Some(scales)) = (on_gpu(words), on_gpu(scales)) {
+            let (words, scales) = (into_contiguous(words), into_contiguous(scales));
+            let columns = row_words * 32 / bits.count();
+            return to_tensor(gpu::dequantised(bits, &words, &scales, columns, dtype));
+        }
     }
     #[cfg(not(feature = "wgpu"))]
     let _ = (bits, words, scales, dtype);
@@ -50,31 +58,28 @@ impl Unpack for burn::backend::Flex {
 }
 
 #[cfg(feature = "wgpu")]
-mod gpu {
+pub(super) mod gpu {
     use burn::backend::TensorMetadata;
     use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, float_name, line, to_tensor};
+    use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
 
     /// Invocations of a workgroup.
     const THREADS: usize = 256;
 
     const INTEGERS: &str = concat!(include_str!("../scaled.wgsl"), include_str!("integers.wgsl"));
 
+    /// The floats of type `dtype` that integers in rows of `columns` stand for; nothing has gaps.
     pub fn dequantised(
         bits: Bits,
-        words: Tensor<2, Int>,
-        scales: Tensor<2, Int>,
+        words: &CubeTensor,
+        scales: &CubeTensor,
+        columns: usize,
         dtype: DType,
-    ) -> Option<Tensor<2>> {
-        let on_gpu = |tensor: Tensor<2, Int>| {
-            tensor.try_into_primitive::<CubeBackend>().ok().map(into_contiguous)
-        };
-        let [rows, row_words] = words.dims();
-        let columns = row_words * 32 / bits.count();
-        let (words, scales) = (on_gpu(words)?, on_gpu(scales)?);
-        let output = empty(&words, [rows, columns], dtype);
+    ) -> CubeTensor {
+        let [rows, _]: [usize; 2] = words.shape().dims();
+        let output = empty(words, [rows, columns], dtype);
         Wgsl::new("dequantise", INTEGERS)
             .define("WEIGHTS", "words")
             .define("SCALED", true)
@@ -84,26 +89,30 @@ mod gpu {
             .define("THREADS", THREADS)
             .launch(
                 line((rows * columns / 4).div_ceil(THREADS)),
-                &[(&words, Access::Read), (&scales, Access::Read), (&output, Access::Write)],
+                &[(words, Access::Read), (scales, Access::Read), (&output, Access::Write)],
                 &[rows as u32, columns as u32],
             );
-        Some(to_tensor(output))
+        output
+    }
+
+    /// The floats of type `dtype` of halves in pairs, without gaps.
+    pub fn unpacked(words: &CubeTensor, dtype: DType) -> CubeTensor {
+        let [rows, half]: [usize; 2] = words.shape().dims();
+        let output = empty(words, [rows, half * 2], dtype);
+        Wgsl::new("unpack", include_str!("kernel.wgsl"))
+            .define("FLOAT", float_name(dtype))
+            .define("THREADS", THREADS)
+            .launch(
+                line((rows * half).div_ceil(THREADS)),
+                &[(words, Access::Read), (&output, Access::Write)],
+                &[(rows * half) as u32],
+            );
+        output
     }
 
     impl Unpack for CubeBackend {
         fn unpack(words: CubeTensor, dtype: DType) -> CubeTensor {
-            let [rows, half]: [usize; 2] = words.shape().dims();
-            let words = into_contiguous(words);
-            let output = empty(&words, [rows, half * 2], dtype);
-            Wgsl::new("unpack", include_str!("kernel.wgsl"))
-                .define("FLOAT", float_name(dtype))
-                .define("THREADS", THREADS)
-                .launch(
-                    line((rows * half).div_ceil(THREADS)),
-                    &[(&words, Access::Read), (&output, Access::Write)],
-                    &[(rows * half) as u32],
-                );
-            output
+            unpacked(&into_contiguous(words), dtype)
         }
     }
 }

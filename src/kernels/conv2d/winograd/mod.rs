@@ -23,10 +23,10 @@ const THREADS: usize = 64;
 const SLAB: usize = 64 << 20;
 /// Bytes of transformed windows that are held at a time: WebGPU's default limit of a binding.
 const WINDOWS: usize = 128 << 20;
-/// Channels and outputs from which the transforms pay.
-const CHANNELS: usize = 64;
-/// Tiles from which the products keep a large GPU busy.
-const TILES: usize = 128;
+/// Channels and outputs from which the transforms pay, and tiles from which the products keep a large GPU busy.
+const CHANNELS_AND_TILES: [usize; 2] = [64, 128];
+/// The same where few invocations run together: products count for more there, and a few keep all busy.
+const ON_NARROW: [usize; 2] = [32, 16];
 
 const INPUT: &str = concat!(include_str!("transform.wgsl"), include_str!("input.wgsl"));
 const WEIGHT: &str = concat!(
@@ -65,12 +65,15 @@ impl Winograd {
     /// Measured on an H100 with batch 3, direct, by tiles of 6 and of 4, ms: 320 channels at 64 x 64
     /// 0.65, 0.26, 0.43; 640 at 32 x 32 0.65, 0.30, 0.34; 1280 at 16 x 16 0.64, 0.40, 0.36; 1280 at
     /// 8 x 8 0.25 and no gain.
-    pub fn suits(batch: usize, channels: usize, output: [usize; 3]) -> Option<usize> {
+    pub fn suits(batch: usize, channels: usize, output: [usize; 3], narrow: bool) -> Option<usize> {
         let [height, width, outputs] = output;
-        let wide = |channels: usize| channels >= CHANNELS && channels.is_multiple_of(4);
+        let [least, enough] = if narrow { ON_NARROW } else { CHANNELS_AND_TILES };
+        let wide = |channels: usize| channels >= least && channels.is_multiple_of(4);
         let tiles = |out: &usize| batch * height.div_ceil(*out) * width.div_ceil(*out);
-        let enough = |out: &usize| tiles(out) >= TILES;
-        [4, 2].into_iter().find(enough).filter(|_| wide(channels) && wide(outputs))
+        [4, 2]
+            .into_iter()
+            .find(|out| tiles(out) >= enough)
+            .filter(|_| wide(channels) && wide(outputs))
     }
 
     /// Runs the convolution with tiles of `out` x `out` outputs.
@@ -220,12 +223,14 @@ mod tests {
     #[test]
     fn small_pictures_and_few_channels_are_convolved_directly() {
         let suits = |batch, channels, side, outputs| {
-            Winograd::suits(batch, channels, [side, side, outputs])
+            Winograd::suits(batch, channels, [side, side, outputs], false)
         };
         assert_eq!(suits(3, 320, 64, 320), Some(4));
         assert_eq!(suits(3, 1280, 16, 1280), Some(2));
         assert_eq!(suits(3, 1280, 8, 1280), None);
         assert_eq!(suits(3, 8, 64, 320), None);
         assert_eq!(suits(3, 320, 64, 4), None);
+        assert_eq!(suits(3, 48, 32, 48), None);
+        assert_eq!(Winograd::suits(3, 48, [32, 32, 48], true), Some(4));
     }
 }
