@@ -4,6 +4,7 @@
 //! writes it anew.
 #![cfg(all(feature = "tuning", feature = "flex"))]
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
-use instruct_pix2pix::kernels::{MatrixWriter, Packing, StandIn, compile_only, memory_of};
+use instruct_pix2pix::kernels::{MatrixWriter, Packing, StandIn, as_wide, compile_only, memory_of};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
@@ -70,11 +71,17 @@ fn every_kernel_computes_what_its_reference_does() {
                 if dtype == DType::F16 && !gpu.f16 {
                     continue;
                 }
-                let error = error(&expected, &numbers(&case, &gpu.device, dtype, halves));
-                let line = format!("{}, {dtype:?}, halves {halves}: error {error:.1e}", case.name);
-                println!("{line}");
-                if error > tolerance {
-                    wrong.push(line);
+                let compute = || numbers(&case, &gpu.device, dtype, halves);
+                for (how, actual) in [("here", compute()), ("as on a large GPU", as_wide(compute))]
+                {
+                    let error = error(&expected, &actual);
+                    let Case { name, .. } = &case;
+                    let line =
+                        format!("{name}, {dtype:?}, halves {halves}, {how}: error {error:.1e}");
+                    println!("{line}");
+                    if error > tolerance {
+                        wrong.push(line);
+                    }
                 }
             }
         }
@@ -159,6 +166,11 @@ fn configs() -> (ClipTextConfig, UNet2DConditionConfig, AutoencoderKLConfig) {
 #[test]
 fn warming_up_compiles_what_an_edit_launches() {
     let gpu = gpu();
+    warms_up(&gpu);
+    as_wide(|| warms_up(&gpu));
+}
+
+fn warms_up(gpu: &Gpu) {
     let device = &gpu.device;
     let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
     let options = LoadOptions {
@@ -254,7 +266,8 @@ fn activations_of_full_size_fit_their_budget() {
             "down_block_types": [{down}], "up_block_types": [{up}]}}"#
     ))
     .expect("a constant");
-    let step = memory_of(device, || {
+    let memory_of = |work: &dyn Fn() -> Box<dyn Any>| as_wide(|| memory_of(device, work));
+    let step = memory_of(&|| {
         let mut unet = unet.clone().init();
         unet.stand_in(StandIn::Random, &placement);
         let text = Tensor::<3>::zeros([3, 77, 768], (device, DType::F32));
@@ -262,19 +275,19 @@ fn activations_of_full_size_fit_their_budget() {
         for _ in 0..3 {
             unet.forward_to(zeros([3, 64, 64, 8]), &[500.0], &text, None);
         }
-        (unet, text)
+        Box::new((unet, text))
     });
-    let mut whole = vae.clone().init();
-    let decode = memory_of(device, || {
-        whole.stand_in(StandIn::Random, &placement);
-        whole.decode(zeros([1, 64, 64, 4]));
-        whole
+    let decode = memory_of(&|| {
+        let mut vae = vae.clone().init();
+        vae.stand_in(StandIn::Random, &placement);
+        vae.decode(zeros([1, 64, 64, 4]));
+        Box::new(vae)
     });
-    let mut whole = vae.init();
-    let encode = memory_of(device, || {
-        whole.stand_in(StandIn::Random, &placement);
-        whole.encode(zeros([1, 512, 512, 3])).mode();
-        whole
+    let encode = memory_of(&|| {
+        let mut vae = vae.clone().init();
+        vae.stand_in(StandIn::Random, &placement);
+        vae.encode(zeros([1, 512, 512, 3])).mode();
+        Box::new(vae)
     });
     let mebi = |bytes: u64| bytes >> 20;
     let [step, decode, encode] = [step, decode, encode].map(mebi);

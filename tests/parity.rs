@@ -10,6 +10,17 @@ use std::time::Instant;
 use oracle::Verdict;
 use oracle::cases::Precision;
 
+/// With the kernels of large GPUs, even where the CPU plays one: what it uses instead is compared in browsers.
+#[cfg(feature = "tuning")]
+fn on_the_gpu(run: impl FnOnce() -> Verdict) -> Verdict {
+    instruct_pix2pix::kernels::as_wide(run)
+}
+
+#[cfg(not(feature = "tuning"))]
+fn on_the_gpu(run: impl FnOnce() -> Verdict) -> Verdict {
+    run()
+}
+
 fn main() -> ExitCode {
     let mut folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle"));
     let mut only = Vec::new();
@@ -56,7 +67,7 @@ fn main() -> ExitCode {
             continue;
         }
         let start = Instant::now();
-        let verdict = (case.run)();
+        let verdict = if gpu { on_the_gpu(case.run) } else { (case.run)() };
         let seconds = start.elapsed().as_secs_f32();
         match verdict {
             Verdict::Passed(figures) => {

@@ -96,16 +96,13 @@ const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
 const SET_UP: &[&str] = &["browser set-up"];
 
-/// Browser tests that `--full` alone runs, so that the gate stays under an hour where nothing is built yet: each page that
-/// edits compiles its shaders for most of a minute without a GPU.
+/// Browser tests that `--full` alone runs, so that the gate stays under an hour where nothing is built yet.
 const LONG: &[&str] = &[
     "diffusers.test.mjs",
     "examples.test.mjs",
     "habits.test.mjs",
     "integers.test.mjs",
     "node.test.mjs",
-    "page-edit.test.mjs",
-    "page.test.mjs",
     "readme.test.mjs",
 ];
 
