@@ -17,7 +17,9 @@ use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
-use instruct_pix2pix::kernels::{MatrixWriter, Packing, StandIn, as_wide, compile_only, memory_of};
+use instruct_pix2pix::kernels::{
+    MatrixWriter, Packing, Pretended, StandIn, as_wide, compile_only, memory_of, pretend,
+};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
@@ -72,8 +74,12 @@ fn every_kernel_computes_what_its_reference_does() {
                     continue;
                 }
                 let compute = || numbers(&case, &gpu.device, dtype, halves);
-                for (how, actual) in [("here", compute()), ("as on a large GPU", as_wide(compute))]
-                {
+                let without_subgroups = Pretended { wide: true, no_subgroups: true };
+                for (how, actual) in [
+                    ("here", compute()),
+                    ("as on a large GPU", as_wide(compute)),
+                    ("as on one without subgroups", pretend(without_subgroups, compute)),
+                ] {
                     let error = error(&expected, &actual);
                     let Case { name, .. } = &case;
                     let line =

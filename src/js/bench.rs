@@ -10,7 +10,7 @@ use super::gpu::request_gpu;
 use crate::bench::cases::{self, Case, Side};
 use crate::bench::{BenchOptions, run};
 use crate::device::Gpu;
-use crate::kernels::as_wide;
+use crate::kernels::{Pretended, pretend};
 use crate::pipeline::to_host;
 
 /// Runs the benchmarks, calling `on_line` with each line of the table; the report as JSON.
@@ -53,12 +53,19 @@ impl Kernels {
         self.cases.iter().map(|case| JsValue::from_str(&case.name)).collect()
     }
 
-    /// The numbers of a run, computed in halves or not, with weights in pairs of halves, and as on a large GPU if `wide`.
-    pub async fn run(&self, index: usize, half: bool, wide: bool) -> JsResult<Float32Array> {
+    /// The numbers of a run, computed in halves or not, with weights in pairs of halves; with the kernels for a large GPU
+    /// if `wide`, and those for one without subgroups if not `subgroups`.
+    pub async fn run(
+        &self,
+        index: usize,
+        half: bool,
+        wide: bool,
+        subgroups: bool,
+    ) -> JsResult<Float32Array> {
         let dtype = if half { DType::F16 } else { DType::F32 };
         let side = Side::new(self.gpu.device.clone(), dtype, true);
-        let run = || self.cases[index].run(side);
-        let values = to_host(if wide { as_wide(run) } else { run() }).await?;
+        let device = Pretended { wide, no_subgroups: !subgroups };
+        let values = to_host(pretend(device, || self.cases[index].run(side))).await?;
         Ok(Float32Array::from(values.as_slice()))
     }
 }

@@ -247,8 +247,8 @@ impl Buffer {
         Self { tensor, packing: Packing::Floats, scales: None }
     }
 
-    /// The same values as floats, where this is a matrix of `shape`.
-    pub fn into_floats(self, [_, columns]: [usize; 2]) -> Self {
+    /// The same values as floats, where this is a matrix of so many columns.
+    pub fn into_floats(self, columns: usize) -> Self {
         Self::floats(match (self.packing, self.scales) {
             (Packing::Integers(bits), Some(scales)) => {
                 super::unpack::gpu::dequantised(bits, &self.tensor, &scales, columns, DType::F32)

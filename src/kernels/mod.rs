@@ -39,7 +39,7 @@ pub use matrix::{Matrix, MatrixWriter, Packing, StandIn};
 pub use quantise::Bits;
 
 #[cfg(feature = "tuning")]
-pub use source::{as_wide, device_memory, memory_of};
+pub use source::{Pretended, as_wide, device_memory, memory_of, pretend};
 #[cfg(feature = "wgpu")]
 pub use source::{compile_only, flush, held_memory, release_memory};
 

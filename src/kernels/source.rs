@@ -10,6 +10,7 @@ use burn_wgpu::{
 };
 use cubecl::ir::ElemType;
 use cubecl::ir::attributes::BufferIOAttr;
+use cubecl::ir::features::Plane;
 use cubecl::prelude::{CubeCount, ExecutionMode, KernelDefinition, KernelId, KernelMetadata};
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
@@ -18,7 +19,7 @@ use super::template::{self, Value};
 use crate::arena;
 
 /// Workgroups that a dispatch may have along an axis.
-const WORKGROUPS_PER_AXIS: usize = 65_535;
+pub const WORKGROUPS_PER_AXIS: usize = 65_535;
 
 /// What a kernel does with a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,15 +69,17 @@ pub fn workgroup_memory(tensor: &CubeTensor) -> usize {
 
 /// Size of subgroups up to which a device counts as narrow.
 const NARROW: u32 = 8;
+/// Invocations, on narrow devices, of workgroups that meet at barriers.
+const NARROW_THREADS: usize = 4;
 
 /// Whether few invocations run together: where the CPU plays the GPU, and on the smallest GPUs. Their workgroup memory
 /// is as slow as any other, and a barrier costs as much as hundreds of products.
 ///
-/// Measured on SwiftShader, which runs four: products of 3072 x 128 x 512 by the tiles of large GPUs at 0.6 GFLOP/s, without
-/// workgroup memory at 3.3.
+/// Measured on SwiftShader, which runs four: products of 3072 x 128 x 512 without workgroup memory at 3.3 GFLOP/s, by
+/// the tiles of large GPUs at about 0.6. Hardware so narrow was not tried.
 pub fn is_narrow(tensor: &CubeTensor) -> bool {
     #[cfg(feature = "tuning")]
-    if WIDE.get() {
+    if PRETENDED.get().wide {
         return false;
     }
     tensor.client.properties().hardware.plane_size_max <= NARROW
@@ -87,21 +90,45 @@ pub fn threads(tensor: &CubeTensor, wide: usize) -> usize {
     if is_narrow(tensor) { NARROW_THREADS } else { wide }
 }
 
-/// Invocations of workgroups that meet at barriers, on narrow devices.
-const NARROW_THREADS: usize = 4;
+/// Whether the invocations of a subgroup can exchange values.
+pub fn has_subgroups(tensor: &CubeTensor) -> bool {
+    #[cfg(feature = "tuning")]
+    if PRETENDED.get().no_subgroups {
+        return false;
+    }
+    tensor.client.properties().features.plane.contains(Plane::Ops)
+}
+
+/// What a device is taken for, whatever it is.
+#[cfg(feature = "tuning")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pretended {
+    /// Many invocations run together.
+    pub wide: bool,
+    /// They cannot exchange values but through workgroup memory.
+    pub no_subgroups: bool,
+}
 
 #[cfg(feature = "tuning")]
 thread_local! {
-    static WIDE: Cell<bool> = const { Cell::new(false) };
+    static PRETENDED: Cell<Pretended> = const {
+        Cell::new(Pretended { wide: false, no_subgroups: false })
+    };
 }
 
-/// Does `work` as on a large GPU, whatever the device: with the same kernels, that is.
+/// Does `work` with the kernels for other devices.
+#[cfg(feature = "tuning")]
+pub fn pretend<T>(device: Pretended, work: impl FnOnce() -> T) -> T {
+    let before = PRETENDED.replace(device);
+    let result = work();
+    PRETENDED.set(before);
+    result
+}
+
+/// Does `work` with the kernels for large GPUs, whatever the device.
 #[cfg(feature = "tuning")]
 pub fn as_wide<T>(work: impl FnOnce() -> T) -> T {
-    let before = WIDE.replace(true);
-    let result = work();
-    WIDE.set(before);
-    result
+    pretend(Pretended { wide: true, ..Pretended::default() }, work)
 }
 
 /// A new, uninitialised tensor beside `like`.
@@ -287,8 +314,15 @@ impl KernelSource for Shared {
             self.0.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         scope.insert("kernel".into(), self.0.name.into());
         let mut text = template::expand(self.0.text, &scope);
-        if text.contains("f16>") {
-            text.insert_str(0, "enable f16;\n");
+        // Without a browser, subgroups need no word, and bear none.
+        let extensions = [
+            ("f16>", "f16"),
+            ("subgroup", if cfg!(target_family = "wasm") { "subgroups" } else { "" }),
+        ];
+        for (used, extension) in extensions {
+            if text.contains(used) && !extension.is_empty() {
+                text.insert_str(0, &format!("enable {extension};\n"));
+            }
         }
         SourceTemplate::new(text)
     }

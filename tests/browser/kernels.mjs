@@ -9,6 +9,12 @@ import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } fro
 
 /** Of the largest value, with arithmetic in floats and in halves. */
 const TOLERANCE = { float: 2e-5, half: 1e-2 };
+/** Whose kernels: whether many invocations run together, and whether they have subgroups. */
+const DEVICES = [
+  ['as here', false, true],
+  ['as on a large GPU', true, true],
+  ['as on one without subgroups', true, false],
+];
 
 endAfterMinutes(20);
 const golden = JSON.parse(readFileSync(`${repository}tests/fixtures/kernels.json`, 'utf8'));
@@ -34,16 +40,15 @@ for (const name of Object.keys(golden)) {
 }
 for (const [index, name] of names.entries()) {
   for (const kind of half ? ['float', 'half'] : ['float']) {
-    for (const wide of [false, true]) {
+    for (const [as, ...device] of DEVICES) {
       const values = await page
-        .evaluate(
-          async ([index, half, wide]) =>
-            Array.from(await globalThis.kernels.run(index, half, wide)),
-          [index, kind === 'half', wide],
-        )
+        .evaluate(async (all) => Array.from(await globalThis.kernels.run(...all)), [
+          index,
+          kind === 'half',
+          ...device,
+        ])
         .catch((error) => ({ error }));
-      const how = wide ? `${kind}, as on a large GPU` : kind;
-      report(`${name}, ${how}`, compare(golden[name], values, TOLERANCE[kind]));
+      report(`${name}, ${kind}, ${as}`, compare(golden[name], values, TOLERANCE[kind]));
     }
   }
 }

@@ -36,7 +36,8 @@ mod gpu {
 
     use super::*;
     use crate::kernels::source::{
-        Access, Wgsl, empty, float_name, is_narrow, on_gpu, to_tensor, workgroup_memory,
+        Access, Wgsl, empty, float_name, has_subgroups, is_narrow, on_gpu, to_tensor,
+        workgroup_memory,
     };
 
     /// How `rows.wgsl` shares its work.
@@ -45,7 +46,7 @@ mod gpu {
         threads: usize,
         /// Queries of an invocation, or of several that share their channels.
         queries: usize,
-        /// Invocations that share the channels of a query.
+        /// Invocations that share the channels of a query: one or two.
         parts: usize,
         /// Keys in workgroup memory.
         keys: usize,
@@ -78,7 +79,8 @@ mod gpu {
     ///
     /// Measured on an H100, TFLOP/s: 4096 tokens of 40 channels at 33 in f32 and 42 in f16, 1024 of 80 at
     /// 21 and 28. With more than 13 fours of f32 to an invocation, registers spill; four parts of 40
-    /// channels are slower than tiles. Narrow devices have no registers to lose.
+    /// channels are slower than tiles. Narrow devices
+    /// were measured on SwiftShader, which has no registers to lose, and on no hardware.
     fn rows(fours: usize, half: bool, narrow: bool) -> Option<Rows> {
         let bytes = fours * 4 * if half { 4 } else { 8 };
         let rows = |threads, queries, parts, keys| Rows::new(threads, queries, parts, keys, bytes);
@@ -120,7 +122,8 @@ mod gpu {
         let kernel = kernel
             .define("FLOAT", float_name(q.dtype))
             .define("D4", head / 4)
-            .define("CAUSAL", causal);
+            .define("CAUSAL", causal)
+            .define("SUBGROUPS", has_subgroups(&q));
         let output = empty(&q, [batch, queries, channels], q.dtype);
         let scale = (head as f64).powf(-0.5) * std::f64::consts::LOG2_E;
         let parameters = [queries as u32, keys as u32, channels as u32, (scale as f32).to_bits()];

@@ -1,7 +1,7 @@
 // Flash attention: PARTS neighbouring invocations own QUERIES queries, each a part of their channels,
 // vector and result in registers, and walk over all keys. All read the same key at the same time,
-// which workgroup memory serves as one read. Where there are several parts, their scores meet in
-// workgroup memory.
+// which workgroup memory serves as one read. Where there are two parts, their scores meet in the
+// subgroup, without those in workgroup memory.
 //
 // Halves multiply as halves: scores in four sums of a part's channels / 4 products each, and values over
 // the keys of a tile. All sums beyond, and the softmax, are in f32.
@@ -23,7 +23,7 @@ struct Params {
 
 var<workgroup> tile_k: array<vec4<${FLOAT}>, ${KEYS * D4}>;
 var<workgroup> tile_v: array<vec4<${FLOAT}>, ${KEYS * D4}>;
-//# if PARTS > 1
+//# if PARTS > 1 && !SUBGROUPS
 var<workgroup> scores: array<vec4<f32>, ${THREADS * QUERIES * CHUNK / 4}>;
 //# end
 
@@ -109,7 +109,15 @@ fn ${kernel}(
 //# end
 //# end
 //# end
-//# if PARTS > 1
+//# if PARTS > 1 && SUBGROUPS
+            // Their parts lie in neighbouring lanes.
+//# for i in 0..QUERIES
+//# for t in 0..CHUNK
+            s_${i}_${t} += subgroupShuffleXor(s_${i}_${t}, 1u);
+//# end
+//# end
+//# end
+//# if PARTS > 1 && !SUBGROUPS
 //# for i in 0..QUERIES
 //# for t in 0..CHUNK / 4
             scores[${(i * CHUNK / 4 + t) * THREADS}u + local] = vec4<f32>(s_${i}_${t * 4}, s_${i}_${t * 4 + 1}, s_${i}_${t * 4 + 2}, s_${i}_${t * 4 + 3});

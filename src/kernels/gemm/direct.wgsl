@@ -63,7 +63,11 @@ fn ${kernel}(
 //# end
 //# for g in 0..1 + GATED
 //# for j in 0..4
+//# if FLOATS
             let b_${g}_${j} = weight[weight_${g}_${j} + first + k];
+//# else
+            let b_${g}_${j} = widen(load_weight(${g}u * p.n + min(column + ${j}u, p.n - 1u), (first + k) * 4u));
+//# end
 //# for i in 0..4
             sum_${g}_${i}[${j}] += dot(a_${i}, b_${g}_${j});
 //# end

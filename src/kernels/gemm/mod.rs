@@ -10,7 +10,9 @@ pub use plan::{Plan, with_plan};
 pub use plan::{Tile, batch_tile, plan};
 
 use super::matrix::{Buffer, Packing};
-use super::source::{Access, Wgsl, empty, float_name, is_narrow, line, workgroup_memory};
+use super::source::{
+    Access, WORKGROUPS_PER_AXIS, Wgsl, empty, float_name, is_narrow, line, workgroup_memory,
+};
 
 /// What happens to an output before it is written, besides bias and residual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,16 +105,20 @@ const TILED: &str = concat!(
 const DIRECT: &str = concat!(
     include_str!("operands.wgsl"),
     include_str!("direct.wgsl"),
+    include_str!("../scaled.wgsl"),
     include_str!("epilogue.wgsl")
 );
 const REDUCE: &str = concat!(include_str!("reduce.wgsl"), include_str!("epilogue.wgsl"));
 
 /// Invocations of a workgroup of the reduction.
 const REDUCE_THREADS: usize = 256;
-/// Invocations of a workgroup without workgroup memory.
-const DIRECT_THREADS: usize = 8;
-/// Rows, and columns, that one of them computes.
+/// Invocations of a workgroup without workgroup memory, and those where there are so many rows that no dispatch has room
+/// for their workgroups otherwise.
+const DIRECT_THREADS: [usize; 2] = [8, 64];
+/// Rows, and columns, that one of them computes: those of a `vec4`.
 const DIRECT_SIDE: usize = 4;
+/// Rows up to which a weight is read as it is: more read it so often that it is made floats first.
+const FEW_ROWS: usize = 4;
 
 impl Gemm {
     /// Runs the product; the result has the shape `shape` of `m * n` elements.
@@ -151,18 +157,23 @@ impl Gemm {
         let [m, n, _] = self.size;
         let columns = if self.is_gated() { tile.columns / 2 } else { tile.columns };
         let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), cut.count()];
-        let kernel = Wgsl::new(name, TILED).define_all(&tile.constants());
+        let kernel = Wgsl::new(name, TILED)
+            .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
+            .define_all(&tile.constants());
         self.launch(kernel, &self.weight, cut, output, workgroups);
     }
 
-    /// Without workgroup memory, and with the weight's values as floats: each is read many times.
+    /// Without workgroup memory.
     fn multiply_directly(&self, name: &'static str, cut: Cut, output: &CubeTensor) {
         let [m, n, k] = self.size;
-        let rows = if self.is_gated() { 2 * n } else { n };
-        let weight = self.weight.clone().into_floats([rows, k]);
-        let rows = DIRECT_THREADS * DIRECT_SIDE;
-        let workgroups = [m.div_ceil(rows), n.div_ceil(DIRECT_SIDE), cut.count()];
-        let kernel = Wgsl::new(name, DIRECT).define("THREADS", DIRECT_THREADS);
+        let weight = self.weight.clone();
+        let weight = if m > FEW_ROWS { weight.into_floats(k) } else { weight };
+        let [few, many] = DIRECT_THREADS;
+        let threads = if m > few * DIRECT_SIDE * WORKGROUPS_PER_AXIS { many } else { few };
+        let workgroups = [m.div_ceil(threads * DIRECT_SIDE), n.div_ceil(DIRECT_SIDE), cut.count()];
+        let kernel = Wgsl::new(name, DIRECT)
+            .define("FLOATS", weight.packing == Packing::Floats)
+            .define("THREADS", threads);
         self.launch(kernel, &weight, cut, output, workgroups);
     }
 
@@ -209,7 +220,6 @@ impl Gemm {
             .define("VECTOR", vector)
             .define("BATCH", matches!(cut, Cut::Batch(_)))
             .define("WINDOW", self.window.is_some())
-            .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
             .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x));
         let mut buffers = vec![(&self.input, Access::Read)];
         buffers.extend(weight.tensors().map(|tensor| (tensor, Access::Read)));

@@ -59,12 +59,13 @@ fn corner(row: u32) -> vec2<i32> {
     return select(vec2<i32>(-0x8000), vec2<i32>(at) - vec2<i32>(padding), row < p.m);
 }
 
-// Four values of the window whose corner is (y, x) in the picture at `base`, from depth `k` on, which
-// is channel `channel` of the window's pixel (ky, kx).
+// Where a channel of the pixel (y, x) of the picture at `base` is.
 fn window_pixel(base: u32, y: i32, x: i32, channel: u32) -> u32 {
     return base + ((u32(y) >> ${UPSAMPLE}u) * p.width + (u32(x) >> ${UPSAMPLE}u)) * p.channels + channel;
 }
 
+// Four values of the window at `corner` in the picture at `base`, from depth `k` on, which is channel
+// `channel` of the window's pixel `kernel`.
 fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: u32) -> vec4<f32> {
     var value = vec4<f32>();
 //# if VECTOR

@@ -1,5 +1,7 @@
 //! Which tile suits which product.
 
+use crate::kernels::source::WORKGROUPS_PER_AXIS;
+
 /// How a workgroup cuts its part of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
@@ -115,6 +117,8 @@ pub fn plan(size: [usize; 3], gated: bool, memory: usize) -> Plan {
     let (tile, busy) = match m {
         ..=SKINNY_ROWS => BUSY[2],
         _ if full(&WIDE) > WIDE_FULL * full(&NARROW) => BUSY[0],
+        // No dispatch has room for more.
+        _ if m > NARROW.rows * WORKGROUPS_PER_AXIS => BUSY[0],
         _ => BUSY[1],
     };
     let workgroups = m.div_ceil(tile.rows) * columns.div_ceil(tile.columns);
@@ -160,6 +164,12 @@ mod tests {
             assert!(plan.tile.memory() <= 16_384 && plan.tile.threads() <= 256, "{size:?}");
             plan.tile.constants();
         }
+    }
+
+    #[test]
+    fn there_are_workgroups_for_any_number_of_rows() {
+        let plan = plan([2048 * 2048 + 1, 3, 1152], false, 16_384);
+        assert!((2048 * 2048 + 1_usize).div_ceil(plan.tile.rows) <= WORKGROUPS_PER_AXIS);
     }
 
     #[test]

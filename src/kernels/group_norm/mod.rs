@@ -41,8 +41,11 @@ mod gpu {
 
     use super::*;
     use crate::kernels::source::{
-        Access, Wgsl, empty, float_name, lanes, on_gpu, threads, to_tensor,
+        Access, Wgsl, empty, float_name, has_subgroups, lanes, on_gpu, threads, to_tensor,
     };
+
+    const STATISTICS: &str =
+        concat!(include_str!("statistics.wgsl"), include_str!("../total.wgsl"));
 
     /// Invocations of a workgroup.
     const THREADS: usize = 256;
@@ -70,8 +73,10 @@ mod gpu {
         let runs = pixels.div_ceil(run);
         let sums = empty(&x, [batch * groups * runs, 2], DType::F32);
         let mut parameters = [channels, pixels, groups, run, runs].map(|x| x as u32).to_vec();
-        Wgsl::new("group_norm_statistics", include_str!("statistics.wgsl"))
+        Wgsl::new("group_norm_statistics", STATISTICS)
             .define("FLOAT", float_name(x.dtype))
+            .define("TOTAL", "vec2<f32>")
+            .define("SUBGROUPS", has_subgroups(&x))
             .define("THREADS", threads(&x, THREADS))
             .launch(
                 [runs, groups, batch],
@@ -84,7 +89,7 @@ mod gpu {
         let output = empty(&x, shape, x.dtype);
         lanes(Wgsl::new("group_norm", include_str!("kernel.wgsl")), x.dtype, channels)
             .define("COMPONENT", if channels.is_multiple_of(4) { "[at % 4u]" } else { "" })
-            .define("THREADS", THREADS)
+            .define("THREADS", threads(&x, THREADS))
             .define("GROUPS", groups)
             .define("SILU", options.silu)
             .launch(

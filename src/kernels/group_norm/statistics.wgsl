@@ -13,13 +13,19 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> output: array<vec2<f32>>;
 @group(0) @binding(2) var<uniform> p: Params;
 
-var<workgroup> partial: array<vec2<f32>, ${THREADS}>;
-
 @compute @workgroup_size(${THREADS})
 fn ${kernel}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
+//# if SUBGROUPS
+    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
+//# end
 ) {
+//# if !SUBGROUPS
+    let lane = 0u;
+    let lanes = 1u;
+//# end
     let width = p.channels / p.groups;
     let base = workgroup.z * p.pixels * p.channels + workgroup.y * width;
     // Sums of squares lose their digits where the mean is large: sum around a value of the group.
@@ -31,15 +37,8 @@ fn ${kernel}(
         let x = f32(input[base + (first + i / width) * p.channels + i % width]) - origin;
         sums += vec2<f32>(x, x * x);
     }
-    partial[local] = sums;
-    workgroupBarrier();
-    for (var reach = ${THREADS / 2}u; reach > 0u; reach /= 2u) {
-        if (local < reach) {
-            partial[local] += partial[local + reach];
-        }
-        workgroupBarrier();
-    }
+    sums = total(sums, local, lane, lanes);
     if (local == 0u) {
-        output[(workgroup.z * p.groups + workgroup.y) * p.runs + workgroup.x] = partial[0];
+        output[(workgroup.z * p.groups + workgroup.y) * p.runs + workgroup.x] = sums;
     }
 }

@@ -13,24 +13,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output: array<${VALUE}>;
 @group(0) @binding(4) var<uniform> p: Params;
 
-var<workgroup> partial: array<f32, ${THREADS}>;
-
-fn total(value: ${WIDE}, local: u32) -> f32 {
+fn across(value: ${WIDE}) -> f32 {
 //# if LANES == 4
-    partial[local] = value.x + value.y + value.z + value.w;
+    return value.x + value.y + value.z + value.w;
 //# else
-    partial[local] = value;
+    return value;
 //# end
-    workgroupBarrier();
-    for (var reach = ${THREADS / 2}u; reach > 0u; reach /= 2u) {
-        if (local < reach) {
-            partial[local] += partial[local + reach];
-        }
-        workgroupBarrier();
-    }
-    let sum = partial[0];
-    workgroupBarrier();
-    return sum;
 }
 
 @compute @workgroup_size(${THREADS})
@@ -38,7 +26,15 @@ fn ${kernel}(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
+//# if SUBGROUPS
+    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
+//# end
 ) {
+//# if !SUBGROUPS
+    let lane = 0u;
+    let lanes = 1u;
+//# end
     let row = workgroup.y * workgroups.x + workgroup.x;
     if (row >= p.rows) {
         return;
@@ -49,13 +45,13 @@ fn ${kernel}(
         sum += ${WIDE}(input[base + i]);
     }
     let values = f32(p.length * ${LANES}u);
-    let mean = total(sum, local) / values;
+    let mean = total(across(sum), local, lane, lanes) / values;
     sum = ${WIDE}();
     for (var i = local; i < p.length; i += ${THREADS}u) {
         let centred = ${WIDE}(input[base + i]) - mean;
         sum += centred * centred;
     }
-    let scale = inverseSqrt(total(sum, local) / values + p.eps);
+    let scale = inverseSqrt(total(across(sum), local, lane, lanes) / values + p.eps);
     for (var i = local; i < p.length; i += ${THREADS}u) {
         let centred = ${WIDE}(input[base + i]) - mean;
         output[base + i] = ${VALUE}(centred * scale * weight[i] + bias[i]);

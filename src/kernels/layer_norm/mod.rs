@@ -23,7 +23,11 @@ pub fn layer_norm<const D: usize>(
 #[cfg(feature = "wgpu")]
 mod gpu {
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, lanes, line, on_gpu, threads, to_tensor};
+    use crate::kernels::source::{
+        Access, Wgsl, empty, has_subgroups, lanes, line, on_gpu, threads, to_tensor,
+    };
+
+    const KERNEL: &str = concat!(include_str!("kernel.wgsl"), include_str!("../total.wgsl"));
 
     /// Invocations of a workgroup, which has one row.
     const THREADS: usize = 64;
@@ -41,7 +45,9 @@ mod gpu {
         let (weight, bias) = (on_gpu(weight)?, on_gpu(bias)?);
         let output = empty(&x, shape, x.dtype);
         let length = if channels.is_multiple_of(4) { channels / 4 } else { channels };
-        lanes(Wgsl::new("layer_norm", include_str!("kernel.wgsl")), x.dtype, channels)
+        lanes(Wgsl::new("layer_norm", KERNEL), x.dtype, channels)
+            .define("TOTAL", "f32")
+            .define("SUBGROUPS", has_subgroups(&x))
             .define("THREADS", threads(&x, THREADS))
             .launch(
                 line(rows),
