@@ -71,7 +71,9 @@ struct WordOptions {
 #[derive(Debug, Deserialize)]
 struct Adapters {
     names: Vec<String>,
-    weights: Vec<AdapterWeight>,
+    /// Parsed by itself, for an error that names it.
+    #[serde(with = "serde_wasm_bindgen::preserve")]
+    weights: JsValue,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +127,7 @@ impl Pipeline {
     #[wasm_bindgen(js_name = setAdapters)]
     pub fn set_adapters(&mut self, adapters: JsValue) -> JsResult<()> {
         let Adapters { names, weights } = convert::parse(adapters, "adapterNames")?;
+        let weights: Vec<AdapterWeight> = convert::parse(weights, "adapterWeights")?;
         Ok(self.inner.set_adapters(&names, &weights)?)
     }
 

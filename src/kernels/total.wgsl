@@ -4,17 +4,16 @@
 var<workgroup> partial: array<${TOTAL}, ${THREADS}>;
 
 //# if SUBGROUPS
-// Where a workgroup is a line, its subgroups are its pieces, one after the other.
+// Subgroup by subgroup, whichever invocations are in which.
 fn total(value: ${TOTAL}, local: u32, lane: u32, lanes: u32) -> ${TOTAL} {
     let sum = subgroupAdd(value);
-    if (lane == 0u) {
-        partial[local / lanes] = sum;
-    }
+    partial[local] = select(${TOTAL}(), sum, local == subgroupMin(local));
     workgroupBarrier();
-    var all = partial[0];
-    for (var i = 1u; i * lanes < ${THREADS}u; i++) {
-        all += partial[i];
+    var mine = ${TOTAL}();
+    for (var i = lane; i < ${THREADS}u; i += lanes) {
+        mine += partial[i];
     }
+    let all = subgroupAdd(mine);
     workgroupBarrier();
     return all;
 }

@@ -5,8 +5,8 @@ use burn::tensor::DType;
 use super::base::PipelineBase;
 use super::text::TextEncoder;
 use super::{
-    Components, InstructPix2Pix, LoadOptions, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
-    StableDiffusionXLInstructPix2PixPipeline, XlConfig,
+    Components, InstructPix2Pix, LoadEvent, LoadOptions, SafetyCheck,
+    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline, XlConfig,
 };
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -219,14 +219,17 @@ impl Blank {
         self,
         given_checker: Option<SafetyCheck>,
         options: LoadOptions,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<InstructPix2Pix> {
         let Self { class, config, mut texts, vae, unet, scheduler, safety } = self;
         if let Some(prompts) = &options.prompts {
             // Of text encoders that did not come by themselves.
+            let mut encoded = false;
             for text in &mut texts {
-                if text.is_ready() {
-                    text.prepare(prompts, &options)?;
-                }
+                encoded |= text.is_ready() && text.prepare(prompts, &options)?;
+            }
+            if encoded {
+                on_event(LoadEvent::Encoded);
             }
         }
         let options = LoadOptions { prompts: None, ..options };

@@ -170,7 +170,7 @@ impl InstructPix2Pix {
             }
         };
         fill.await?;
-        Box::pin(blank.finish(given.safety_checker, options)).await
+        Box::pin(blank.finish(given.safety_checker, options, on_event)).await
     }
 
     /// Reads a model's configurations alone (and its safety checker, where that is asked for). The pipeline's models
@@ -196,7 +196,7 @@ impl InstructPix2Pix {
             opened.push((SAFETY_CHECKER, files, Part::Other(&mut **checker)));
         }
         fill(files, opened, Some(&options), on_event).await?;
-        let mut pipeline = Box::pin(blank.finish(None, options)).await?;
+        let mut pipeline = Box::pin(blank.finish(None, options, on_event)).await?;
         pipeline.takes_turns = true;
         Ok(pipeline)
     }
@@ -345,7 +345,7 @@ impl StableDiffusionInstructPix2PixPipeline {
             let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
             fill(config, vec![part], Some(&options), on_event).await?;
         }
-        match blank.finish(None, options).await? {
+        match blank.finish(None, options, on_event).await? {
             InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
             InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
         }

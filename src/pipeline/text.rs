@@ -36,10 +36,10 @@ impl TextEncoder {
         Self { component, tokenizer, model, words, prepared }
     }
 
-    /// Encodes what an edit will ask for, as it will ask for it. Does nothing when that was done.
-    pub fn prepare(&mut self, prompts: &Prompts, options: &LoadOptions) -> Result<()> {
+    /// Encodes what an edit will ask for, as it will ask for it: says whether that had not been done before.
+    pub fn prepare(&mut self, prompts: &Prompts, options: &LoadOptions) -> Result<bool> {
         if !self.prepared.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let _tidy = Tidy(&options.placement.device);
         for side in [Side::Prompt, Side::Negative] {
@@ -52,7 +52,7 @@ impl TextEncoder {
         // It is computed while the rest is on its way.
         #[cfg(feature = "wgpu")]
         crate::kernels::flush(&options.placement.device);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the model has its weights.

@@ -9,7 +9,8 @@ use crate::hub::Piece;
 use crate::kernels::MatrixWriter;
 use crate::models::module::{Module, Parameter, Placement, rows};
 
-/// Weights of more bytes come in parts of about as many, so that none is ever whole in host memory.
+/// Weights of more bytes come in parts of about as many, so that none is ever whole in host memory but those that are kept
+/// as floats of 32 bits.
 const PART_MAX: usize = 1 << 20;
 
 /// Bytes that may wait in host memory until the GPU takes them.

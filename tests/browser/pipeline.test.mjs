@@ -345,6 +345,7 @@ describe('LoRA', () => {
       await pipe.setAdapters('toy', [{ unet: 0.5 }]);
       const partly = await bytes();
       const wrong = await attempt(pipe.setAdapters('toy', { unet: { down: { block_9: 1 } } }));
+      const misspelt = await attempt(pipe.setAdapters('toy', { unett: 1 }));
       await pipe.setAdapters('toy', 0.5);
       await pipe.disableLora();
       const off = await bytes();
@@ -368,6 +369,7 @@ describe('LoRA', () => {
         unlike: far(full, half) > 0 && far(partly, half) > 0,
         parted: far(parted, half),
         wrong,
+        misspelt,
         same: [off, await bytes()].map((each) => far(each, plain)),
         again: [far(again, full), far(reloaded, full)],
       };
@@ -377,6 +379,7 @@ describe('LoRA', () => {
     assert.deepEqual([found.moved, found.unlike, found.parted], [[true, true, true], true, 0]);
     assert.equal(found.wrong.code, 'invalid-argument');
     assert.match(found.wrong.message, /adapterWeights.*block_9/);
+    assert.match(found.misspelt.message, /adapterWeights.*a number or an object with `textEncoder`/);
     assert.deepEqual([found.same, found.again], [[0, 0], [0, 0]]);
   });
 

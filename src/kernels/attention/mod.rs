@@ -78,7 +78,7 @@ mod gpu {
     /// The way that suits heads of `fours` times four channels, if any does.
     ///
     /// Measured on an H100, TFLOP/s: 4096 tokens of 40 channels at 33 in f32 and 42 in f16, 1024 of 80 at
-    /// 21 and 28. With more than 13 fours of f32 to an invocation, registers spill; four parts of 40
+    /// 22.5 (21.7 without subgroups) and 29. With more than 13 fours of f32 to an invocation, registers spill; four parts of 40
     /// channels are slower than tiles. Narrow devices
     /// were measured on SwiftShader, which has no registers to lose, and on no hardware.
     fn rows(fours: usize, half: bool, narrow: bool) -> Option<Rows> {

@@ -15,7 +15,10 @@ const ARGUMENT: &str = "adapterWeights";
 
 /// One number, or one for each component; what is not there counts fully.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "each is a number or an object with `textEncoder`, `textEncoder2` and `unet`"
+)]
 pub enum AdapterWeight {
     /// Of all layers.
     All(f64),
@@ -43,7 +46,7 @@ pub struct ComponentWeights {
 
 /// A weight of the UNet's layers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`unet` is a number or an object with `down`, `mid` and `up`")]
 pub enum UNetWeight {
     /// Of all.
     All(f64),
@@ -65,7 +68,7 @@ pub struct PartWeights {
 
 /// A weight of the blocks on the way down or up.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`down` and `up` are numbers, lists of numbers or objects of blocks")]
 pub enum PartWeight {
     /// The same of each.
     Each(LayerWeights),
@@ -75,7 +78,10 @@ pub enum PartWeight {
 
 /// A weight of a block's transformers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a block has a number or a list of numbers, one for each transformer"
+)]
 pub enum LayerWeights {
     /// Of all.
     All(f64),
