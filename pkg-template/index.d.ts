@@ -102,7 +102,10 @@ declare abstract class Pipeline implements AsyncDisposable {
   /** Turns FreeU off. */
   disableFreeU(options?: CallOptions): Promise<void>;
 
-  /** Encodes and decodes in overlapping tiles: less memory, a little difference in the result. */
+  /**
+   * Encodes and decodes in overlapping tiles: less memory, a little difference in the result. Done
+   * without being asked, and with a `warning`, where the adapter's buffers are too small for a whole picture.
+   */
   enableVaeTiling(options?: CallOptions): Promise<void>;
   /** Encodes and decodes pictures whole. */
   disableVaeTiling(options?: CallOptions): Promise<void>;

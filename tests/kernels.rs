@@ -24,8 +24,8 @@ use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
-    EditRequest, Images, LoadEvent, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
-    TorchGenerator, Unobserved, WarmUp,
+    EditRequest, Images, LoadEvent, LoadOptions, Observer, OutputImages, Prompts,
+    StableDiffusionInstructPix2PixPipeline, TorchGenerator, WarmUp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,8 @@ fn every_kernel_computes_what_its_reference_does() {
                     continue;
                 }
                 let compute = || numbers(&case, &gpu.device, dtype, halves);
-                let without_subgroups = Pretended { wide: true, no_subgroups: true };
+                let without_subgroups =
+                    Pretended { wide: true, no_subgroups: true, ..Pretended::default() };
                 for (how, actual) in [
                     ("here", compute()),
                     ("as on a large GPU", as_wide(compute)),
@@ -219,40 +220,68 @@ fn warms_up(gpu: &Gpu) {
     assert!(compiled.len() > 30, "{}", compiled.len());
 }
 
+/// What an edit with the tiny model gives in latents and pictures, and what it warns of.
+fn edit_tiny(device: &Device) -> (Vec<f32>, Vec<u8>, Vec<String>) {
+    struct Warned(Vec<String>);
+    impl Observer for Warned {
+        fn warn(&mut self, message: String) {
+            self.0.push(message);
+        }
+    }
+    let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
+    let options = LoadOptions {
+        placement,
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: true,
+        prompts: None,
+    };
+    let folder = Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random"));
+    let files = Repository::uncached(&folder, ModelSource::Base(String::new()));
+    let pixels = (0..32 * 32 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let request = EditRequest {
+        images: Images::Pictures(vec![RgbImage::new(32, 32, pixels).expect("fits")]),
+        text: Prompts::new("make it snowy"),
+        num_inference_steps: 2,
+        ..EditRequest::default()
+    };
+    let mut ignore = |_: LoadEvent<'_>| ();
+    let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut ignore);
+    let pipeline = pollster::block_on(load).expect("loads");
+    let mut noise = TorchGenerator::new(1);
+    let mut observer = Warned(Vec::new());
+    let edit = pipeline.edit(&request, &mut noise, &mut observer);
+    let output = pollster::block_on(edit).expect("edits");
+    let OutputImages::Pictures(pictures) = output.images else {
+        panic!("pictures are the default")
+    };
+    (output.latents.data, pictures.into_iter().flat_map(|image| image.data).collect(), observer.0)
+}
+
 /// The kernels compile beside loading: after it here, since a tiny model has arrived before the first
 /// wait, and on the same device, whose weights may still wait to be written.
 #[test]
 fn a_model_that_is_warmed_up_while_it_loads_edits_as_on_the_cpu() {
     let gpu = gpu();
-    let latents = |device: &Device| {
-        let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
-        let options = LoadOptions {
-            placement,
-            dtype: DType::F32,
-            safety_checker: false,
-            warm_up: true,
-            prompts: None,
-        };
-        let folder =
-            Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/tiny-random"));
-        let files = Repository::uncached(&folder, ModelSource::Base(String::new()));
-        let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
-        let request = EditRequest {
-            images: Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("fits")]),
-            text: Prompts::new("make it snowy"),
-            num_inference_steps: 2,
-            ..EditRequest::default()
-        };
-        let mut ignore = |_: LoadEvent<'_>| ();
-        let load = StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut ignore);
-        let pipeline = pollster::block_on(load).expect("loads");
-        let mut noise = TorchGenerator::new(1);
-        let mut observer = Unobserved;
-        let edit = pipeline.edit(&request, &mut noise, &mut observer);
-        pollster::block_on(edit).expect("edits").latents.data
-    };
-    let error = error(&latents(&Device::flex()), &latents(&gpu.device));
+    let (expected, _, _) = edit_tiny(&Device::flex());
+    let (found, _, _) = edit_tiny(&gpu.device);
+    let error = error(&expected, &found);
     assert!(error <= 1e-4, "{error:e}");
+}
+
+#[test]
+fn the_vae_works_in_tiles_where_no_buffer_is_large_enough() {
+    let gpu = gpu();
+    let (_, whole, warned) = edit_tiny(&Device::flex());
+    assert!(warned.is_empty(), "{warned:?}");
+    let small = Pretended { largest_buffer: Some(100_000), ..Pretended::default() };
+    let tiled = [&Device::flex(), &gpu.device].map(|device| pretend(small, || edit_tiny(device)));
+    for (_, _, warned) in &tiled {
+        assert!(warned.len() == 1 && warned[0].contains("tiles of 16 x 16 pixels"), "{warned:?}");
+    }
+    let far = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(far(&tiled[0].1, &tiled[1].1) <= Some(1), "one device as the other");
+    assert!(far(&tiled[0].1, &whole) > Some(1), "tiles are another picture");
 }
 
 /// The bytes that models of full size leave held beside their weights, by their configurations: nothing is computed.

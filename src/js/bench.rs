@@ -64,7 +64,7 @@ impl Kernels {
     ) -> JsResult<Float32Array> {
         let dtype = if half { DType::F16 } else { DType::F32 };
         let side = Side::new(self.gpu.device.clone(), dtype, true);
-        let device = Pretended { wide, no_subgroups: !subgroups };
+        let device = Pretended { wide, no_subgroups: !subgroups, ..Pretended::default() };
         let values = to_host(pretend(device, || self.cases[index].run(side))).await?;
         Ok(Float32Array::from(values.as_slice()))
     }

@@ -107,12 +107,14 @@ pub struct Pretended {
     pub wide: bool,
     /// They cannot exchange values but through workgroup memory.
     pub no_subgroups: bool,
+    /// No buffer has more bytes; also where there is no GPU.
+    pub largest_buffer: Option<u64>,
 }
 
 #[cfg(feature = "tuning")]
 thread_local! {
     static PRETENDED: Cell<Pretended> = const {
-        Cell::new(Pretended { wide: false, no_subgroups: false })
+        Cell::new(Pretended { wide: false, no_subgroups: false, largest_buffer: None })
     };
 }
 
@@ -177,6 +179,16 @@ pub fn flush(device: &Device) {
     if let Err(error) = probe.client.flush() {
         log::warn!("writing to the GPU: {error}");
     }
+}
+
+/// The most bytes that a tensor can have on the device; any where it is no GPU.
+pub fn largest_buffer(device: &Device) -> Option<u64> {
+    #[cfg(feature = "tuning")]
+    if let Some(bytes) = PRETENDED.get().largest_buffer {
+        return Some(bytes);
+    }
+    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32)))?;
+    Some(probe.client.properties().memory.max_page_size)
 }
 
 /// Gives memory that no tensor uses back to the GPU: the sizes that one model asks for seldom serve

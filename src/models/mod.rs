@@ -27,4 +27,4 @@ pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,
 };
 pub use unet::{AddedConditions, TextKeys, UNet2DConditionConfig, UNet2DConditionModel, UNetTap};
-pub use vae::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
+pub use vae::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian, Network};

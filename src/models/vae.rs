@@ -140,6 +140,33 @@ impl AutoencoderKLConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
+    /// Values of the largest activation of a picture of this height and width on its way through one of the networks.
+    pub fn largest_activation(&self, network: Network, [height, width]: [usize; 2]) -> usize {
+        let channels = &self.block_out_channels;
+        let values = |i: usize| {
+            let wide = match network {
+                Network::Encoder => channels[i],
+                // The stage before hands over as many as it has.
+                Network::Decoder => channels[i].max(channels.get(i + 1).copied().unwrap_or(0)),
+            };
+            height.div_ceil(1 << i) * width.div_ceil(1 << i) * wide
+        };
+        (0..channels.len()).map(values).max().unwrap_or(0)
+    }
+
+    /// The side in pixels of the largest tiles whose activations have at most `most` values each; nothing where a whole
+    /// picture of this height and width has no more.
+    pub fn tile_within(&self, most: usize, network: Network, size: [usize; 2]) -> Option<usize> {
+        if self.largest_activation(network, size) <= most {
+            return None;
+        }
+        // Tiles of the latents overlap by a quarter.
+        let unit = 4 * self.scale_factor();
+        let fits = |side: &usize| self.largest_activation(network, [*side; 2]) <= most;
+        let sides = (1..).map(|i| i * unit).take_while(fits);
+        Some(sides.last().unwrap_or(unit))
+    }
+
     /// An empty model of this configuration.
     ///
     /// Its weights are never in integers: they are few, and what they cost would show in every picture.
@@ -354,6 +381,15 @@ impl DiagonalGaussian {
     }
 }
 
+/// One of the two networks of an autoencoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// From pictures to latents.
+    Encoder,
+    /// And back.
+    Decoder,
+}
+
 /// `AutoencoderKL`.
 #[derive(Debug, Clone)]
 pub struct AutoencoderKL {
@@ -391,13 +427,11 @@ impl AutoencoderKL {
         self.decoder.forward(z)
     }
 
-    /// As [`encode`](Self::encode), in overlapping tiles whose seams are blended: less memory, and
-    /// slightly other latents. Pictures no larger than a tile are encoded whole.
-    pub fn encode_tiled(&self, x: Tensor<4>) -> DiagonalGaussian {
-        let tiles = Tiles {
-            size: self.config.sample_size,
-            output: self.config.sample_size / self.config.scale_factor(),
-        };
+    /// As [`encode`](Self::encode), in overlapping tiles of `side` x `side` pixels whose seams are blended: less
+    /// memory, and slightly other latents. Pictures no larger than a tile are encoded whole. diffusers' tiles have
+    /// `sample_size`.
+    pub fn encode_tiled(&self, x: Tensor<4>, side: usize) -> DiagonalGaussian {
+        let tiles = Tiles { size: side, output: side / self.config.scale_factor() };
         match tiles.run(&x, |tile| self.encode(tile).moments) {
             Some(moments) => DiagonalGaussian { moments },
             None => self.encode(x),
@@ -405,11 +439,8 @@ impl AutoencoderKL {
     }
 
     /// As [`decode`](Self::decode), in overlapping tiles whose seams are blended.
-    pub fn decode_tiled(&self, z: Tensor<4>) -> Tensor<4> {
-        let tiles = Tiles {
-            size: self.config.sample_size / self.config.scale_factor(),
-            output: self.config.sample_size,
-        };
+    pub fn decode_tiled(&self, z: Tensor<4>, side: usize) -> Tensor<4> {
+        let tiles = Tiles { size: side / self.config.scale_factor(), output: side };
         tiles.run(&z, |tile| self.decode(tile)).unwrap_or_else(|| self.decode(z))
     }
 }
@@ -417,6 +448,23 @@ impl AutoencoderKL {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiles_are_as_large_as_buffers_allow() {
+        let config = AutoencoderKLConfig {
+            block_out_channels: vec![128, 256, 512, 512],
+            ..AutoencoderKLConfig::default()
+        };
+        let tile = |mebibytes: usize, bytes: usize, network, side| {
+            config.tile_within((mebibytes << 20) / bytes, network, [side; 2])
+        };
+        use Network::{Decoder, Encoder};
+        // WebGPU's least limit, in floats and in halves.
+        assert_eq!([tile(128, 4, Encoder, 512), tile(128, 4, Decoder, 512)], [None, Some(352)]);
+        assert_eq!([tile(128, 4, Decoder, 352), tile(128, 2, Decoder, 512)], [None; 2]);
+        assert_eq!(tile(128, 2, Decoder, 768), Some(512));
+        assert_eq!(tile(0, 4, Decoder, 512), Some(32));
+    }
 
     #[test]
     fn configurations_outside_the_family_are_refused() {

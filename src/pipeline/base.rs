@@ -8,6 +8,7 @@ use web_time::Instant;
 
 use super::adapters::Adapters;
 use super::denoise::{Start, finish, stop_if_cancelled, to_floats};
+use super::pictures::ImageInput;
 use super::text::{Conditions, TextEncoder};
 use super::turns::{Turn, Turns};
 use super::{
@@ -17,7 +18,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::kernels::combine;
-use crate::models::{AutoencoderKL, FreeU, UNet2DConditionModel};
+use crate::models::{AutoencoderKL, FreeU, Network, UNet2DConditionModel};
 use crate::schedulers::{Scheduler, SchedulerConfig, StepOptions, from_config};
 
 /// A pipeline of any class, as far as the classes do not differ.
@@ -125,27 +126,62 @@ impl PipelineBase {
         self.vae_slicing = slicing;
     }
 
-    /// Applies one of the VAE's networks as tiling and slicing say.
-    fn in_slices(&self, x: Tensor<4>, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    /// The most values that an activation of the VAE can have, where the device says so.
+    fn most_values(&self) -> Option<usize> {
+        #[cfg(feature = "wgpu")]
+        let bytes = crate::kernels::largest_buffer(self.device());
+        #[cfg(not(feature = "wgpu"))]
+        let bytes: Option<u64> = None;
+        let values = bytes? / self.vae_dtype().size() as u64;
+        Some(values.try_into().unwrap_or(usize::MAX))
+    }
+
+    /// The side of tiles in which the VAE works on pictures of this height and width because no buffer of the device is
+    /// large enough for a whole one.
+    fn vae_tile_by_need(&self, network: Network, size: [usize; 2]) -> Option<usize> {
+        self.vae.config().tile_within(self.most_values()?, network, size)
+    }
+
+    /// The side of tiles in which the VAE works, if it does.
+    fn vae_tile(&self, network: Network, size: [usize; 2]) -> Option<usize> {
+        let asked = self.vae_tiling.then_some(self.vae.config().sample_size);
+        asked.into_iter().chain(self.vae_tile_by_need(network, size)).min()
+    }
+
+    /// Applies one of the VAE's networks to pictures of this height and width one by one, if slicing is on or no buffer
+    /// of the device is large enough for all, or at once.
+    fn in_slices(
+        &self,
+        x: Tensor<4>,
+        network: Network,
+        size: [usize; 2],
+        run: impl Fn(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
         let rows = x.dims()[0];
-        if !self.vae_slicing || rows == 1 {
-            return network(x);
+        let all = rows * self.vae.config().largest_activation(network, size);
+        let fits = self.most_values().is_none_or(|most| all <= most);
+        if rows == 1 || fits && !self.vae_slicing {
+            return run(x);
         }
-        let slices = (0..rows).map(|row| network(x.clone().narrow(0, row, 1)));
+        let slices = (0..rows).map(|row| run(x.clone().narrow(0, row, 1)));
         Tensor::cat(slices.collect(), 0)
     }
 
     pub(super) fn vae_encode(&self, x: Tensor<4>) -> Tensor<4> {
-        self.in_slices(x, |x| match self.vae_tiling {
-            true => self.vae.encode_tiled(x).mode(),
-            false => self.vae.encode(x).mode(),
+        let [_, height, width, _] = x.dims();
+        let size = [height, width];
+        self.in_slices(x, Network::Encoder, size, |x| match self.vae_tile(Network::Encoder, size) {
+            Some(side) => self.vae.encode_tiled(x, side).mode(),
+            None => self.vae.encode(x).mode(),
         })
     }
 
     pub(super) fn vae_decode(&self, z: Tensor<4>) -> Tensor<4> {
-        self.in_slices(z, |z| match self.vae_tiling {
-            true => self.vae.decode_tiled(z),
-            false => self.vae.decode(z),
+        let [_, height, width, _] = z.dims();
+        let size = [height, width].map(|side| side * self.vae.config().scale_factor());
+        self.in_slices(z, Network::Decoder, size, |z| match self.vae_tile(Network::Decoder, size) {
+            Some(side) => self.vae.decode_tiled(z, side),
+            None => self.vae.decode(z),
         })
     }
 
@@ -187,6 +223,7 @@ impl PipelineBase {
         // Pictures first: they may be too small, and that is to be said before anything is computed.
         let pictures = self.image_input(&request.images, size)?;
         self.check_latents(request, &pictures, size, noise)?;
+        self.warn_of_tiles(&pictures, observer);
         turns.begin(Turn::Vae).await?;
         let image_latents = turns.base().image_latents(pictures, &request.text, guidance);
         let image_latents = match job.image_scale {
@@ -246,6 +283,18 @@ impl PipelineBase {
                 total: milliseconds(start, end),
             },
         })
+    }
+
+    /// Says when the VAE will work in tiles that nobody asked for.
+    fn warn_of_tiles(&self, pictures: &ImageInput, observer: &mut dyn Observer) {
+        let size = pictures.size(self.vae.config().scale_factor());
+        let side = self.vae_tile_by_need(Network::Decoder, size);
+        let Some(side) = side.filter(|_| !self.vae_tiling) else { return };
+        observer.warn(format!(
+            "this GPU's buffers are too small for a picture of this size at once: the VAE works in tiles of {side} x \
+             {side} pixels, which changes the result a little; a smaller picture, or `dtype: 'float16'` where there \
+             is `shader-f16`, needs none"
+        ));
     }
 
     /// The sampler of an edit, and what it is made by.

@@ -14,6 +14,18 @@ pub(super) enum ImageInput {
     Latents(Tensor<4>),
 }
 
+impl ImageInput {
+    /// Height and width of the pictures, where a latent stands for `factor` pixels of each.
+    pub fn size(&self, factor: usize) -> [usize; 2] {
+        let (Self::Pictures(x) | Self::Latents(x)) = self;
+        let [_, height, width, _] = x.dims();
+        match self {
+            Self::Pictures(_) => [height, width],
+            Self::Latents(_) => [height * factor, width * factor],
+        }
+    }
+}
+
 impl PipelineBase {
     /// Pictures on the device, of `size` (height and width) or their own, or latents.
     pub(super) fn image_input(

@@ -179,6 +179,7 @@ fn unet(folder: &Path, file: &TensorFile) -> Verdict {
 fn vae(folder: &Path, file: &TensorFile) -> Verdict {
     let model = load_vae(&model_folder(folder, "sd"));
     let mut comparison = Comparison::default();
+    let side = model.config().sample_size;
     let distribution = model.encode(picture(&file.f32("image")));
     let results = [
         ("moments", distribution.moments.clone(), LATENTS_TOLERANCE),
@@ -187,12 +188,12 @@ fn vae(folder: &Path, file: &TensorFile) -> Verdict {
         ("decoded", model.decode(picture(&file.f32("latents"))), LATENTS_TOLERANCE),
         (
             "tiled_mode",
-            model.encode_tiled(picture(&file.f32("tiled_image"))).mode(),
+            model.encode_tiled(picture(&file.f32("tiled_image")), side).mode(),
             LATENTS_TOLERANCE,
         ),
         (
             "tiled_decoded",
-            model.decode_tiled(picture(&file.f32("tiled_latents"))),
+            model.decode_tiled(picture(&file.f32("tiled_latents")), side),
             LATENTS_TOLERANCE,
         ),
     ];
