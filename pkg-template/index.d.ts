@@ -1383,11 +1383,19 @@ export interface AdapterFile extends ReadOptions {
  * transformers of its parts and blocks may have their own, by diffusers' names: `{ unet: { down: 0.5, up: { block_1: [0.1,
  * 1, 0.4] } } }`. A list has a number for each transformer of a block. Blocks without any are refused.
  */
-export type AdapterWeight =
-  | number
-  | { textEncoder?: number; textEncoder2?: number; unet?: number | UNetWeight };
+export type AdapterWeight = number | ComponentWeights;
 
-/** See {@link AdapterWeight}. */
+/** A weight for each component; see {@link AdapterWeight}. */
+export interface ComponentWeights {
+  /** Of the text encoder, the first of SDXL's. @default 1 */
+  textEncoder?: number;
+  /** Of SDXL's second. @default 1 */
+  textEncoder2?: number;
+  /** Of the UNet. @default 1 */
+  unet?: number | UNetWeight;
+}
+
+/** Weights of the UNet's parts, each 1 by default; see {@link AdapterWeight}. */
 export interface UNetWeight {
   /** Of the blocks on the way down. */
   down?: number | readonly number[] | Record<`block_${number}`, number | readonly number[]>;
