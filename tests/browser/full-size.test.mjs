@@ -1,10 +1,10 @@
 /**
- * A model of full size: 2.1 GB of weights from a stand-in for the Hub, through the cache, to the GPU,
- * in a heap that does not grow with the file. `FULL=1` only.
+ * Models of full size: 2.1 GB of weights from a stand-in for the Hub, through the cache, to the GPU, and 12.3 GB that become
+ * smaller on their way, in a heap that does not grow with the file. `FULL=1` only.
  */
 
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeSync, closeSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeSync, closeSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -15,19 +15,35 @@ const OFF = { skip: process.env.FULL !== '1' && 'without FULL=1' };
 const MIB = 2 ** 20;
 /** What the wasm heap and what JavaScript holds may take together, bytes. */
 const BUDGET = 256 * MIB;
+/** What the wasm heap may take for SDXL, bytes. */
+const XL_HEAP = 400e6;
 /** How often memory is looked at, milliseconds. */
 const PERIOD = 100;
 /** The weights' files, as diffusers and transformers name them. */
-const STEMS = { unet: 'diffusion_pytorch_model', vae: 'diffusion_pytorch_model', text_encoder: 'model' };
-endAfterMinutes(30);
+const STEMS = {
+  unet: 'diffusion_pytorch_model',
+  vae: 'diffusion_pytorch_model',
+  text_encoder: 'model',
+  text_encoder_2: 'model',
+};
+const SIZES = { F16: 2, F32: 4 };
+endAfterMinutes(40);
 
-let browser, hub, model, page, server, session, total;
+let browser, folders, hub, page, server, session, total;
 
 before(async () => {
   if (OFF.skip) return;
-  model = mkdtempSync(join(tmpdir(), 'sd15-'));
-  total = writeModel(model);
-  hub = await serveHub({ 'tests/sd15': model });
+  folders = ['sd15-', 'sdxl-'].map((name) => mkdtempSync(join(tmpdir(), name)));
+  const tests = `${repository}tests/fixtures`;
+  total = {
+    sd: writeModel(folders[0], `${repository}www/models/tiny-random`, `${tests}/sd15.json`),
+    // As `diffusers/sdxl-instructpix2pix-768` has them.
+    xl: writeModel(folders[1], `${tests}/oracle/models/tiny-sdxl-ip2p`, `${tests}/sdxl.json`, {
+      unet: 'F32',
+      vae: 'F32',
+    }),
+  };
+  hub = await serveHub({ 'tests/sd15': folders[0], 'tests/sdxl': folders[1] });
   server = await serve(`${folder}site`, { '/pkg': pkg });
   browser = await launch();
   const context = await browser.newContext();
@@ -39,26 +55,29 @@ after(async () => {
   await browser?.close();
   server?.close();
   hub?.close();
-  if (model) rmSync(model, { recursive: true });
+  for (const folder of folders ?? []) rmSync(folder, { recursive: true });
 });
 
-/** Stable Diffusion 1.5 with zeros for weights, in float16. Returns the weights' size in bytes. */
-function writeModel(model) {
-  const tiny = `${repository}www/models/tiny-random`;
-  for (const name of ['model_index.json', 'tokenizer', 'scheduler']) {
-    cpSync(join(tiny, name), join(model, name), { recursive: true });
+/**
+ * A model with zeros for weights, in float16 where `dtypes` does not say otherwise, and the rest as the small model at `like` has
+ * it. Returns the weights' size in bytes.
+ */
+function writeModel(model, like, shapesOf, dtypes = {}) {
+  const small = (name) => /^(model_index.json|tokenizer.*|scheduler)$/.test(name);
+  for (const name of readdirSync(like).filter(small)) {
+    cpSync(join(like, name), join(model, name), { recursive: true });
   }
-  const components = JSON.parse(readFileSync(`${repository}tests/fixtures/sd15.json`, 'utf8'));
   let total = 0;
-  for (const [name, { config, shapes }] of Object.entries(components)) {
+  for (const [name, { config, shapes }] of Object.entries(JSON.parse(readFileSync(shapesOf, 'utf8')))) {
     mkdirSync(join(model, name));
     writeFileSync(join(model, name, 'config.json'), JSON.stringify(config));
+    const dtype = dtypes[name] ?? 'F16';
     let end = 0;
     const header = {};
     for (const [key, shape] of Object.entries(shapes)) {
       const start = end;
-      end += shape.reduce((product, side) => product * side, 2);
-      header[key] = { dtype: 'F16', shape, data_offsets: [start, end] };
+      end += shape.reduce((product, side) => product * side, SIZES[dtype]);
+      header[key] = { dtype, shape, data_offsets: [start, end] };
     }
     const json = Buffer.from(JSON.stringify(header));
     const length = Buffer.alloc(8);
@@ -75,8 +94,8 @@ function writeModel(model) {
   return total;
 }
 
-/** Loads the model in the page, and tells how long it took and the most memory that was seen. */
-async function load(options) {
+/** Loads a model in the page, and tells how long it took and the most memory that was seen. */
+async function load(Class, model, options) {
   let peak = 0;
   let done = false;
   const watch = (async () => {
@@ -89,11 +108,11 @@ async function load(options) {
       await new Promise((resolve) => setTimeout(resolve, PERIOD));
     }
   })();
-  const found = await page.evaluate(async (options) => {
-    const { DirectInstructPix2Pix } = await import('/pkg/index.js');
+  const found = await page.evaluate(async ([name, model, options]) => {
+    const Class = (await import('/pkg/index.js'))[name];
     const start = performance.now();
     let last;
-    const pipe = await DirectInstructPix2Pix.fromPretrained('tests/sd15', {
+    const pipe = await Class.fromPretrained(model, {
       ...options,
       onProgress: (event) => {
         if (event.type === 'download') last = event;
@@ -103,30 +122,48 @@ async function load(options) {
     const { wasmHeap } = await pipe.memory();
     await pipe.dispose();
     return { seconds, last, wasmHeap };
-  }, options);
+  }, [Class, model, options]);
   done = true;
   await watch;
   return { ...found, peak };
 }
 
-function assertWithin(found, what, t) {
-  const told = (bytes) => `${(bytes / MIB).toFixed(0)} MiB`;
+const told = (bytes) => `${(bytes / MIB).toFixed(0)} MiB`;
+
+function report(found, what, t) {
   t.diagnostic(
     `${what}: ${found.seconds.toFixed(0)} s; wasm heap ${told(found.wasmHeap)}, JavaScript holds ` +
       `${told(found.peak)} at most`,
   );
+}
+
+function assertWithin(found, what, t) {
+  report(found, what, t);
   const sum = found.wasmHeap + found.peak;
   assert.ok(sum <= BUDGET, `${what}: ${told(sum)}`);
 }
 
 test('two gigabytes pass through a heap of at most 256 MiB', OFF, async (t) => {
-  const first = await load({ endpoint: hub.url });
+  const sd = (options) => load('DirectInstructPix2Pix', 'tests/sd15', { endpoint: hub.url, ...options });
+  const first = await sd();
   assert.equal(first.last.loaded, first.last.total);
-  assert.ok(first.last.total >= total);
+  assert.ok(first.last.total >= total.sd);
   assertWithin(first, 'from the network, into the cache', t);
   await hub.reset();
-  const second = await load({ endpoint: hub.url, localFilesOnly: true });
+  const second = await sd({ localFilesOnly: true });
   assert.equal(second.last.cached, second.last.total);
   assert.deepEqual(await hub.log(), []);
   assertWithin(second, 'from the cache', t);
+});
+
+test('twelve gigabytes in float32 become integers or halves on their way', OFF, async (t) => {
+  for (const weightDtype of ['int4', 'float16']) {
+    const options = { endpoint: hub.url, cache: false, weightDtype };
+    const found = await load('DirectInstructPix2PixXL', 'tests/sdxl', options);
+    assert.equal(found.last.loaded, found.last.total);
+    assert.ok(found.last.total >= total.xl && total.xl > 12e9);
+    report(found, `SDXL to ${weightDtype}`, t);
+    assert.ok(found.wasmHeap <= XL_HEAP, `${weightDtype}: ${told(found.wasmHeap)}`);
+    assert.ok(found.wasmHeap + found.peak <= XL_HEAP + BUDGET / 2, `${weightDtype}: ${told(found.peak)}`);
+  }
 });
