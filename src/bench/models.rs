@@ -6,7 +6,7 @@ use web_time::Instant;
 use super::{Bench, Launches};
 use crate::error::Result;
 use crate::image::RgbImage;
-use crate::kernels::{StandIn, device_memory, release_memory};
+use crate::kernels::{StandIn, device_memory, largest_buffer, release_memory};
 use crate::models::{
     AddedConditions, AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module,
     Placement, UNet2DConditionConfig, UNet2DConditionModel,
@@ -26,6 +26,9 @@ const VAE_OPERATIONS: [f64; 2] = [2.48e12, 1.08e12];
 const STEPS: usize = 20;
 
 pub async fn all(bench: &mut Bench<'_>) -> Result<()> {
+    if let Some(bytes) = largest_buffer(&bench.device) {
+        bench.count("bytes of the largest buffer that the adapter allows", bytes);
+    }
     if bench.wants("SDXL") {
         sdxl(bench).await?;
     }
@@ -212,7 +215,7 @@ async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 async fn autoencoder(bench: &mut Bench<'_>, vae: &AutoencoderKL) -> Result<()> {
-    for side in [512, 768] {
+    for side in [512, 768, 1024] {
         let area = (side * side) as f64 / (512.0 * 512.0);
         let latents = random(bench, [1, side / 8, side / 8, 4]);
         let name = format!("VAE decode {side}");
