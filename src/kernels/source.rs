@@ -326,15 +326,13 @@ impl KernelSource for Shared {
             self.0.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         scope.insert("kernel".into(), self.0.name.into());
         let mut text = template::expand(self.0.text, &scope);
+        if text.contains("f16>") {
+            text.insert_str(0, "enable f16;\n");
+        }
         // Without a browser, subgroups need no word, and bear none.
-        let extensions = [
-            ("f16>", "f16"),
-            ("subgroup", if cfg!(target_family = "wasm") { "subgroups" } else { "" }),
-        ];
-        for (used, extension) in extensions {
-            if text.contains(used) && !extension.is_empty() {
-                text.insert_str(0, &format!("enable {extension};\n"));
-            }
+        let subgroups = ("SUBGROUPS", Value::from(true));
+        if cfg!(target_family = "wasm") && self.0.values.contains(&subgroups) {
+            text.insert_str(0, "enable subgroups;\n");
         }
         SourceTemplate::new(text)
     }
