@@ -68,7 +68,7 @@ impl Body for FileBody {
 
 impl FileBody {
     fn read(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut bytes = vec![0; PIECE_BYTES.min(self.left as usize)];
+        let mut bytes = vec![0; self.left.min(PIECE_BYTES as u64) as usize];
         let count = self.file.read(&mut bytes).map_err(|error| Error::Network {
             url: self.url.clone(),
             message: error.to_string(),

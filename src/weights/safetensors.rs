@@ -1,9 +1,9 @@
 //! The header of a safetensors file, which may come from anyone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use safetensors::SafeTensorError;
-use safetensors::tensor::Metadata;
+use safetensors::Dtype as FileDtype;
+use serde::{Deserialize, Serialize};
 
 use super::Dtype;
 use crate::error::{Error, Result};
@@ -40,6 +40,32 @@ pub struct Header {
     pub tensors: Vec<TensorInfo>,
     /// What the file says of itself.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// The header as it is written. The `safetensors` crate's own counts bytes in `usize`, which a browser has 4 GiB of.
+#[derive(Debug, Serialize, Deserialize)]
+struct Json {
+    #[serde(rename = "__metadata__", default)]
+    metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    dtype: FileDtype,
+    shape: Vec<usize>,
+    /// From the header's end.
+    data_offsets: (u64, u64),
+}
+
+impl Entry {
+    /// Bytes by type and shape.
+    fn bytes(&self) -> Option<u64> {
+        let sides = self.shape.iter().map(|side| *side as u64);
+        let bits = sides.chain([self.dtype.bitsize() as u64]).try_fold(1, u64::checked_mul)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
 }
 
 impl Header {
@@ -79,34 +105,41 @@ impl Header {
         if has_long_list(json) {
             return Err(invalid(file, format!("a tensor of more than {MAX_AXES} axes")));
         }
-        // The crate's `Metadata` checks order, overlap, gaps and length against shape.
-        let metadata: Metadata = serde_json::from_slice(json)
-            .map_err(|e| invalid(file, SafeTensorError::from(e).to_string()))?;
-        let mut tensors: Vec<TensorInfo> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| TensorInfo {
-                name,
-                shape: info.shape.clone(),
-                dtype: match info.dtype {
-                    safetensors::Dtype::F16 => Ok(Dtype::F16),
-                    safetensors::Dtype::BF16 => Ok(Dtype::Bf16),
-                    safetensors::Dtype::F32 => Ok(Dtype::F32),
-                    other => Err(format!("{other:?}")),
-                },
-                start: data + info.data_offsets.0 as u64,
-                end: data + info.data_offsets.1 as u64,
-            })
-            .collect();
-        tensors.sort_by_key(|tensor| (tensor.start, tensor.end));
-        let end = tensors.last().map_or(data, |tensor| tensor.end);
+        let Json { metadata, tensors } =
+            serde_json::from_slice(json).map_err(|e| invalid(file, e.to_string()))?;
+        let mut entries: Vec<_> = tensors.into_iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.data_offsets);
+        let mut end = 0;
+        let mut tensors = Vec::with_capacity(entries.len());
+        for (name, entry) in entries {
+            let range = entry.data_offsets;
+            let length = range.1.checked_sub(range.0);
+            if range.0 != end || length.is_none() || length != entry.bytes() {
+                let message = format!(
+                    "`{name}` is at the bytes {} to {} of the data: not behind the tensor before it, or not as long as \
+                     {:?} of shape {:?}",
+                    range.0, range.1, entry.dtype, entry.shape
+                );
+                return Err(invalid(file, message));
+            }
+            end = range.1;
+            let dtype = match entry.dtype {
+                FileDtype::F16 => Ok(Dtype::F16),
+                FileDtype::BF16 => Ok(Dtype::Bf16),
+                FileDtype::F32 => Ok(Dtype::F32),
+                other => Err(format!("{other:?}")),
+            };
+            // Not beyond what 64 bits count, or the next tensor or the file's size differs.
+            let [start, end] = [range.0, range.1].map(|at| data.saturating_add(at));
+            tensors.push(TensorInfo { name, shape: entry.shape, dtype, start, end });
+        }
+        let end = data.saturating_add(end);
         if end != file_size {
             return Err(invalid(
                 file,
                 format!("its tensors end at byte {end}, the file has {file_size}"),
             ));
         }
-        let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { tensors, metadata })
     }
 }
@@ -146,25 +179,19 @@ fn invalid(file: &str, message: String) -> Error {
 /// The beginning of a file with these tensors, one behind the other: key, type and shape.
 pub fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize])>) -> Vec<u8> {
     let mut end = 0;
-    let infos = tensors.map(|(key, dtype, shape)| {
+    let tensors = tensors.map(|(key, dtype, shape)| {
         let start = end;
-        end += shape.iter().product::<usize>() * dtype.size();
+        end += shape.iter().map(|side| *side as u64).product::<u64>() * dtype.size() as u64;
         let dtype = match dtype {
-            Dtype::F16 => safetensors::Dtype::F16,
-            Dtype::Bf16 => safetensors::Dtype::BF16,
-            Dtype::F32 => safetensors::Dtype::F32,
+            Dtype::F16 => FileDtype::F16,
+            Dtype::Bf16 => FileDtype::BF16,
+            Dtype::F32 => FileDtype::F32,
         };
-        let info = safetensors::tensor::TensorInfo {
-            dtype,
-            shape: shape.to_vec(),
-            data_offsets: (start, end),
-        };
-        (key.to_owned(), info)
+        (key.to_owned(), Entry { dtype, shape: shape.to_vec(), data_offsets: (start, end) })
     });
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata =
-        Metadata::new(Some(format), infos.collect()).expect("offsets follow one another");
-    let mut json = serde_json::to_vec(&metadata).expect("a header is JSON");
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = Json { metadata, tensors: tensors.collect() };
+    let mut json = serde_json::to_vec(&header).expect("a header is JSON");
     // The data begin at a multiple of eight.
     json.resize(json.len().next_multiple_of(8), b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -244,6 +271,16 @@ mod tests {
             let error = parse(&bytes).expect_err("hostile");
             assert_eq!(error.code(), "invalid-safetensors", "{error}");
         }
+    }
+
+    #[test]
+    fn files_may_have_more_bytes_than_memory() {
+        let json = r#"{"a":{"dtype":"F32","shape":[65536,32768],"data_offsets":[0,8589934592]},
+            "b":{"dtype":"F32","shape":[1],"data_offsets":[8589934592,8589934596]}}"#;
+        let bytes = file(json, 0);
+        let size = bytes.len() as u64 + 8_589_934_596;
+        let header = Header::parse("x", &bytes, size).expect("valid");
+        assert_eq!(header.tensors[1].end, size);
     }
 
     #[test]
