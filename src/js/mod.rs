@@ -367,9 +367,9 @@ impl Pipeline {
         let notify = notifier(&on_progress);
         let access = source_options.access(signal.clone(), &notify).await?;
         let asked = match weights {
-            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
-            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs half",
-            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs half",
+            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs less",
+            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs less",
+            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs less",
             WeightDtype::I4 => {
                 "weights in int4, which is the smallest there is; a smaller model, or closing \
                  other pages that use the GPU, may help"
@@ -459,7 +459,7 @@ impl Pipeline {
         };
         let mut inner = match (loaded, needs) {
             (Err(Error::OutOfMemory { .. }), Some(needs)) if is_whole => {
-                let asked = asked_of_load(needs, weights, take_turns);
+                let asked = asked_of_load(&needs, take_turns);
                 return Err(Error::OutOfMemory { message: format!("asked for: {asked}") });
             }
             (loaded, _) => loaded?,
