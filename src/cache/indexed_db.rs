@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
-use super::{Host, Store, StoreError, StoreResult};
+use super::{Alone, Host, Store, StoreError, StoreResult};
 use crate::error::{Error, Result};
 
 /// The database's name.
@@ -346,6 +346,33 @@ impl Host for BrowserHost {
             let number = |key| property(&estimate, key)?.as_f64();
             Some((number("quota")? - number("usage")?).max(0.0) as u64)
         })
+    }
+}
+
+/// The browser around a cache that other tabs do not see: none has to wait for another one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PageHost;
+
+impl Host for PageHost {
+    fn now(&self) -> f64 {
+        Date::now()
+    }
+
+    fn lock<'a>(
+        &'a self,
+        name: &'a str,
+        exclusive: bool,
+        on_wait: &'a dyn Fn(),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>> {
+        Alone.lock(name, exclusive, on_wait)
+    }
+
+    fn try_lock<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Option<Box<dyn Any>>> {
+        Alone.try_lock(name)
+    }
+
+    fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
+        Alone.free()
     }
 }
 

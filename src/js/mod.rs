@@ -126,15 +126,12 @@ impl Pipeline {
         let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
         let notify = notifier(&on_progress);
-        let access = source_options.access(signal, &notify).await?;
         if source_options.keeps_nothing() {
             let message = "there is none to download into: it is turned off";
             return Err(Error::argument("cache", message).into());
         }
-        if !access.is_cached() {
-            return Err(Error::Storage { message: "it cannot be opened".into() }.into());
-        }
         // A download that nothing remains of is of no use.
+        let access = source_options.lasting_access(signal).await?;
         let files = access.open(notify).await?.must_keep();
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
@@ -413,16 +410,23 @@ impl Pipeline {
         let loaded = match &options.single_file {
             None if take_turns => {
                 // What every edit reads is to be there.
-                if access.is_cached() {
+                if access.is_stored() {
                     let (files, on_event) = (&files, &mut on_event);
                     let download =
                         InstructPix2Pix::download(files, weights, safety_checker, on_event);
                     Box::pin(download).await?;
                 }
-                if !files.is_kept() {
-                    let message = "the models take turns and are not kept: every edit downloads \
-                                   them again. Give a `cache` of your own, or load all at once"
-                        .into();
+                if !(access.is_stored() && files.is_kept()) {
+                    let kept = match files.is_kept() {
+                        true => {
+                            "in memory alone: every edit downloads again what has no room there"
+                        }
+                        false => "not: every edit downloads them again",
+                    };
+                    let message = format!(
+                        "the models take turns and are kept {kept}. Give a `cache` of your own, or \
+                         load all at once"
+                    );
                     notify(Notice::Warning { code: "storage", message });
                 }
                 let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
