@@ -670,10 +670,16 @@ export interface ReadOptions extends HubOptions {
   stallTimeout?: number;
   /**
    * Bytes of one range request and of one entry of the cache: 4096 to 67108864, and a multiple of
-   * 64. Six are under way at once, fewer after failures.
+   * 64.
    * @default 8388608
    */
   rangeBytes?: number;
+  /**
+   * How many range requests are under way at once, 1 to 16: fewer after failures, and more again when all
+   * goes well. What is held of them is 48 MiB at most, so that more than six take ranges under 8 MiB.
+   * @default 6
+   */
+  parallel?: number;
 }
 
 /** How a model is found and kept, and what it computes in. */

@@ -159,6 +159,16 @@ impl<'a> Repository<'a> {
         self
     }
 
+    /// Has at most `most` range requests under way at once, and fewer after failures.
+    ///
+    /// # Panics
+    /// When `most` is not from 1 to [`MAX_PARALLEL`](crate::hub::MAX_PARALLEL).
+    #[must_use]
+    pub fn with_parallel(mut self, most: usize) -> Self {
+        self.pace = Pace::new(most);
+        self
+    }
+
     /// The commit that is read, where the Hub told.
     pub fn commit(&self) -> Option<String> {
         self.record.borrow().commit.clone()

@@ -18,7 +18,9 @@ use crate::cache::{
     StoreResult, in_memory_text,
 };
 use crate::error::{Error, Result};
-use crate::hub::{Body, BrowserFetch, Fetch, ModelSource, Request, Response, STALL};
+use crate::hub::{
+    Body, BrowserFetch, Fetch, MAX_PARALLEL, ModelSource, PARALLEL, Request, Response, STALL,
+};
 
 thread_local! {
     /// What could not be stored, until the page or the worker ends.
@@ -58,6 +60,7 @@ pub struct SourceOptions {
     fetch: JsValue,
     stall_timeout: Option<f64>,
     range_bytes: Option<f64>,
+    parallel: Option<f64>,
     /// A `Map` from paths to blobs, in place of a model's name.
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     files: JsValue,
@@ -118,7 +121,9 @@ impl SourceOptions {
 
     fn access_through(&self, cache: Option<Cache>, signal: Option<AbortSignal>) -> Result<Access> {
         let (source, policy) = (self.source()?, self.policy()?);
-        Ok(Access { fetch: self.fetch(signal)?, source, cache, policy })
+        let parallel = number("parallel", self.parallel, 1.0..=MAX_PARALLEL as f64)?;
+        let parallel = parallel.map_or(PARALLEL, |parallel| parallel as usize);
+        Ok(Access { fetch: self.fetch(signal)?, source, cache, policy, parallel })
     }
 
     /// Whether it was asked for that nothing is kept.
@@ -211,6 +216,7 @@ pub struct Access {
     source: ModelSource,
     cache: Option<Cache>,
     policy: CachePolicy,
+    parallel: usize,
 }
 
 impl Access {
@@ -222,7 +228,8 @@ impl Access {
     /// The model's files.
     pub async fn open<'a>(&'a self, notify: impl Fn(Notice) + 'a) -> Result<Repository<'a>> {
         let cache = self.cache.as_ref();
-        Repository::open(&*self.fetch, self.source.clone(), cache, self.policy, notify).await
+        let open = Repository::open(&*self.fetch, self.source.clone(), cache, self.policy, notify);
+        Ok(open.await?.with_parallel(self.parallel))
     }
 }
 
