@@ -24,7 +24,7 @@ use crate::hub::{
 pub enum Notice {
     /// Something is not as it should be, and loading goes on.
     Warning {
-        /// A stable name: `storage` when nothing can be kept, `offline` when the Hub could not be
+        /// A stable name: `storage` when nothing can be stored, `offline` when the Hub could not be
         /// reached or no longer has the model and the cached version is used, `corrupt` when a
         /// chunk of the cache was found damaged and is fetched again.
         code: &'static str,
