@@ -498,6 +498,7 @@ describe('the network', () => {
     const { page: talkative } = await newPage();
     const said = [];
     talkative.on('console', (message) => said.push(`${message.text()} ${message.location().url}`));
+    talkative.on('worker', (worker) => worker.evaluate(() => console.debug('the worker is heard')));
     await talkative.evaluate(() => {
       env.logLevel = 'debug';
     });
@@ -514,7 +515,9 @@ describe('the network', () => {
     }
     outcomes.forEach(assertLoaded);
     await talkative.close();
-    assert.ok(said.some((text) => /is loaded after/.test(text)), said.join('\n'));
+    for (const heard of [/is loaded after/, /the worker is heard/]) {
+      assert.ok(said.some((text) => heard.test(text)), said.join('\n'));
+    }
     const tells = (text) => /hf_(wrong_)?secret/.test(text);
     assert.deepEqual(said.filter(tells), []);
     const log = await hub.log();
