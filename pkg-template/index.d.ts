@@ -654,8 +654,9 @@ export interface ReadOptions extends HubOptions {
   resumeDownload?: boolean;
   /**
    * Whether to keep what is read in the browser's database (IndexedDB), or a store of yours. Where
-   * nothing can be stored, it is still read, and `onProgress` gets a warning; nothing is kept in memory
-   * then, so that a reload after a lost device, and each edit of models that take turns, download again.
+   * nothing can be stored, it is still read, and `onProgress` gets a warning; what could not be stored is kept
+   * in memory then if all of it fits into 48 MiB, until the page ends, or the worker that reads it. Of
+   * larger models, a reload after a lost device and each edit of models that take turns download again.
    * @default true
    */
   cache?: boolean | CacheStore;
@@ -673,10 +674,16 @@ export interface ReadOptions extends HubOptions {
   stallTimeout?: number;
   /**
    * Bytes of one range request and of one entry of the cache: 4096 to 67108864, and a multiple of
-   * 64. Six are under way at once, fewer after failures.
+   * 64.
    * @default 8388608
    */
   rangeBytes?: number;
+  /**
+   * How many range requests are under way at once, 1 to 16: fewer after failures, and more again when all
+   * goes well. What is held of them is 48 MiB at most, so that more than six take ranges under 8 MiB.
+   * @default 6
+   */
+  parallel?: number;
 }
 
 /** How a model is found and kept, and what it computes in. */
@@ -942,7 +949,8 @@ export interface WarningProgress {
   /** Tells this event from the others. */
   type: 'warning';
   /**
-   * `'storage'`: the model is not kept (the message says why, e.g. `needs 2.1 GB, 1.4 GB free`).
+   * `'storage'`: the model is not kept, or in memory alone (the message says which, and why, e.g.
+   * `needs 2.1 GB, 1.4 GB free`).
    * `'offline'`: the server was not reached, or refused to give the model or no longer has it, and
    * the version in the cache is used.
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.

@@ -29,6 +29,7 @@ const READING = {
   cacheLimit: NUMBER,
   stallTimeout: NUMBER,
   rangeBytes: NUMBER,
+  parallel: NUMBER,
   cache: KEPT,
   fetch: ['function'],
 };

@@ -12,9 +12,10 @@ use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    CONTINUE, EditRequest, Floats, Images, LoadEvent, LoadOptions, NoiseSource, Observer, Output,
-    OutputImages, OutputType, Prompts, SchedulerChoice, StableDiffusionInstructPix2PixPipeline,
-    Step, StepTensorNames, StepTensors, TorchGenerator, TorchGenerators, Unobserved,
+    CONTINUE, EditRequest, Floats, Images, LoadEvent, LoadOptions, MemoryChoice, NoiseSource,
+    Observer, Output, OutputImages, OutputType, Prompts, SchedulerChoice,
+    StableDiffusionInstructPix2PixPipeline, Step, StepTensorNames, StepTensors, TorchGenerator,
+    TorchGenerators, Unobserved,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
 use safetensors::SafeTensors;
@@ -106,7 +107,10 @@ fn progress_counts_every_byte_once() {
             last = (loaded, total);
         }
         LoadEvent::Component { component } => components.push(component.to_owned()),
-        LoadEvent::Needs(needs) => assert!(needs.all > needs.in_turn && needs.in_turn > 0),
+        LoadEvent::Needs(MemoryChoice { asked, smaller, .. }) => {
+            assert!(asked.all > asked.in_turn && asked.in_turn > 0);
+            assert!(smaller.is_some_and(|(_, needs)| needs.all < asked.all), "{smaller:?}");
+        }
         other => panic!("{other:?}"),
     });
     assert!(last.0 == last.1 && last.1 > 1_000_000);

@@ -64,20 +64,16 @@ impl Repository<'_> {
         file.remote.range(self.fetch, range, size, &self.pace, &arrived, &bytes).await?;
         self.arriving.borrow_mut().remove(&key);
         let mut bytes = bytes.take();
-        match self.storing() {
-            Some(cache) => {
-                let result = cache.put_chunk(id, index, &mut bytes).await;
-                if result.is_ok() {
-                    file.present.borrow_mut().insert(index);
-                    self.renew(cache).await;
-                    if has_part || file.has_stale_parts {
-                        file.parts.borrow_mut().remove(&index);
-                        self.stored(cache.drop_parts(id, index, None).await);
-                    }
-                }
-                self.stored(result);
+        let is_stored = self.store(async |cache| cache.put_chunk(id, index, &mut bytes).await);
+        if is_stored.await
+            && let Some(cache) = self.cache
+        {
+            file.present.borrow_mut().insert(index);
+            self.renew(cache).await;
+            if has_part || file.has_stale_parts {
+                file.parts.borrow_mut().remove(&index);
+                self.stored(cache.drop_parts(id, index, None).await);
             }
-            None => self.incomplete.set(true),
         }
         self.check_kept()?;
         Ok((bytes, true))

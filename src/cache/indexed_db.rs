@@ -1,8 +1,14 @@
 //! The browser's own storage: IndexedDB, Web Locks, and what is said about room.
 //!
-//! The crates for IndexedDB that exist (`idb`, `indexed_db_futures`) bring more than the five calls that are
-//! needed here, and do not tell that a database was closed or deleted underneath; so these calls are
-//! made directly.
+//! The crates for IndexedDB that are kept up, `idb` 0.6.5 and `indexed_db_futures` 0.6.4, were read,
+//! and not built with. Both tell when a database is closed or deleted underneath (`close`,
+//! `versionchange`), and both leave it to their user to connect anew then. The five calls that are
+//! needed here are made directly, because
+//! - `indexed_db_futures` aborts a transaction that is dropped before its end: a load that is stopped
+//!   would lose the chunks that it is storing. Here a write that has begun goes on without its future.
+//! - They turn on features of `web-sys` that nothing else here needs, 13 and 19 of them. wgpu uses
+//!   `web-sys` too, so that all of Burn is built once more for them.
+//! - `indexed_db_futures` brings tokio and six crates more.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -14,7 +20,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
-use super::{Host, Store, StoreError, StoreResult};
+use super::{Alone, Host, Store, StoreError, StoreResult};
 use crate::error::{Error, Result};
 
 /// The database's name.
@@ -346,6 +352,33 @@ impl Host for BrowserHost {
             let number = |key| property(&estimate, key)?.as_f64();
             Some((number("quota")? - number("usage")?).max(0.0) as u64)
         })
+    }
+}
+
+/// The browser around a cache that other tabs do not see: none has to wait for another one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PageHost;
+
+impl Host for PageHost {
+    fn now(&self) -> f64 {
+        Date::now()
+    }
+
+    fn lock<'a>(
+        &'a self,
+        name: &'a str,
+        exclusive: bool,
+        on_wait: &'a dyn Fn(),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Any>>> {
+        Alone.lock(name, exclusive, on_wait)
+    }
+
+    fn try_lock<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Option<Box<dyn Any>>> {
+        Alone.try_lock(name)
+    }
+
+    fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
+        Alone.free()
     }
 }
 

@@ -32,11 +32,13 @@ mod version;
 pub use archive::{Archive, MANIFEST, Member};
 pub use digest::{chunk_hash, git_blob};
 #[cfg(all(target_family = "wasm", feature = "js"))]
-pub use indexed_db::{BrowserHost, IndexedDb};
-pub use repository::{CachePolicy, Notice, Repository, bytes_text};
+pub use indexed_db::{BrowserHost, IndexedDb, PageHost};
+pub use repository::{CachePolicy, Notice, Repository, bytes_text, in_memory_text};
+use store::Overflow;
 pub use store::{MemoryStore, Store, StoreError, StoreResult};
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -54,6 +56,10 @@ pub const MAX_ENTRY_BYTES: u64 = 64 << 20;
 
 /// The largest chunk, bytes: a multiple of 64 that fits into an entry with its hash.
 pub const MAX_CHUNK_BYTES: u64 = MAX_ENTRY_BYTES - 64;
+
+/// Bytes kept in memory where nothing can be stored: a small model, or what is small of a large one. A
+/// browser's tab has no more than that to spare.
+pub const MEMORY_BYTES: usize = 48 << 20;
 
 /// What the names of entries begin with, those first that others belong to.
 const PREFIXES: [&str; 3] = ["model/", "content/", "chunk/"];
@@ -244,6 +250,16 @@ pub struct Cache {
     host: Rc<dyn Host>,
     limit: Option<u64>,
     chunk_bytes: u64,
+    spare: Option<Spare>,
+}
+
+/// Memory, for what the store has no room for.
+#[derive(Clone)]
+struct Spare {
+    /// What is there, by itself.
+    cache: Rc<Cache>,
+    /// Whether all that is written goes there.
+    is_over: Rc<Cell<bool>>,
 }
 
 impl Cache {
@@ -258,7 +274,52 @@ impl Cache {
         limit: Option<u64>,
     ) -> StoreResult<Self> {
         migrate(&*store, &MIGRATIONS).await?;
-        Ok(Self { store, host, limit, chunk_bytes: CHUNK_BYTES })
+        Ok(Self { store, host, limit, chunk_bytes: CHUNK_BYTES, spare: None })
+    }
+
+    /// Opens a cache that is in `memory` alone, since there is no other store.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] where not even a record has room there.
+    pub async fn open_in(
+        memory: Rc<MemoryStore>,
+        host: Rc<dyn Host>,
+        limit: Option<u64>,
+    ) -> StoreResult<Self> {
+        let limit = limit.into_iter().chain(room_in(&memory)).min();
+        let mut cache = Self::open(memory, host, limit).await?;
+        let is_over = Rc::new(Cell::new(true));
+        cache.spare = Some(Spare { cache: Rc::new(cache.clone()), is_over });
+        Ok(cache)
+    }
+
+    /// Has what the store has no room for go to `memory`, for as long as that is there. What is there
+    /// already is read from there.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Rc<MemoryStore>) -> Self {
+        let limit = room_in(&memory);
+        let cache = Self { store: memory.clone(), limit, ..self.clone() };
+        let is_over = Rc::<Cell<bool>>::default();
+        self.store = Rc::new(Overflow { store: self.store, memory, is_over: is_over.clone() });
+        self.spare = Some(Spare { cache: Rc::new(cache), is_over });
+        self
+    }
+
+    /// Whether what is written goes to memory.
+    pub fn is_in_memory(&self) -> bool {
+        self.spare.as_ref().is_some_and(|spare| spare.is_over.get())
+    }
+
+    /// Has all go to memory from now on, if there is room for `needed` bytes of the model at `keep`: others
+    /// give way, those used least recently first. Tells whether there is.
+    async fn go_over(&self, needed: u64, keep: &str) -> bool {
+        let Some(Spare { cache, is_over }) = &self.spare else { return false };
+        let Ok(Some(room)) = cache.plan_room(needed, keep).await else { return false };
+        if cache.make_room(&room).await != Ok(true) {
+            return false;
+        }
+        is_over.set(true);
+        true
     }
 
     /// Sets the size of new chunks and of range requests: a multiple of 64 bytes, at most
@@ -506,6 +567,11 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Bytes of contents that have room in a store, beside their records.
+fn room_in(memory: &MemoryStore) -> Option<u64> {
+    memory.quota().map(|quota| (quota - quota / 64) as u64)
 }
 
 /// What has to go so that something fits.

@@ -320,9 +320,7 @@ impl<'a> ChunkReader<'a> {
     /// Keeps how far the file is hashed.
     async fn keep_state(&self) {
         let Some(FileHasher::Sha256(hasher)) = &self.hasher else { return };
-        let (Some(state), Some(cache)) = (hasher.state(), self.repository.storing()) else {
-            return;
-        };
+        let (Some(state), true) = (hasher.state(), self.repository.storing.get()) else { return };
         let content = {
             let mut content = self.file.content.borrow_mut();
             content.hashed = self.hashed;
@@ -330,7 +328,7 @@ impl<'a> ChunkReader<'a> {
             content.clone()
         };
         let key = content_key(&self.file.entry.content);
-        self.repository.stored(cache.put_json(&key, &content).await);
+        self.repository.store(async |cache| cache.put_json(&key, &content).await).await;
     }
 
     /// Removes the beginnings of chunks that were never needed.
@@ -370,7 +368,7 @@ impl<'a> ChunkReader<'a> {
         if repository.storing().is_some() && (!was_complete || self.replaced) {
             let content = file.content.borrow().clone();
             let key = content_key(&file.entry.content);
-            repository.stored(cache.put_json(&key, &content).await);
+            repository.store(async |cache| cache.put_json(&key, &content).await).await;
         }
         Ok(())
     }

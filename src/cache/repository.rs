@@ -11,7 +11,7 @@ use super::chunks::Arriving;
 use super::digest::{FileHasher, Sha256};
 use super::reader::{ChunkReader, OpenFile};
 use super::slots::Slots;
-use super::{CHUNK_BYTES, chunk_length, git_blob};
+use super::{CHUNK_BYTES, MEMORY_BYTES, chunk_length, git_blob};
 use super::{Cache, ContentRecord, FileRecord, ModelRecord, StoreError, StoreResult, content_key};
 use crate::error::{Error, Result};
 use crate::hub::{
@@ -24,7 +24,7 @@ use crate::hub::{
 pub enum Notice {
     /// Something is not as it should be, and loading goes on.
     Warning {
-        /// A stable name: `storage` when nothing can be kept, `offline` when the Hub could not be
+        /// A stable name: `storage` when nothing can be stored, `offline` when the Hub could not be
         /// reached or no longer has the model and the cached version is used, `corrupt` when a
         /// chunk of the cache was found damaged and is fetched again.
         code: &'static str,
@@ -133,6 +133,10 @@ impl<'a> Repository<'a> {
         this.policy = policy;
         this.storing.set(cache.is_some() && !this.local_only());
         this.chunk_bytes = cache.map_or(CHUNK_BYTES, |cache| cache.chunk_bytes);
+        if cache.is_some_and(Cache::is_in_memory) {
+            // Who opened it has said so.
+            this.not_kept.replace(Some("there is only memory".into()));
+        }
         this.notify = Box::new(notify);
         let revision = match &this.source {
             ModelSource::Hub(hub) => Some(hub.revision.clone()),
@@ -155,14 +159,25 @@ impl<'a> Repository<'a> {
         self
     }
 
+    /// Has at most `most` range requests under way at once, and fewer after failures.
+    ///
+    /// # Panics
+    /// When `most` is not from 1 to [`MAX_PARALLEL`](crate::hub::MAX_PARALLEL).
+    #[must_use]
+    pub fn with_parallel(mut self, most: usize) -> Self {
+        self.pace = Pace::new(most);
+        self
+    }
+
     /// The commit that is read, where the Hub told.
     pub fn commit(&self) -> Option<String> {
         self.record.borrow().commit.clone()
     }
 
-    /// Whether everything read so far is in the cache.
+    /// Whether everything read so far is in the cache, or in memory.
     pub fn is_kept(&self) -> bool {
-        self.cache.is_some() && !self.incomplete.get() && self.not_kept.borrow().is_none()
+        let is_written = self.storing.get() || self.not_kept.borrow().is_none();
+        self.cache.is_some() && !self.incomplete.get() && is_written
     }
 
     pub(super) fn local_only(&self) -> bool {
@@ -191,12 +206,32 @@ impl<'a> Repository<'a> {
 
     pub(super) fn give_up_storing(&self, error: &StoreError) {
         if self.storing.replace(false) {
-            let message = format!(
-                "the model is not kept, and will be downloaded again the next time: {error}"
-            );
-            (self.notify)(Notice::Warning { code: "storage", message });
+            self.warn_not_kept(error, || {
+                format!(
+                    "the model is not kept, and will be downloaded again the next time: {error}"
+                )
+            });
+        }
+    }
+
+    /// Says once why not all of the model is stored.
+    fn warn_not_kept(&self, error: &StoreError, message: impl Fn() -> String) {
+        if self.not_kept.borrow().is_none() {
+            (self.notify)(Notice::Warning { code: "storage", message: message() });
             self.not_kept.replace(Some(error.to_string()));
         }
+    }
+
+    /// The store has failed: what follows goes to memory, if all that is missing of the model has room
+    /// there, and else nowhere.
+    pub(super) async fn go_over(&self, cache: &Cache, error: &StoreError) {
+        let record = self.record.borrow().clone();
+        if !cache.go_over(self.missing_bytes(), &record.key()).await {
+            return self.give_up_storing(error);
+        }
+        self.warn_not_kept(error, || in_memory_text(error));
+        // Before its contents, so that they are not taken for nobody's.
+        self.stored(cache.put_json(&record.key(), &record).await);
     }
 
     /// Fails when nothing is stored although it must be.
@@ -209,6 +244,25 @@ impl<'a> Repository<'a> {
 
     pub(super) fn storing(&self) -> Option<&'a Cache> {
         self.cache.filter(|_| self.storing.get())
+    }
+
+    /// Writes to the cache, and where that has no room, to memory. Tells whether it is there.
+    pub(super) async fn store(
+        &self,
+        mut write: impl AsyncFnMut(&Cache) -> StoreResult<()>,
+    ) -> bool {
+        while let Some(cache) = self.storing() {
+            let was_in_memory = cache.is_in_memory();
+            match write(cache).await {
+                Ok(()) => return true,
+                Err(error) if was_in_memory => self.give_up_storing(&error),
+                // Another one that failed may have been as fast.
+                Err(_) if cache.is_in_memory() => {}
+                Err(error) => self.go_over(cache, &error).await,
+            }
+        }
+        self.incomplete.set(true);
+        false
     }
 
     /// The outcome of writing to the cache: a failure ends writing, not loading.
@@ -307,7 +361,7 @@ impl<'a> Repository<'a> {
     }
 
     async fn keep_whole(&self, entry: &FileRecord, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
-        if let Some(cache) = self.storing() {
+        if self.storing().is_some() {
             let record = ContentRecord {
                 size: entry.size,
                 chunk_bytes: entry.size.max(1),
@@ -316,8 +370,9 @@ impl<'a> Repository<'a> {
                 complete: true,
             };
             self.used.borrow_mut().insert(entry.content.clone(), 1);
-            self.stored(cache.put_chunk(&entry.content, 0, &mut bytes).await);
-            self.stored(cache.put_json(&content_key(&entry.content), &record).await);
+            let (id, key) = (&entry.content, content_key(&entry.content));
+            self.store(async |cache| cache.put_chunk(id, 0, &mut bytes).await).await;
+            self.store(async |cache| cache.put_json(&key, &record).await).await;
         }
         self.check_kept()?;
         Ok(bytes)
@@ -510,6 +565,15 @@ pub(super) fn check_hash(path: &str, expected: &FileHash, hasher: FileHasher) ->
         return Ok(());
     }
     Err(Error::HashMismatch { file: path.into(), expected: expected.clone(), found })
+}
+
+/// What a user is told of a model that only memory has room for, and not more of it than there is.
+pub fn in_memory_text(error: &StoreError) -> String {
+    format!(
+        "up to {} of the model are kept, in the memory of this page or worker alone, and the next one will \
+         download it again: {error}",
+        bytes_text(MEMORY_BYTES as u64)
+    )
 }
 
 /// Bytes for people: `2.1 GB`.

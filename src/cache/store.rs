@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use futures_util::future::{LocalBoxFuture, ready};
 
@@ -66,6 +67,11 @@ impl MemoryStore {
         Self { quota: Cell::new(Some(quota)), ..Self::default() }
     }
 
+    /// Bytes that there is room for, where that is limited.
+    pub fn quota(&self) -> Option<usize> {
+        self.quota.get()
+    }
+
     /// Bytes of all entries.
     pub fn size(&self) -> usize {
         self.entries.borrow().values().map(Vec::len).sum()
@@ -98,7 +104,47 @@ impl Store for MemoryStore {
     }
 }
 
-impl<S: Store + ?Sized> Store for std::rc::Rc<S> {
+/// A store that goes on in memory, once it is told to. What is there stays there, so that no record of
+/// the store speaks of what goes away with the memory.
+pub(super) struct Overflow {
+    pub store: Rc<dyn Store>,
+    pub memory: Rc<MemoryStore>,
+    /// Whether all that is written goes to memory.
+    pub is_over: Rc<Cell<bool>>,
+}
+
+impl Store for Overflow {
+    fn get<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, StoreResult<Option<Vec<u8>>>> {
+        if self.memory.entries.borrow().contains_key(key) {
+            return self.memory.get(key);
+        }
+        self.store.get(key)
+    }
+
+    fn put<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, StoreResult<()>> {
+        if self.is_over.get() || self.memory.entries.borrow().contains_key(key) {
+            return self.memory.put(key, bytes);
+        }
+        self.store.put(key, bytes)
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, StoreResult<()>> {
+        self.memory.entries.borrow_mut().remove(key);
+        self.store.delete(key)
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> LocalBoxFuture<'a, StoreResult<Vec<String>>> {
+        Box::pin(async move {
+            let mut keys = self.store.keys(prefix).await?;
+            keys.extend(self.memory.keys(prefix).await?);
+            keys.sort();
+            keys.dedup();
+            Ok(keys)
+        })
+    }
+}
+
+impl<S: Store + ?Sized> Store for Rc<S> {
     fn get<'a>(&'a self, key: &'a str) -> LocalBoxFuture<'a, StoreResult<Option<Vec<u8>>>> {
         (**self).get(key)
     }
@@ -128,6 +174,30 @@ mod tests {
         assert_eq!(block_on(store.put("b", &[0; 5])), Err(StoreError::Full));
         block_on(store.put("a", &[0; 10])).expect("replaces");
         assert_eq!(store.size(), 10);
+    }
+
+    #[test]
+    fn what_went_over_to_memory_stays_there() {
+        let (store, memory) = (Rc::<MemoryStore>::default(), Rc::<MemoryStore>::default());
+        let is_over = Rc::new(Cell::new(false));
+        let both = Overflow { store: store.clone(), memory: memory.clone(), is_over };
+        let put = |key: &str, bytes: &[u8]| block_on(both.put(key, bytes)).expect("stored");
+        put("a/1", b"x");
+        both.is_over.set(true);
+        put("a/1", b"newer");
+        put("a/2", b"y");
+        both.is_over.set(false);
+        put("a/2", b"newer");
+        put("a/3", b"z");
+        let keys = |store: &dyn Store| block_on(store.keys("a/")).expect("there");
+        assert_eq!(keys(&*store), ["a/1", "a/3"]);
+        assert_eq!(keys(&*memory), ["a/1", "a/2"]);
+        assert_eq!(keys(&both), ["a/1", "a/2", "a/3"]);
+        for (key, value) in [("a/1", b"newer".as_slice()), ("a/2", b"newer"), ("a/3", b"z")] {
+            assert_eq!(block_on(both.get(key)), Ok(Some(value.to_vec())), "{key}");
+            block_on(both.delete(key)).expect("deleted");
+            assert_eq!(block_on(both.get(key)), Ok(None), "{key}");
+        }
     }
 
     #[test]

@@ -142,16 +142,24 @@ impl Repository<'_> {
         if self.local_only() && !matches!(cache.store.get(&key).await, Ok(Some(_))) {
             return;
         }
+        let was_in_memory = cache.is_in_memory();
         let result = cache.put_json(&key, &record).await;
-        if self.storing.get() {
-            self.stored(result);
+        match result {
+            Err(error) if self.storing.get() && !was_in_memory => {
+                self.go_over(cache, &error).await;
+                if !self.storing.get() {
+                    self.incomplete.set(true);
+                }
+            }
+            result if self.storing.get() => self.stored(result),
+            _ => {}
         }
     }
 
     /// Writes again what every page looks for, where the store was emptied underneath: else the next
     /// page would take what is stored from now on for nobody's.
     pub(super) async fn renew(&self, cache: &Cache) {
-        if let Ok(false) = cache.has_version().await {
+        if !cache.is_in_memory() && cache.has_version().await == Ok(false) {
             self.stored(cache.put_version().await);
             self.save_record().await;
         }
@@ -166,13 +174,18 @@ impl Repository<'_> {
             self.look_again(cache).await;
         }
         let needed = self.missing_bytes();
-        if needed > 0
-            && let Some(cache) = self.storing()
-        {
-            let free = cache.host.free().await;
-            (self.notify)(Notice::Storage { needed, free });
-            if let Err(error) = self.make_room(cache, needed, free).await {
-                self.give_up_storing(&error);
+        match self.storing().filter(|_| needed > 0) {
+            None => {}
+            Some(cache) if cache.is_in_memory() => {
+                let key = self.record.borrow().key();
+                self.storing.set(cache.go_over(needed, &key).await);
+            }
+            Some(cache) => {
+                let free = cache.host.free().await;
+                (self.notify)(Notice::Storage { needed, free });
+                if let Err(error) = self.make_room(cache, needed, free).await {
+                    self.go_over(cache, &error).await;
+                }
             }
         }
         self.check_kept()

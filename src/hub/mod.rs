@@ -16,7 +16,7 @@ pub use api::{FileHash, TreeEntry, fetch_commit, fetch_tree};
 pub use directory::Directory;
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub use fetch::{BrowserFetch, sleep};
-pub use remote::{Pace, Probe, RemoteFile};
+pub use remote::{MAX_PARALLEL, PARALLEL, Pace, Probe, RemoteFile};
 pub use retry::{MAX_ATTEMPTS, retry_delay};
 pub use source::{DEFAULT_ENDPOINT, Hub, ModelSource, Token};
 

@@ -10,8 +10,11 @@ use super::retry::jitter;
 use super::{Body, Fetch, Request, Response, retry_delay};
 use crate::error::{Error, Result};
 
-/// Range requests under way at once, when all goes well.
-const PARALLEL: f32 = 6.0;
+/// Range requests under way at once, when all goes well, unless asked otherwise.
+pub const PARALLEL: usize = 6;
+
+/// The most that may be asked for.
+pub const MAX_PARALLEL: usize = 16;
 
 /// A small file may not be larger, bytes: it is read whole.
 const MAX_WHOLE_BYTES: u64 = (64 << 20) - 64;
@@ -29,26 +32,39 @@ const SPARE_BYTES: usize = 8;
 /// How many requests may be under way at once: fewer after each failure, more again after
 /// successes.
 #[derive(Debug)]
-pub struct Pace(Cell<f32>);
+pub struct Pace {
+    now: Cell<f32>,
+    most: f32,
+}
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(Cell::new(PARALLEL))
+        Self::new(PARALLEL)
     }
 }
 
 impl Pace {
+    /// `most` requests, as long as all goes well.
+    ///
+    /// # Panics
+    /// When `most` is not from 1 to [`MAX_PARALLEL`].
+    pub fn new(most: usize) -> Self {
+        assert!((1..=MAX_PARALLEL).contains(&most));
+        let most = most as f32;
+        Self { now: Cell::new(most), most }
+    }
+
     /// Requests that may be under way.
     pub fn limit(&self) -> usize {
-        self.0.get() as usize
+        self.now.get() as usize
     }
 
     fn failed(&self) {
-        self.0.set((self.0.get() / 2.0).max(1.0));
+        self.now.set((self.now.get() / 2.0).max(1.0));
     }
 
     fn succeeded(&self) {
-        self.0.set((self.0.get() + 0.25).min(PARALLEL));
+        self.now.set((self.now.get() + 0.25).min(self.most));
     }
 }
 
@@ -642,14 +658,17 @@ mod tests {
 
     #[test]
     fn failures_slow_down_and_successes_speed_up() {
-        let pace = Pace::default();
-        assert_eq!(pace.limit(), 6);
-        pace.failed();
-        assert_eq!(pace.limit(), 3);
-        (0..9).for_each(|_| pace.failed());
-        assert_eq!(pace.limit(), 1);
-        (0..99).for_each(|_| pace.succeeded());
-        assert_eq!(pace.limit(), 6);
+        assert_eq!(Pace::default().limit(), 6);
+        for most in [1, 2, 6, MAX_PARALLEL] {
+            let pace = Pace::new(most);
+            assert_eq!(pace.limit(), most);
+            pace.failed();
+            assert_eq!(pace.limit(), (most / 2).max(1));
+            (0..9).for_each(|_| pace.failed());
+            assert_eq!(pace.limit(), 1);
+            (0..99).for_each(|_| pace.succeeded());
+            assert_eq!(pace.limit(), most);
+        }
     }
 
     #[test]

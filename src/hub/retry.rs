@@ -8,7 +8,7 @@ use crate::error::Error;
 pub const MAX_ATTEMPTS: u32 = 5;
 
 /// The longest `Retry-After` that is heeded, seconds.
-const MAX_RETRY_AFTER: f64 = 120.0;
+const MAX_RETRY_AFTER: f64 = 600.0;
 
 /// How long to wait before attempt `attempt + 1` (attempts count from 1), or `None` when `error` is
 /// final. Doubles from half a second; `jitter`, from 0 to 1, shortens it by up to a half, so that
@@ -62,7 +62,8 @@ mod tests {
         assert_eq!(delay(7.0), Some(Duration::from_secs(7)));
         assert_eq!(delay(0.0), Some(Duration::from_millis(500)));
         assert_eq!(delay(-1.0), Some(Duration::from_millis(500)));
-        assert_eq!(delay(1e9), Some(Duration::from_secs(120)));
+        assert_eq!(delay(600.0), Some(Duration::from_secs(600)));
+        assert_eq!(delay(1e9), Some(Duration::from_secs(600)));
         assert_eq!(delay(f64::NAN), Some(Duration::from_millis(500)));
     }
 }

@@ -126,15 +126,12 @@ impl Pipeline {
         let source_options = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
         let notify = notifier(&on_progress);
-        let access = source_options.access(signal, &notify).await?;
         if source_options.keeps_nothing() {
             let message = "there is none to download into: it is turned off";
             return Err(Error::argument("cache", message).into());
         }
-        if !access.is_cached() {
-            return Err(Error::Storage { message: "it cannot be opened".into() }.into());
-        }
         // A download that nothing remains of is of no use.
+        let access = source_options.lasting_access(signal).await?;
         let files = access.open(notify).await?.must_keep();
         let weights = options.weight_dtype();
         let checker = options.safety_checker.unwrap_or(false);
@@ -367,9 +364,9 @@ impl Pipeline {
         let notify = notifier(&on_progress);
         let access = source_options.access(signal.clone(), &notify).await?;
         let asked = match weights {
-            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs half",
-            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs half",
-            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs half",
+            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs less",
+            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs less",
+            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs less",
             WeightDtype::I4 => {
                 "weights in int4, which is the smallest there is; a smaller model, or closing \
                  other pages that use the GPU, may help"
@@ -413,16 +410,23 @@ impl Pipeline {
         let loaded = match &options.single_file {
             None if take_turns => {
                 // What every edit reads is to be there.
-                if access.is_cached() {
+                if access.is_stored() {
                     let (files, on_event) = (&files, &mut on_event);
                     let download =
                         InstructPix2Pix::download(files, weights, safety_checker, on_event);
                     Box::pin(download).await?;
                 }
-                if !files.is_kept() {
-                    let message = "the models take turns and are not kept: every edit downloads \
-                                   them again. Give a `cache` of your own, or load all at once"
-                        .into();
+                if !(access.is_stored() && files.is_kept()) {
+                    let kept = match files.is_kept() {
+                        true => {
+                            "in memory alone: every edit downloads again what has no room there"
+                        }
+                        false => "not: every edit downloads them again",
+                    };
+                    let message = format!(
+                        "the models take turns and are kept {kept}. Give a `cache` of your own, or \
+                         load all at once"
+                    );
                     notify(Notice::Warning { code: "storage", message });
                 }
                 let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
@@ -459,7 +463,7 @@ impl Pipeline {
         };
         let mut inner = match (loaded, needs) {
             (Err(Error::OutOfMemory { .. }), Some(needs)) if is_whole => {
-                let asked = asked_of_load(needs, weights, take_turns);
+                let asked = asked_of_load(&needs, take_turns);
                 return Err(Error::OutOfMemory { message: format!("asked for: {asked}") });
             }
             (loaded, _) => loaded?,

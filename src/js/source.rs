@@ -1,5 +1,6 @@
 //! Where a model comes from, as JavaScript says: the Hub, an address or files, through the cache.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,10 +14,18 @@ use web_sys::AbortSignal;
 use super::convert::{self, object};
 use crate::cache::{
     Archive, BrowserHost, CHUNK_BYTES, Cache, CachePolicy, IndexedDb, MAX_CHUNK_BYTES,
-    MAX_ENTRY_BYTES, Notice, Repository, Store, StoreError, StoreResult,
+    MAX_ENTRY_BYTES, MEMORY_BYTES, MemoryStore, Notice, PageHost, Repository, Store, StoreError,
+    StoreResult, in_memory_text,
 };
 use crate::error::{Error, Result};
-use crate::hub::{Body, BrowserFetch, Fetch, ModelSource, Request, Response, STALL};
+use crate::hub::{
+    Body, BrowserFetch, Fetch, MAX_PARALLEL, ModelSource, PARALLEL, Request, Response, STALL,
+};
+
+thread_local! {
+    /// What could not be stored, until the page or the worker ends.
+    static MEMORY: Rc<MemoryStore> = Rc::new(MemoryStore::with_quota(MEMORY_BYTES));
+}
 
 #[wasm_bindgen]
 extern "C" {
@@ -51,6 +60,7 @@ pub struct SourceOptions {
     fetch: JsValue,
     stall_timeout: Option<f64>,
     range_bytes: Option<f64>,
+    parallel: Option<f64>,
     /// A `Map` from paths to blobs, in place of a model's name.
     #[serde(default, with = "serde_wasm_bindgen::preserve")]
     files: JsValue,
@@ -78,17 +88,42 @@ impl SourceOptions {
         self.subfolder.as_deref()
     }
 
-    /// What reads the model's files, and keeps them: `notify` is told when it cannot.
+    /// What reads the model's files, and keeps them: in memory where they cannot be stored. `notify` is told
+    /// then.
     pub async fn access(
         &self,
         signal: Option<AbortSignal>,
         notify: &dyn Fn(Notice),
     ) -> Result<Access> {
-        let source = self.source()?;
-        let policy = self.policy()?;
-        let fetch = self.fetch(signal.clone())?;
-        let cache = self.cache(signal, notify).await?;
-        Ok(Access { fetch, source, cache, policy })
+        let opened = self.open_cache(signal.clone()).await?;
+        let cache = match opened {
+            None => None,
+            Some(Ok(cache)) => Some(cache.with_memory(MEMORY.with(Rc::clone))),
+            Some(Err(error)) => {
+                let message = in_memory_text(&error);
+                notify(Notice::Warning { code: "storage", message });
+                let memory = MEMORY.with(Rc::clone);
+                let cache = Cache::open_in(memory, Rc::new(PageHost), self.limit()?).await;
+                Some(cache.map_err(Error::from)?.with_chunk_bytes(self.chunk_bytes()?))
+            }
+        };
+        self.access_through(cache, signal)
+    }
+
+    /// What reads the model's files, and stores them for later pages.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where nothing can be stored.
+    pub async fn lasting_access(&self, signal: Option<AbortSignal>) -> Result<Access> {
+        let cache = self.open_cache(signal.clone()).await?.transpose()?;
+        self.access_through(cache, signal)
+    }
+
+    fn access_through(&self, cache: Option<Cache>, signal: Option<AbortSignal>) -> Result<Access> {
+        let (source, policy) = (self.source()?, self.policy()?);
+        let parallel = number("parallel", self.parallel, 1.0..=MAX_PARALLEL as f64)?;
+        let parallel = parallel.map_or(PARALLEL, |parallel| parallel as usize);
+        Ok(Access { fetch: self.fetch(signal)?, source, cache, policy, parallel })
     }
 
     /// Whether it was asked for that nothing is kept.
@@ -143,37 +178,35 @@ impl SourceOptions {
         }
     }
 
-    /// The cache, unless it is turned off, or cannot be had: `notify` is told then.
-    async fn cache(
-        &self,
-        signal: Option<AbortSignal>,
-        notify: &dyn Fn(Notice),
-    ) -> Result<Option<Cache>> {
-        let number =
-            |name: &str, value: Option<f64>, range: std::ops::RangeInclusive<f64>| match value {
-                Some(value) if !range.contains(&value) => {
-                    let message = format!("{value} is outside {range:?}");
-                    Err(Error::argument(name, message))
-                }
-                value => Ok(value.map(|value| value as u64)),
-            };
-        let limit = number("cacheLimit", self.cache_limit, 0.0..=2f64.powi(53))?;
+    fn limit(&self) -> Result<Option<u64>> {
+        number("cacheLimit", self.cache_limit, 0.0..=2f64.powi(53))
+    }
+
+    fn chunk_bytes(&self) -> Result<u64> {
         let largest = MAX_ENTRY_BYTES as f64;
         let chunk_bytes = number("rangeBytes", self.range_bytes, 4096.0..=largest)?;
-        let chunk_bytes = chunk_bytes.unwrap_or(CHUNK_BYTES).min(MAX_CHUNK_BYTES) / 64 * 64;
+        Ok(chunk_bytes.unwrap_or(CHUNK_BYTES).min(MAX_CHUNK_BYTES) / 64 * 64)
+    }
+
+    /// The cache, unless it is turned off, or why it cannot be had.
+    async fn open_cache(&self, signal: Option<AbortSignal>) -> Result<Option<StoreResult<Cache>>> {
+        let (limit, chunk_bytes) = (self.limit()?, self.chunk_bytes()?);
         if self.keeps_nothing() {
             return Ok(None);
         }
-        match open_cache(&self.cache, signal, limit).await {
-            Ok(cache) => Ok(Some(cache.with_chunk_bytes(chunk_bytes))),
-            Err(error) => {
-                let message = format!(
-                    "the model is not kept, and will be downloaded again the next time: {error}"
-                );
-                notify(Notice::Warning { code: "storage", message });
-                Ok(None)
-            }
+        let cache = open_cache(&self.cache, signal, limit).await;
+        Ok(Some(cache.map(|cache| cache.with_chunk_bytes(chunk_bytes))))
+    }
+}
+
+/// A number of an option, without what is behind its point.
+fn number(name: &str, value: Option<f64>, range: RangeInclusive<f64>) -> Result<Option<u64>> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let (least, most) = (range.start(), range.end());
+            Err(Error::argument(name, format!("{value} is outside {least} to {most}")))
         }
+        value => Ok(value.map(|value| value as u64)),
     }
 }
 
@@ -183,18 +216,20 @@ pub struct Access {
     source: ModelSource,
     cache: Option<Cache>,
     policy: CachePolicy,
+    parallel: usize,
 }
 
 impl Access {
-    /// Whether files are kept.
-    pub fn is_cached(&self) -> bool {
-        self.cache.is_some()
+    /// Whether files are stored, for later pages too.
+    pub fn is_stored(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| !cache.is_in_memory())
     }
 
     /// The model's files.
     pub async fn open<'a>(&'a self, notify: impl Fn(Notice) + 'a) -> Result<Repository<'a>> {
         let cache = self.cache.as_ref();
-        Repository::open(&*self.fetch, self.source.clone(), cache, self.policy, notify).await
+        let open = Repository::open(&*self.fetch, self.source.clone(), cache, self.policy, notify);
+        Ok(open.await?.with_parallel(self.parallel))
     }
 }
 

@@ -37,6 +37,16 @@ impl WeightDtype {
         }
     }
 
+    /// The next one that takes less memory.
+    pub const fn smaller(self) -> Option<Self> {
+        match self {
+            Self::F32 => Some(Self::F16),
+            Self::F16 => Some(Self::I8),
+            Self::I8 => Some(Self::I4),
+            Self::I4 => None,
+        }
+    }
+
     /// How a weight of `shape` is kept, where it may be `in_integers`.
     pub fn packing(self, shape: &[usize], in_integers: bool) -> Packing {
         let bits = match self {

@@ -264,6 +264,24 @@ impl Blank {
         needs.in_turn = needs.in_turn.max(texts) + checker;
         needs
     }
+
+    /// The same, and what the next smaller type of weights would take.
+    pub fn choice(&mut self, weights: WeightDtype) -> MemoryChoice {
+        let asked = self.memory_needs(weights);
+        let smaller = weights.smaller().map(|dtype| (dtype, self.memory_needs(dtype)));
+        MemoryChoice { weights, asked, smaller }
+    }
+}
+
+/// Bytes of a device's memory that a model's weights take, and would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryChoice {
+    /// The type that was asked for.
+    pub weights: WeightDtype,
+    /// What they take in it.
+    pub asked: MemoryNeeds,
+    /// The next smaller type, where there is one, and what they would take in that.
+    pub smaller: Option<(WeightDtype, MemoryNeeds)>,
 }
 
 /// Bytes of a device's memory that a model's weights take.

@@ -17,7 +17,8 @@ use web_time::Instant;
 
 use super::base::PipelineBase;
 use super::blank::{
-    Blank, MemoryNeeds, Part, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM, read_safety_checker,
+    Blank, MemoryChoice, MemoryNeeds, Part, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM,
+    read_safety_checker,
 };
 use super::speed::Speed;
 use super::{
@@ -48,7 +49,7 @@ pub struct LoadOptions {
 #[non_exhaustive]
 pub enum LoadEvent<'a> {
     /// The configurations were read: what the weights will take.
-    Needs(MemoryNeeds),
+    Needs(MemoryChoice),
     /// More bytes have arrived.
     Download {
         /// The component, e.g. `unet`.
@@ -152,7 +153,7 @@ impl InstructPix2Pix {
             prompts.check()?;
         }
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
-        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
+        on_event(LoadEvent::Needs(blank.choice(options.placement.weights)));
         #[cfg(feature = "wgpu")]
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
@@ -188,7 +189,7 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
-        on_event(LoadEvent::Needs(blank.memory_needs(options.placement.weights)));
+        on_event(LoadEvent::Needs(blank.choice(options.placement.weights)));
         let mut opened = Vec::new();
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;

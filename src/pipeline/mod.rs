@@ -30,7 +30,7 @@ pub use adapters::{
     TEXTUAL_INVERSION_FILES, UNetWeight, read_adapter,
 };
 pub use base::PipelineBase;
-pub use blank::{MemoryNeeds, PipelineClass};
+pub use blank::{MemoryChoice, MemoryNeeds, PipelineClass};
 pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};

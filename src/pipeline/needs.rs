@@ -1,8 +1,7 @@
 //! What a device that runs out of memory was asked for, and what smaller choice there is.
 
-use super::{EditRequest, Images, MemoryNeeds};
+use super::{EditRequest, Images, MemoryChoice, MemoryNeeds};
 use crate::cache::bytes_text;
-use crate::models::WeightDtype;
 
 /// Bytes for people, and exactly.
 fn both(bytes: u64) -> String {
@@ -38,17 +37,20 @@ pub fn asked_of_edit(
     )
 }
 
-/// What loading a model asks of a device's memory.
-pub fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) -> String {
-    let MemoryNeeds { all, in_turn: least } = needs;
-    let (dtype, half) = match weights {
-        WeightDtype::F32 => ("float32", "; `weightDtype: 'float16'` needs half"),
-        WeightDtype::F16 => ("float16", "; `weightDtype: 'int8'` needs half"),
-        WeightDtype::I8 => ("int8", "; `weightDtype: 'int4'` needs half"),
-        WeightDtype::I4 => ("int4, which is the smallest there is", ""),
+/// What loading a model asks of a device's memory, with models in turn or all at once.
+pub fn asked_of_load(choice: &MemoryChoice, in_turn: bool) -> String {
+    let MemoryChoice { weights, asked, smaller } = *choice;
+    let of = |needs: MemoryNeeds| if in_turn { needs.in_turn } else { needs.all };
+    let other = match smaller {
+        None => ", which is the smallest type there is".to_owned(),
+        Some((dtype, needs)) if of(needs) < of(asked) => {
+            format!("; `weightDtype: '{}'` needs {}", dtype.name(), both(of(needs)))
+        }
+        // A model without a weight that could be kept in integers.
+        Some(_) => String::new(),
     };
-    let asked = both(if in_turn { least } else { all });
-    let turns = match in_turn || least >= all {
+    let least = asked.in_turn;
+    let turns = match in_turn || least >= asked.all {
         true => String::new(),
         false => format!(
             "; with `memoryBudget: {least}` the models take turns and need {} at a time",
@@ -56,8 +58,10 @@ pub fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) ->
         ),
     };
     format!(
-        "{asked} of weights in {dtype}{half}{turns}; a smaller model, or closing other pages that use \
-         the GPU, may help"
+        "{} of weights in {}{other}{turns}; a smaller model, or closing other pages that use the GPU, \
+         may help",
+        both(of(asked)),
+        weights.name(),
     )
 }
 
@@ -65,6 +69,7 @@ pub fn asked_of_load(needs: MemoryNeeds, weights: WeightDtype, in_turn: bool) ->
 mod tests {
     use super::*;
     use crate::image::RgbImage;
+    use crate::models::WeightDtype;
 
     #[test]
     fn an_edit_says_how_much_it_took_and_what_takes_less() {
@@ -82,16 +87,29 @@ mod tests {
 
     #[test]
     fn a_load_says_how_much_it_takes_and_what_takes_less() {
-        let needs = MemoryNeeds { all: 2_134_000_000, in_turn: 1_719_000_000 };
-        let text = asked_of_load(needs, WeightDtype::F32, false);
+        let asked = MemoryNeeds { all: 2_134_000_000, in_turn: 1_719_000_000 };
+        let less = MemoryNeeds { all: 1_234_000_000, in_turn: 912_000_000 };
+        let choice = |weights: WeightDtype| MemoryChoice {
+            weights,
+            asked,
+            smaller: weights.smaller().map(|dtype| (dtype, less)),
+        };
+        let text = asked_of_load(&choice(WeightDtype::F32), false);
         assert!(text.contains("2.1 GB (2134000000 bytes) of weights in float32"), "{text}");
         assert!(
-            text.contains("weightDtype: 'float16'") && text.contains("memoryBudget: 1719000000")
-        );
-        let text = asked_of_load(needs, WeightDtype::F16, true);
-        assert!(
-            text.contains("1.7 GB (1719000000 bytes)") && !text.contains("memoryBudget"),
+            text.contains("`weightDtype: 'float16'` needs 1.2 GB (1234000000 bytes)"),
             "{text}"
         );
+        assert!(text.contains("memoryBudget: 1719000000"), "{text}");
+        let text = asked_of_load(&choice(WeightDtype::F16), true);
+        assert!(text.contains("1.7 GB (1719000000 bytes) of weights in float16"), "{text}");
+        assert!(text.contains("`weightDtype: 'int8'` needs 912.0 MB (912000000 bytes)"), "{text}");
+        assert!(!text.contains("memoryBudget"), "{text}");
+        let text = asked_of_load(&choice(WeightDtype::I4), false);
+        assert!(text.contains("int4, which is the smallest"), "{text}");
+        assert!(!text.contains("weightDtype"), "{text}");
+        let same =
+            MemoryChoice { smaller: Some((WeightDtype::I8, asked)), ..choice(WeightDtype::F16) };
+        assert!(!asked_of_load(&same, false).contains("weightDtype"), "it would be of no use");
     }
 }

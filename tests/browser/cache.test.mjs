@@ -83,6 +83,18 @@ function assertRefused(outcome, code) {
   assert.ok(outcome.isPackageError);
 }
 
+/** Ends a page's process, as the system does where memory is short. */
+async function crash(page) {
+  const session = await page.context().newCDPSession(page);
+  const crashed = new Promise((resolve) => page.once('crash', resolve));
+  // Nobody is left to answer.
+  session.send('Page.crash').catch(() => {});
+  await crashed;
+}
+
+/** The requests of a load that finds everything but the revision's commit on this machine. */
+const REVISION = ['/api/models/tests/tiny/revision/main'];
+
 /** The database's entries by their keys, as sizes. */
 const entries = () => page.evaluate(() => window.entries());
 
@@ -102,10 +114,7 @@ describe('the cache', () => {
     const second = await load();
     assertLoaded(second);
     assert.equal(second.last.cached, second.last.total);
-    assert.deepEqual(
-      (await hub.log()).map(({ path }) => path),
-      ['/api/models/tests/tiny/revision/main'],
-    );
+    assert.deepEqual((await hub.log()).map(({ path }) => path), REVISION);
 
     await hub.reset();
     const offline = [];
@@ -137,6 +146,8 @@ describe('the cache', () => {
         stopAt,
       );
       await running;
+      // Closed, or gone from one moment to the next.
+      if (point % 2 === 1) await crash(page);
       await page.close();
       const before = await requests();
       await hub.reset();
@@ -159,13 +170,25 @@ describe('the cache', () => {
     }
   });
 
-  test('a damaged piece is found and fetched again', async () => {
-    assertLoaded(await load());
-    const key = await page.evaluate(() => damage('^chunk/sha256.*/00002$'));
+  test('a damaged piece is found and fetched again, before it reaches the GPU', async () => {
+    const loadAndEdit = () =>
+      page.evaluate(() => {
+        const use = async (pipe) => {
+          const { latents } = await pipe.edit({ ...quick, image: picture() });
+          return [...latents.data];
+        };
+        return load({ use });
+      });
+    const undamaged = await loadAndEdit();
+    assertLoaded(undamaged);
+    const hash = createHash('sha256').update(readFileSync(join(tiny, UNET))).digest('hex');
+    const key = await page.evaluate((pattern) => damage(pattern), `^chunk/sha256-${hash}/00002$`);
     await hub.reset();
-    const outcome = await load();
+    const outcome = await loadAndEdit();
     assertLoaded(outcome);
     assert.equal(outcome.warnings[0].code, 'corrupt');
+    assert.ok(undamaged.value.length > 8 && new Set(undamaged.value).size > 8);
+    assert.deepEqual(outcome.value, undamaged.value);
     const fetched = (await requests()).filter(({ origin }) => origin === 'cdn');
     assert.equal(fetched.length, 1, key);
     assert.match(fetched[0].range, new RegExp(`^bytes=${2 * RANGE}-`));
@@ -197,7 +220,7 @@ describe('the cache', () => {
     assert.equal(fetched.length, pieces);
   });
 
-  test('a quota that is too small ends keeping, and not loading', async () => {
+  test('what a quota is too small for is kept in memory until the page ends', async () => {
     // A profile of its own: Chromium believes for minutes what it found of the quota before.
     const fresh = await browser.newContext();
     try {
@@ -209,36 +232,64 @@ describe('the cache', () => {
       const outcome = await page.evaluate(() => load());
       assertLoaded(outcome);
       assert.equal(outcome.warnings[0]?.code, 'storage');
-      assert.match(outcome.warnings[0].message, /no room/);
-      assertRefused(await page.evaluate(() => load({ localFilesOnly: true })), 'not-cached');
+      assert.match(outcome.warnings[0].message, /memory.*no room/);
+      assert.equal(outcome.warnings.length, 1);
+      await hub.reset();
+      const second = await page.evaluate(() => load({ localFilesOnly: true }));
+      assertLoaded(second);
+      assert.equal(second.last.cached, second.last.total);
+      assert.deepEqual(await hub.log(), [], 'no request at all');
+      // A download is for later pages.
+      assertRefused(
+        await page.evaluate((url) => download({ endpoint: url }), hub.url),
+        'storage',
+      );
+      const next = await openPage({ newPage: () => fresh.newPage() }, server.url);
+      await useHelpers(next.page);
+      assertRefused(await next.page.evaluate(() => load({ localFilesOnly: true })), 'not-cached');
     } finally {
       await fresh.close();
     }
   });
 
   test('too little room is found out before the download', async () => {
-    const outcome = await page.evaluate(async () => {
-      const { estimate } = StorageManager.prototype;
+    const { page: own } = await newPage();
+    const outcome = await own.evaluate(async () => {
       StorageManager.prototype.estimate = async () => ({ quota: 2_000_000, usage: 600_000 });
-      const outcome = await load();
-      StorageManager.prototype.estimate = estimate;
-      return outcome;
+      return load();
     });
     assertLoaded(outcome);
-    assert.match(outcome.warnings[0].message, /needs 7\.\d MB, 1\.4 MB free/);
+    assert.match(outcome.warnings[0].message, /memory.*needs 7\.\d MB, 1\.4 MB free/);
+    await hub.reset();
+    assertLoaded(await own.evaluate(() => load()));
+    assert.deepEqual((await hub.log()).map(({ path }) => path), REVISION);
+    await own.close();
     const kept = Object.keys(await entries());
     assert.deepEqual(kept.filter((key) => key.startsWith('chunk/sha256')), []);
   });
 
-  test('a database that cannot be had is done without', async () => {
-    await page.evaluate(() => {
-      window.database = Object.getOwnPropertyDescriptor(window, 'indexedDB');
-      Object.defineProperty(window, 'indexedDB', { value: undefined, configurable: true });
+  test('where a database cannot be had, a small model is kept in memory', async () => {
+    const { page: own } = await newPage();
+    await own.evaluate(() => {
+      // As some browsers have it in private windows; others have none.
+      indexedDB.constructor.prototype.open = () => {
+        throw new DOMException('The operation is insecure.', 'SecurityError');
+      };
     });
-    const outcome = await load();
-    await page.evaluate(() => Object.defineProperty(window, 'indexedDB', window.database));
-    assertLoaded(outcome);
-    assert.equal(outcome.warnings[0].code, 'storage');
+    for (const change of [() => {}, () => Object.defineProperty(window, 'indexedDB', { value: undefined })]) {
+      await own.evaluate(change);
+      const outcome = await own.evaluate(() => load());
+      assertLoaded(outcome);
+      assert.deepEqual(outcome.warnings.map(({ code }) => code), ['storage']);
+      assert.match(outcome.warnings[0].message, /up to 50\.3 MB .* memory.*(insecure|no IndexedDB)/);
+      await hub.reset();
+      const second = await own.evaluate(() => load({ localFilesOnly: true }));
+      assertLoaded(second);
+      assert.equal(second.last.cached, second.last.total);
+      assert.deepEqual(await hub.log(), [], 'no request at all');
+    }
+    assertRefused(await own.evaluate((url) => download({ endpoint: url }), hub.url), 'storage');
+    await own.close();
   });
 
   test('a database that is deleted underneath is made anew', async () => {
@@ -343,7 +394,9 @@ describe('the cache', () => {
   });
 
   test('a store and a fetch of the user’s own', async () => {
-    const found = await page.evaluate(async () => {
+    // What the store does not take stays in its memory.
+    const { page: own } = await newPage();
+    const found = await own.evaluate(async () => {
       const entries = new Map();
       const urls = [];
       const options = {
@@ -374,6 +427,7 @@ describe('the cache', () => {
     assert.match(found.third.warnings[0].message, /mine/);
     assertRefused(found.wrong, 'invalid-argument');
     assert.deepEqual(Object.keys(await entries()), [], 'the browser’s own was not used');
+    await own.close();
   });
 
   test('the limit makes the model used least recently give way', async () => {
@@ -440,14 +494,38 @@ describe('the network', () => {
     assertRefused(refused, 'http-status');
     assert.match(refused.message, /token/);
     await hub.control({ reset: true, gate: { 'tests/tiny': 'hf_secret' } });
-    const outcome = await load({ token: 'hf_secret' });
-    assertLoaded(outcome);
+    // A page whose engine has not started yet, to be as talkative as it can be.
+    const { page: talkative } = await newPage();
+    const said = [];
+    talkative.on('console', (message) => said.push(`${message.text()} ${message.location().url}`));
+    talkative.on('worker', (worker) => worker.evaluate(() => console.debug('the worker is heard')));
+    await talkative.evaluate(() => {
+      env.logLevel = 'debug';
+    });
+    const refusedAloud = await talkative.evaluate(() => load({ token: 'hf_wrong_secret' }));
+    assertRefused(refusedAloud, 'http-status');
+    const outcomes = [];
+    for (const inWorker of [false, true]) {
+      outcomes.push(
+        await talkative.evaluate(
+          (inWorker) => load({ token: 'hf_secret', forceDownload: true, inWorker }),
+          inWorker,
+        ),
+      );
+    }
+    outcomes.forEach(assertLoaded);
+    await talkative.close();
+    for (const heard of [/is loaded after/, /the worker is heard/]) {
+      assert.ok(said.some((text) => heard.test(text)), said.join('\n'));
+    }
+    const tells = (text) => /hf_(wrong_)?secret/.test(text);
+    assert.deepEqual(said.filter(tells), []);
     const log = await hub.log();
     assert.ok(log.some(({ origin, authorization }) => origin === 'hub' && authorization));
     const leaks = log.filter(({ origin, authorization, asks }) =>
       origin === 'cdn' && (authorization || /authorization/i.test(asks ?? '')));
     assert.deepEqual(leaks, []);
-    assert.ok(!JSON.stringify(outcome).includes('hf_secret'));
+    assert.ok(!tells(JSON.stringify([refusedAloud, ...outcomes])));
     const stored = await page.evaluate(async () => {
       const database = await new Promise((resolve) => {
         const request = indexedDB.open('instruct-pix2pix-web', 1);

@@ -253,14 +253,15 @@ describe('the network', () => {
     assert.ok(half.part > 0.5 && half.bytes > 0.3 * found.all, JSON.stringify({ half, all: found.all }));
   });
 
-  test('fewer requests are under way after failures, and never more than six', async () => {
-    const parallel = () =>
-      page.evaluate(async () => {
+  test('fewer requests are under way after failures, and never more than were asked for', async () => {
+    const parallel = (options) =>
+      page.evaluate(async (options) => {
         await forget();
         let [now, failures] = [0, 0];
         /** How many were under way, each time that another was asked for. */
         const starts = [];
         const outcome = await load({
+          ...options,
           async fetch(url, init) {
             if (!init.headers.Range) return fetch(url, init);
             starts.push({ now: ++now, failures });
@@ -276,13 +277,23 @@ describe('the network', () => {
           },
         });
         return { ...outcome, starts };
-      });
+      }, options);
     const most = (starts) => Math.max(...starts.map(({ now }) => now));
     const slow = { origin: 'cdn', times: 0, fault: { kind: 'slow', bytesPerSecond: 1_000_000 } };
     await hub.reset(slow);
     const well = await parallel();
     assertLoaded(well);
     assert.equal(most(well.starts), 6);
+    for (const wanted of [1, 16]) {
+      const outcome = await parallel({ parallel: wanted });
+      assertLoaded(outcome);
+      assert.equal(most(outcome.starts), wanted);
+    }
+    for (const wrong of [0, 17, NaN]) {
+      const outcome = await load({ parallel: wrong });
+      assert.equal(outcome.code, 'invalid-argument', `${wrong}: ${outcome.message}`);
+      assert.match(outcome.message, /parallel.*1 to 16/);
+    }
     const failing = { origin: 'cdn', path: `*${UNET}`, fault: { kind: 'status', status: 503 } };
     await hub.reset(...Array.from({ length: 8 }, (_, i) => ({ ...failing, nth: 2 + i })), slow);
     const badly = await parallel();

@@ -216,3 +216,54 @@ fn a_header_may_be_longer_than_a_chunk() {
         server.forget();
     }
 }
+
+/// A server that counts what is asked of it at once.
+struct Counting<'a> {
+    server: &'a Memory,
+    open: Cell<usize>,
+    most: Cell<usize>,
+}
+
+impl Fetch for Counting<'_> {
+    fn get(&self, request: Request) -> LocalBoxFuture<'_, Result<Response>> {
+        Box::pin(async move {
+            self.open.set(self.open.get() + 1);
+            self.most.set(self.most.get().max(self.open.get()));
+            let mut is_first = true;
+            poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            self.open.set(self.open.get() - 1);
+            self.server.get(request).await
+        })
+    }
+
+    fn wait(&self, _: std::time::Duration) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(pending())
+    }
+}
+
+#[test]
+fn no_more_ranges_are_under_way_than_were_asked_for() {
+    for (parallel, most) in [(None, 6), (Some(1), 1), (Some(3), 3), (Some(16), 16)] {
+        let server = hub();
+        let cache = cache_in(&Rc::default()).with_chunk_bytes(CHUNK / 4);
+        let counting = Counting { server: &server, open: Cell::default(), most: Cell::default() };
+        block_on(async {
+            let files =
+                Repository::open(&counting, source(), Some(&cache), CachePolicy::Resume, |_| ());
+            let mut files = files.await?;
+            if let Some(parallel) = parallel {
+                files = files.with_parallel(parallel);
+            }
+            let mut reader = files.open(LARGE).await?;
+            files.prepare().await?;
+            assert!(read_all(&mut *reader, &mut || ()).await? == large(0));
+            reader.finish(&mut || ()).await
+        })
+        .expect("loads");
+        assert_eq!(counting.most.get(), most);
+    }
+}

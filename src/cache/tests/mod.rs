@@ -11,6 +11,7 @@ use futures_util::future::{LocalBoxFuture, pending, ready};
 
 mod arrival;
 mod kept;
+mod memory;
 mod shared;
 mod stopped;
 

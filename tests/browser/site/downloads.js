@@ -4,17 +4,19 @@ import { attempt } from '/helpers.js';
 import { cache, DirectInstructPix2Pix, InstructPix2Pix } from '/pkg/index.js';
 
 /**
- * A function that loads a model, lets go of it, and tells what happened.
+ * A function that loads a model, has its option `use` do something with it, lets go of it, and tells what
+ * happened.
  *
  * @param {object} defaults options of every load
  */
 export function loader(defaults) {
   return async (options = {}, model = 'tests/tiny') => {
     const events = [];
+    let value;
     const outcome = await attempt(
       (async () => {
         // A worker takes seconds to start on the machines that run these tests.
-        const { inWorker, ...passed } = options;
+        const { inWorker, use, ...passed } = options;
         const Class = inWorker ? InstructPix2Pix : DirectInstructPix2Pix;
         const pipe = await Class.fromPretrained(model, {
           ...defaults,
@@ -24,17 +26,24 @@ export function loader(defaults) {
             options.onProgress?.(event);
           },
         });
+        value = await use?.(pipe);
         await pipe.dispose();
       })(),
     );
     const downloads = events.filter(({ type }) => type === 'download');
     return {
       ...outcome,
+      value,
       events,
       warnings: events.filter(({ type }) => type === 'warning'),
       last: downloads.at(-1),
     };
   };
+}
+
+/** The outcome of downloading a model for later pages. */
+export function download(options, model = 'tests/tiny') {
+  return attempt(DirectInstructPix2Pix.download(model, options));
 }
 
 /** The sha256 of each file that the cache has of a model, from the archive that it exports. */
