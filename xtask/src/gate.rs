@@ -47,7 +47,7 @@ fn stage(
     when: When,
     run: impl Fn() -> Result + 'static,
 ) -> Stage {
-    Stage { name: name.into(), needs, when, reads: Reads::All, run: Box::new(run) }
+    Stage { name: name.into(), needs, when, reads: Reads::Sources, run: Box::new(run) }
 }
 
 fn stages() -> Result<Vec<Stage>> {
@@ -355,7 +355,10 @@ mod tests {
     fn what_has_passed_is_not_run_again() {
         let folder = std::env::temp_dir().join(format!("xtask-gate-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for temporary files");
-        let record = |files: &str| Record::open(&folder.join("passed.json"), "abc", files.into());
+        let record = |files: &str| {
+            let head = Box::new(|| Some("abc".to_owned()));
+            Record::open(&folder.join("passed.json"), "abc", files.into(), head)
+        };
         let first = [stage("long", &[], Full, passes), stage("broken", &[], Full, fails)];
         run_stages(&first, true, &mut record("some"));
         // They would turn out otherwise now.
