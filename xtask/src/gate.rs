@@ -60,6 +60,7 @@ fn stages() -> Result<Vec<Stage>> {
         stage("parity in float16", VULKAN, Full, half_parity),
         stage("parity in integers", VULKAN, Full, integer_parity),
         stage("hostile input, whole", &[], Full, hostile_input),
+        stage("integers on 20 edits", &[], Full, built_in),
         stage("Hub's own client", &[], Always, hub_client::run),
         stage("package", &[], Always, || package::build(false)),
         stage("browser set-up", &[], Always, browser_set_up),
@@ -179,8 +180,18 @@ fn native_tests() -> Result {
 
 /// A million inputs for each parser, in place of the ten thousand among the native tests.
 fn hostile_input() -> Result {
+    whole("hostile")
+}
+
+/// Ten times the edits that the native tests compare with those of weights in integers.
+fn built_in() -> Result {
+    whole("built_in")
+}
+
+/// A native test that takes its time.
+fn whole(test: &str) -> Result {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--workspace", "--features", process::FEATURES, "--test", "hostile"]);
+    cargo.args(["test", "--workspace", "--features", process::FEATURES, "--test", test]);
     process::run(cargo.env(FULL_VARIABLE, "1"))
 }
 
