@@ -79,8 +79,8 @@ fn scripts_within_budget(compressed: usize) -> Result {
         return Ok(());
     }
     Err(format!(
-        "the hand-written scripts take {} with gzip, over their budget of {}: what not every page \
-         needs belongs into an entry point of its own",
+        "the hand-written scripts of a page and its worker take {} with gzip, over their budget of {}: \
+         what not every page needs belongs into an entry point of its own",
         size(compressed),
         size(SCRIPTS_BUDGET),
     )
