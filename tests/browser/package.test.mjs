@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
 import { folder, repository } from './harness.mjs';
 import { npm, pack } from './install.mjs';
 
@@ -58,6 +59,28 @@ test('every entry point can be imported on a server, and the Node one without a 
   `;
   npm(['install', '--no-save', '--no-package-lock', '--ignore-scripts', pack(), 'react@19.3.1'], place);
   execFileSync(process.execPath, ['--input-type=module', '--eval', script], { cwd: place });
+});
+
+/** What esbuild leaves of an import that names nothing. */
+async function bareImport(name) {
+  const contents = `import 'instruct-pix2pix-web${name}';`;
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir: place },
+    bundle: true,
+    format: 'esm',
+    platform: name === '/node' ? 'node' : 'browser',
+    external: ['webgpu'],
+    write: false,
+    // It warns of imports that come to nothing.
+    logLevel: 'error',
+  });
+  return outputFiles[0].text.replace(/^\/\/.*$/gm, '').trim();
+}
+
+test('bundlers know which imports count by themselves', async () => {
+  for (const name of ['', '/react']) assert.equal((await bareImport(name)).length, 0, name);
+  assert.match(await bareImport('/element'), /customElements\.define\(/);
+  assert.match(await bareImport('/node'), /\.cache \?\?= new DiskStore\(\)/);
 });
 
 test('the licences of what is in the wasm come along', () => {
