@@ -1440,7 +1440,23 @@ export interface AdapterFile extends ReadOptions {
  */
 export type AdapterWeight =
   | number
-  | { textEncoder?: number; textEncoder2?: number; unet?: number | UNetWeight };
+  | {
+      /**
+       * Of the text encoder, the first of SDXL's.
+       * @default 1
+       */
+      textEncoder?: number;
+      /**
+       * Of SDXL's second.
+       * @default 1
+       */
+      textEncoder2?: number;
+      /**
+       * Of the UNet.
+       * @default 1
+       */
+      unet?: number | UNetWeight;
+    };
 
 /** See {@link AdapterWeight}. */
 export interface UNetWeight {
