@@ -107,8 +107,8 @@ const LONG: &[&str] = &[
     "readme.test.mjs",
 ];
 
-/// Browser tests that look into the others.
-const READING: &[&str] = &["package.test.mjs", "readme.test.mjs"];
+/// Browser tests that look into the others, or at the front page.
+const READING: &[&str] = &["package.test.mjs", "readme.test.mjs", "types.test.mjs"];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
