@@ -91,7 +91,7 @@ fn stages() -> Result<Vec<Stage>> {
 }
 
 /// What tells tests that they may take their time.
-const FULL_VARIABLE: &str = "FULL";
+pub const FULL_VARIABLE: &str = "FULL";
 
 const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
@@ -306,7 +306,8 @@ fn format() -> Result {
     process::run(process::cargo().args(["fmt", "--all", "--check"]))
 }
 
-fn documentation() -> Result {
+/// The crate's pages, without a warning.
+pub fn documentation() -> Result {
     let mut cargo = process::cargo();
     process::run(
         cargo
