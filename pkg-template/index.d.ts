@@ -142,7 +142,10 @@ declare abstract class Pipeline implements AsyncDisposable {
   disableLora(options?: CallOptions): Promise<void>;
   /** Adds adapters to the weights: edits are as fast as without. */
   fuseLora(options?: {
-    /** @default 1 */
+    /**
+     * How much of them, times their own weights.
+     * @default 1
+     */
     loraScale?: number;
     /** Which; the active ones by default. */
     adapterNames?: readonly string[];
@@ -435,7 +438,10 @@ export interface ComponentOptions
    * @default true
    */
   requiresSafetyChecker?: boolean;
-  /** See {@link LoadOptions.busyPolicy}. */
+  /**
+   * See {@link LoadOptions.busyPolicy}.
+   * @default 'queue'
+   */
   busyPolicy?: BusyPolicy;
 }
 
@@ -481,7 +487,10 @@ export interface XLComponentOptions
   safetyChecker?: Component<'safetyChecker'> | SafetyChecker | null;
   /** Comes with `safetyChecker`. */
   featureExtractor?: Component<'featureExtractor'> | null;
-  /** See {@link LoadOptions.busyPolicy}. */
+  /**
+   * See {@link LoadOptions.busyPolicy}.
+   * @default 'queue'
+   */
   busyPolicy?: BusyPolicy;
 }
 
@@ -521,13 +530,22 @@ export interface Env extends ReadOptions, SiteOptions {
    * @default 'warn'
    */
   logLevel?: LogLevel;
-  /** See {@link LoadOptions.dtype}. */
+  /**
+   * See {@link LoadOptions.dtype}.
+   * @default 'auto'
+   */
   dtype?: LoadOptions['dtype'];
-  /** See {@link LoadOptions.weightDtype}. */
+  /**
+   * See {@link LoadOptions.weightDtype}.
+   * @default 'float16'
+   */
   weightDtype?: LoadOptions['weightDtype'];
-  /** See {@link LoadOptions.memoryBudget}. */
+  /** Bytes; no limit when left out. See {@link LoadOptions.memoryBudget}. */
   memoryBudget?: number;
-  /** See {@link LoadOptions.busyPolicy}. */
+  /**
+   * See {@link LoadOptions.busyPolicy}.
+   * @default 'queue'
+   */
   busyPolicy?: BusyPolicy;
 }
 
@@ -741,13 +759,19 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
   /** Comes with `safetyChecker`. */
   featureExtractor?: Component<'featureExtractor'>;
   /**
-   * For models of SDXL: see {@link XLComponentOptions.forceZerosForEmptyPrompt}. What the model
-   * says, by default.
+   * For models of SDXL: see {@link XLComponentOptions.forceZerosForEmptyPrompt}.
+   * @default what the model's `model_index.json` says, else true
    */
   forceZerosForEmptyPrompt?: boolean;
-  /** For models of SDXL: see {@link XLComponentOptions.isCosxlEdit}. */
+  /**
+   * For models of SDXL: see {@link XLComponentOptions.isCosxlEdit}.
+   * @default what the model's `model_index.json` says, else false
+   */
   isCosxlEdit?: boolean;
-  /** For models of SDXL: see {@link XLComponentOptions.addWatermarker}. */
+  /**
+   * For models of SDXL: see {@link XLComponentOptions.addWatermarker}.
+   * @default what the model's `model_index.json` says, else false
+   */
   addWatermarker?: boolean;
   /**
    * Another pipeline, in a worker as this one or not, whose worker and GPU device to use, so that components can
@@ -786,7 +810,11 @@ export interface SingleFileOptions
    * @default 'timbrooks/instruct-pix2pix'
    */
   config?: string | URL;
-  /** See {@link LoadOptions.safetyChecker}. */
+  /**
+   * Load the safety checker of `config`, or have a function of yours judge pictures: see
+   * {@link LoadOptions.safetyChecker}.
+   * @default false
+   */
   safetyChecker?: boolean | SafetyChecker;
 }
 
@@ -818,11 +846,17 @@ export interface DownloadOptions
 
 /** How to find out what a model takes: as it is going to be loaded. */
 export interface RequirementsOptions extends ReadOptions, SiteOptions {
-  /** See {@link LoadOptions.dtype}. */
+  /**
+   * See {@link LoadOptions.dtype}.
+   * @default 'auto'
+   */
   dtype?: LoadOptions['dtype'];
-  /** See {@link LoadOptions.weightDtype}. */
+  /**
+   * See {@link LoadOptions.weightDtype}.
+   * @default 'float16'
+   */
   weightDtype?: LoadOptions['weightDtype'];
-  /** See {@link LoadOptions.memoryBudget}. */
+  /** Bytes; no limit when left out. See {@link LoadOptions.memoryBudget}. */
   memoryBudget?: number;
   /**
    * Count the safety checker.
@@ -1042,7 +1076,7 @@ export interface PromptOptions {
   /** The same in place of `negativePrompt`. */
   negativePromptEmbeds?: Tensor;
   /**
-   * Results for each prompt.
+   * Results for each prompt: 1 or more.
    * @default 1
    */
   numImagesPerPrompt?: number;
@@ -1115,9 +1149,15 @@ export interface XLPromptEmbeds extends PromptEmbeds {
 export interface XLEncodeImageOptions {
   /** See {@link EditOptions.image}. */
   image: ImageSource | readonly ImageSource[] | Tensor | readonly Tensor[];
-  /** See {@link XLEditOptions.height}. */
+  /**
+   * Pixels, see {@link XLEditOptions.height}.
+   * @default what the UNet was trained on, 768 or 1024 as a rule
+   */
   height?: number;
-  /** See {@link XLEditOptions.width}. */
+  /**
+   * Pixels, see {@link XLEditOptions.width}.
+   * @default what the UNet was trained on, 768 or 1024 as a rule
+   */
   width?: number;
   /** Stops it. */
   signal?: AbortSignal;
@@ -1140,7 +1180,10 @@ export interface OutputImages {
 /** A form of result. */
 export type OutputType = keyof OutputImages;
 
-/** A seed of `torch.Generator('cpu')`: a whole number, above `Number.MAX_SAFE_INTEGER` a `bigint`. */
+/**
+ * A seed of `torch.Generator('cpu')`: a whole number from 0 to 2^64 - 1, above `Number.MAX_SAFE_INTEGER`
+ * a `bigint`. Negative ones, down to -2^63, count as 2^64 more, as in PyTorch.
+ */
 export type Seed = number | bigint;
 
 /** What to edit, and how. */
@@ -1174,10 +1217,14 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
   imageGuidanceScale?: number;
   /**
    * The same seed gives the same picture, and the same noise as `torch.Generator('cpu')` in
-   * diffusers. One for all results, or a list with one for each. Left out, one is drawn.
+   * diffusers. One for all results, or a list with one for each.
+   * @default one that is drawn, of 32 bits
    */
   seed?: Seed | readonly Seed[];
-  /** Another name for `seed`. */
+  /**
+   * Another name for `seed`.
+   * @default seed
+   */
   generator?: Seed | readonly Seed[];
   /**
    * The scheduler to use instead of the model's: a class name of diffusers, or the contents of a
@@ -1215,7 +1262,7 @@ export interface EditOptions<T extends OutputType = OutputType> extends PromptOp
    */
   callback?: (step: number, timestep: number, latents: Tensor) => unknown;
   /**
-   * Call `callback` only where the number of the UNet's call is a multiple of this.
+   * Call `callback` only where the number of the UNet's call is a multiple of this: 1 or more.
    * @default 1
    */
   callbackSteps?: number;
@@ -1289,13 +1336,21 @@ export interface XLEditOptions<T extends OutputType = OutputType>
    * @default 5
    */
   guidanceScale?: number;
-  /** Height of the results; by default what the UNet was trained on, 768 or 1024 as a rule. */
+  /**
+   * Height of the results, pixels: at least 8, rounded down to a multiple of the factor by which the
+   * model's VAE scales, 8 as a rule. Needed where the UNet's configuration names no `sample_size`.
+   * @default what the UNet was trained on, 768 or 1024 as a rule
+   */
   height?: number;
-  /** Width of the results; as `height`. */
+  /**
+   * Width of the results, pixels; as `height`.
+   * @default what the UNet was trained on, 768 or 1024 as a rule
+   */
   width?: number;
   /**
-   * The share of the way to go, between 0 and 1: the result keeps noise, for another model to go on
-   * with. Take `outputType: 'latent'` then.
+   * The share of the way to go, 0 to 1: the result keeps noise, for another model to go on with. Take
+   * `outputType: 'latent'` then. 0 goes all the way, as 1 does.
+   * @default 1
    */
   denoisingEnd?: number;
   /**
@@ -1313,7 +1368,10 @@ export interface XLEditOptions<T extends OutputType = OutputType>
    * @default [0, 0]
    */
   cropsCoordsTopLeft?: readonly [top: number, left: number];
-  /** @default [height, width] */
+  /**
+   * The size that the result is to have.
+   * @default [height, width]
+   */
   targetSize?: readonly [height: number, width: number];
   /**
    * The aesthetic score to aim for. Rejects unless the model's UNet was trained on it.
@@ -1395,21 +1453,39 @@ export type AdapterWeight = number | ComponentWeights;
 
 /** A weight for each component; see {@link AdapterWeight}. */
 export interface ComponentWeights {
-  /** Of the text encoder, the first of SDXL's. @default 1 */
+  /**
+   * Of the text encoder, the first of SDXL's.
+   * @default 1
+   */
   textEncoder?: number;
-  /** Of SDXL's second. @default 1 */
+  /**
+   * Of SDXL's second.
+   * @default 1
+   */
   textEncoder2?: number;
-  /** Of the UNet. @default 1 */
+  /**
+   * Of the UNet.
+   * @default 1
+   */
   unet?: number | UNetWeight;
 }
 
 /** Weights of the UNet's parts, each 1 by default; see {@link AdapterWeight}. */
 export interface UNetWeight {
-  /** Of the blocks on the way down. */
+  /**
+   * Of the blocks on the way down.
+   * @default 1
+   */
   down?: number | readonly number[] | Record<`block_${number}`, number | readonly number[]>;
-  /** Of the middle. */
+  /**
+   * Of the middle.
+   * @default 1
+   */
   mid?: number | readonly [number];
-  /** Of the blocks on the way up. */
+  /**
+   * Of the blocks on the way up.
+   * @default 1
+   */
   up?: number | readonly number[] | Record<`block_${number}`, number | readonly number[]>;
 }
 
@@ -1426,11 +1502,14 @@ export interface TextualInversionOptions extends Omit<AdapterFile, 'token'> {
   /** The Hub's access token. */
   hfToken?: string;
   /**
-   * Which of SDXL's text encoders learns it. By default both, from files with vectors for both, and
-   * else the one that the vectors fit.
+   * Which of SDXL's text encoders learns it.
+   * @default both, from files with vectors for both, else the one that the vectors fit
    */
   textEncoder?: 'textEncoder' | 'textEncoder2' | Component<'textEncoder'> | Component<'textEncoder2'>;
-  /** The same by its tokenizer: either of the two is enough. */
+  /**
+   * The same by its tokenizer: either of the two is enough.
+   * @default that of textEncoder
+   */
   tokenizer?: 'tokenizer' | 'tokenizer2' | Component<'tokenizer'> | Component<'tokenizer2'>;
 }
 

@@ -1,7 +1,7 @@
 /** Files and folders on this machine, in place of what a browser is given. */
 
 import { openAsBlob, statSync } from 'node:fs';
-import { mkdir, open, readdir } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -58,14 +58,22 @@ export function directoryAt(path) {
   };
 }
 
+/** What was there stays until all of the new file is written, as a browser has it. */
 async function writableAt(path) {
-  const file = await open(path, 'w');
+  const partial = `${path}.partial`;
+  const file = await open(partial, 'w');
   return {
     async write(part) {
       const bytes = part instanceof Blob ? await part.arrayBuffer() : part;
       await file.writeFile(ArrayBuffer.isView(bytes) ? bytes : new Uint8Array(bytes));
     },
-    close: () => file.close(),
-    abort: () => file.close(),
+    async close() {
+      await file.close();
+      await rename(partial, path);
+    },
+    async abort() {
+      await file.close();
+      await rm(partial);
+    },
   };
 }

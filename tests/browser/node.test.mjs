@@ -244,6 +244,23 @@ describe('progress', () => {
 
 });
 
+test('a file that is not written to its end leaves what was there', async () => {
+  const place = join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'local.js');
+  const { directoryAt } = await import(pathToFileURL(place));
+  const write = async (text, end) => {
+    const folder = await directoryAt(join(app, 'written')).getDirectoryHandle('unet');
+    const file = await (await folder.getFileHandle('config.json')).createWritable();
+    await file.write(new TextEncoder().encode(text));
+    await file.write(new Blob([text]));
+    await file[end]();
+  };
+  await write('old', 'close');
+  await write('new', 'abort');
+  const folder = join(app, 'written', 'unet');
+  assert.deepEqual(readdirSync(folder), ['config.json']);
+  assert.equal(readFileSync(join(folder, 'config.json'), 'utf8'), 'oldold');
+});
+
 describe('a store of files', () => {
   let DiskStore, folder;
 

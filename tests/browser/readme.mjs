@@ -1,8 +1,8 @@
-/** The examples of the package's README. */
+/** The examples of the package's README, and those of the repository's in JavaScript. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pkg } from './harness.mjs';
+import { pkg, repository } from './harness.mjs';
 
 /**
  * @typedef {object} Example
@@ -13,8 +13,14 @@ import { pkg } from './harness.mjs';
 
 /** @returns {Example[]} */
 export function examples() {
-  const readme = readFileSync(join(pkg, 'README.md'), 'utf8');
-  return [...readme.matchAll(/^```(\w*)\n(.*?)^```/gms)].map(([, language, code]) => ({
+  const ofProject = examplesIn(join(repository, 'README.md')).filter(({ language }) => language === 'js');
+  if (ofProject.length === 0) throw new Error('the front page has no example');
+  return [...examplesIn(join(pkg, 'README.md')), ...ofProject];
+}
+
+/** @returns {Example[]} */
+function examplesIn(path) {
+  return [...readFileSync(path, 'utf8').matchAll(/^```(\w*)\n(.*?)^```/gms)].map(([, language, code]) => ({
     language,
     file: code.match(/^\/\/ (\S+\.m?js)\n/)?.[1],
     code,

@@ -1,5 +1,5 @@
 /**
- * The README's examples, each as it stands: those for pages here, and the rest elsewhere. The models'
+ * The READMEs' examples, each as it stands: those for pages here, and the rest elsewhere. The models'
  * names lead to small ones, by a stand-in for the Hub.
  */
 

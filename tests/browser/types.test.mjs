@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -59,6 +59,21 @@ test('every example of the README compiles', () => {
   }
   assert.ok(Object.keys(files).length >= 8);
   assert.equal(compile(files, ['--jsx', 'react-jsx', '--types', 'node,react']), '');
+});
+
+/** Limits where there is none, and a part of an event. */
+const WITHOUT_DEFAULT = ['cacheLimit', 'inferenceStep', 'memoryBudget'];
+
+test('options that are numbers, flags or choices say what they are by default', () => {
+  const names = ['index', 'react', 'element', 'node/index', 'plugins/esbuild', 'plugins/rollup'];
+  const property = /(\/\*\*(?:(?!\*\/)[^])*\*\/)?\n +(\w+)\?: ([^;{},()]+);/g;
+  const plain = /^(number|boolean|Seed|BusyPolicy|LogLevel|LoadOptions\['\w+'\]|'[\w-]+')$/;
+  const options = names
+    .flatMap((name) => [...readFileSync(join(pkg, `${name}.d.ts`), 'utf8').matchAll(property)])
+    .filter(([, , , type]) => type.split('|').some((part) => plain.test(part.trim())));
+  assert.ok(options.length > 40, `${options.length}`);
+  const without = options.filter(([, comment]) => !comment?.includes('@default')).map(([, , name]) => name);
+  assert.deepEqual([...new Set(without)].sort(), WITHOUT_DEFAULT);
 });
 
 test('the types of the other entry points', () => {

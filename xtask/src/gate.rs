@@ -47,7 +47,7 @@ fn stage(
     when: When,
     run: impl Fn() -> Result + 'static,
 ) -> Stage {
-    Stage { name: name.into(), needs, when, reads: Reads::All, run: Box::new(run) }
+    Stage { name: name.into(), needs, when, reads: Reads::Sources, run: Box::new(run) }
 }
 
 fn stages() -> Result<Vec<Stage>> {
@@ -60,6 +60,7 @@ fn stages() -> Result<Vec<Stage>> {
         stage("parity in float16", VULKAN, Full, half_parity),
         stage("parity in integers", VULKAN, Full, integer_parity),
         stage("hostile input, whole", &[], Full, hostile_input),
+        stage("integers on 20 edits", &[], Full, built_in),
         stage("Hub's own client", &[], Always, hub_client::run),
         stage("package", &[], Always, || package::build(false)),
         stage("browser set-up", &[], Always, browser_set_up),
@@ -90,7 +91,7 @@ fn stages() -> Result<Vec<Stage>> {
 }
 
 /// What tells tests that they may take their time.
-const FULL_VARIABLE: &str = "FULL";
+pub const FULL_VARIABLE: &str = "FULL";
 
 const VULKAN: &[&str] = &["Vulkan set-up"];
 const BROWSER: &[&str] = &["package", "browser set-up"];
@@ -106,8 +107,8 @@ const LONG: &[&str] = &[
     "readme.test.mjs",
 ];
 
-/// Browser tests that look into the others.
-const READING: &[&str] = &["package.test.mjs", "readme.test.mjs"];
+/// Browser tests that look into the others, or at the front page.
+const READING: &[&str] = &["package.test.mjs", "readme.test.mjs", "types.test.mjs"];
 
 /// What became of a stage.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -179,8 +180,18 @@ fn native_tests() -> Result {
 
 /// A million inputs for each parser, in place of the ten thousand among the native tests.
 fn hostile_input() -> Result {
+    whole("hostile")
+}
+
+/// Ten times the edits that the native tests compare with those of weights in integers.
+fn built_in() -> Result {
+    whole("built_in")
+}
+
+/// A native test that takes its time.
+fn whole(test: &str) -> Result {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--workspace", "--features", process::FEATURES, "--test", "hostile"]);
+    cargo.args(["test", "--workspace", "--features", process::FEATURES, "--test", test]);
     process::run(cargo.env(FULL_VARIABLE, "1"))
 }
 
@@ -295,7 +306,8 @@ fn format() -> Result {
     process::run(process::cargo().args(["fmt", "--all", "--check"]))
 }
 
-fn documentation() -> Result {
+/// The crate's pages, without a warning.
+pub fn documentation() -> Result {
     let mut cargo = process::cargo();
     process::run(
         cargo
@@ -355,7 +367,10 @@ mod tests {
     fn what_has_passed_is_not_run_again() {
         let folder = std::env::temp_dir().join(format!("xtask-gate-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for temporary files");
-        let record = |files: &str| Record::open(&folder.join("passed.json"), "abc", files.into());
+        let record = |files: &str| {
+            let head = Box::new(|| Some("abc".to_owned()));
+            Record::open(&folder.join("passed.json"), "abc", files.into(), head)
+        };
         let first = [stage("long", &[], Full, passes), stage("broken", &[], Full, fails)];
         run_stages(&first, true, &mut record("some"));
         // They would turn out otherwise now.

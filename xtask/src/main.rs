@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod browser;
+mod docs;
 mod files;
 mod gate;
 mod hub_client;
@@ -48,6 +49,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         usage: "[--dev]",
         about: "build the npm package in pkg/; --dev leaves wasm-opt out",
         run: package::run,
+    },
+    Subcommand {
+        name: "docs",
+        usage: "",
+        about: "make the pages of the package's API (typedoc) and of the crate (rustdoc)",
+        run: docs::run,
     },
     Subcommand {
         name: "parity",

@@ -31,6 +31,11 @@ pub fn folder() -> PathBuf {
     process::root().join("pkg")
 }
 
+/// What becomes the package around the wasm.
+pub fn template() -> PathBuf {
+    process::root().join("pkg-template")
+}
+
 /// Most bytes of the wasm, and of what a server that compresses would send.
 const BUDGET: [usize; 2] = [12_000_000, 3_000_000];
 
@@ -79,8 +84,8 @@ fn scripts_within_budget(compressed: usize) -> Result {
         return Ok(());
     }
     Err(format!(
-        "the hand-written scripts take {} with gzip, over their budget of {}: what not every page \
-         needs belongs into an entry point of its own",
+        "the hand-written scripts of a page and its worker take {} with gzip, over their budget of {}: \
+         what not every page needs belongs into an entry point of its own",
         size(compressed),
         size(SCRIPTS_BUDGET),
     )
@@ -183,7 +188,7 @@ fn bindgen_failed(error: impl std::fmt::Display) -> Box<dyn std::error::Error> {
 /// Lays the template and the licences over what was built.
 fn fill(version: &str, stage: &Path) -> Result<Scripts> {
     let root = process::root();
-    let template = root.join("pkg-template");
+    let template = template();
     for name in files::list(&template)?.iter().filter(|name| !scripts::is_bundled(name)) {
         files::write(&stage.join(name), &files::read(&template.join(name))?)?;
     }

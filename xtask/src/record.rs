@@ -8,21 +8,25 @@ use sha2::{Digest, Sha256};
 
 use crate::process::{self, Result};
 
-/// What a stage reads of the repository. What nobody runs, the front page and this file, no stage reads.
+/// What a stage reads of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reads {
-    /// Everything else.
+    /// Everything.
     All,
+    /// Everything but the front page.
+    Sources,
     /// What a browser gets to see, and of the browser tests none but one.
     Browser(Option<PathBuf>),
 }
 
 impl Reads {
     fn file(&self, path: &str) -> bool {
-        if ["README.md", "xtask/src/record.rs"].contains(&path) {
-            return false;
-        }
-        let Self::Browser(test) = self else { return true };
+        let test = match self {
+            Self::All => return true,
+            _ if path == "README.md" => return false,
+            Self::Sources => return true,
+            Self::Browser(test) => test,
+        };
         let Some(path) = path.strip_prefix("tests/") else { return true };
         let is_other = path.strip_prefix("browser/").is_some_and(|name| {
             name.ends_with(".test.mjs") && test.as_deref() != Some(Path::new(name))
@@ -41,11 +45,14 @@ impl Reads {
     }
 }
 
+/// The commit that is checked out at the moment, where nothing is changed in it.
+pub type Head = Box<dyn Fn() -> Option<String>>;
+
 /// The stages that have passed, of what, and how long each took.
 #[derive(Default)]
 pub struct Record {
-    /// The file, where there is a commit to speak of.
-    path: Option<PathBuf>,
+    /// The file, where there is a commit to speak of, and what asks for the commit.
+    place: Option<(PathBuf, Head)>,
     commit: String,
     files: String,
     passed: Map<String, Value>,
@@ -54,22 +61,18 @@ pub struct Record {
 impl Record {
     /// Nothing is written down of a checkout in which something was changed.
     pub fn of_this_checkout() -> Result<Self> {
-        let git = |args: &[&str]| process::output(process::command("git").args(args));
-        let clean = git(&["status", "--porcelain"]).is_ok_and(|said| said.trim().is_empty());
-        let Ok(commit) = git(&["rev-parse", "HEAD"]) else { return Ok(Self::default()) };
-        if !clean {
-            return Ok(Self::default());
-        }
-        let files = git(&["ls-tree", "-r", "HEAD"])?;
-        Ok(Self::open(&process::metadata()?.target.join("passed.json"), commit.trim(), files))
+        let Some(commit) = head() else { return Ok(Self::default()) };
+        let files = git(&["ls-tree", "-r", &commit])?;
+        let path = process::metadata()?.target.join("passed.json");
+        Ok(Self::open(&path, &commit, files, Box::new(head)))
     }
 
     /// What the file at `path` says, to be compared with a checkout of `commit`: `files` are the lines that `git ls-tree`
     /// writes.
-    pub fn open(path: &Path, commit: &str, files: String) -> Self {
+    pub fn open(path: &Path, commit: &str, files: String, head: Head) -> Self {
         let passed = std::fs::read(path).ok().and_then(|json| serde_json::from_slice(&json).ok());
         Self {
-            path: Some(path.to_owned()),
+            place: Some((path.to_owned(), head)),
             commit: commit.to_owned(),
             files,
             passed: passed.unwrap_or_default(),
@@ -83,9 +86,13 @@ impl Record {
         Some((entry["commit"].as_str()?, entry["seconds"].as_f64()?)).filter(|_| same)
     }
 
-    /// Writes down that a stage has passed.
+    /// Writes down that a stage has passed, unless something was changed meanwhile: nobody knows what it read then.
     pub fn add(&mut self, stage: &str, reads: &Reads, seconds: f64) {
-        let Some(path) = &self.path else { return };
+        let Some((path, head)) = &self.place else { return };
+        if head().as_deref() != Some(self.commit.as_str()) {
+            println!("not written down: the checkout is no longer {} as it was", self.commit);
+            return;
+        }
         let files = reads.hash(&self.files);
         let entry = json!({"files": files, "commit": self.commit, "seconds": seconds});
         self.passed.insert(stage.to_owned(), entry);
@@ -99,9 +106,24 @@ impl Record {
     }
 }
 
+fn git(args: &[&str]) -> Result<String> {
+    process::output(process::command("git").args(args))
+}
+
+/// That of this checkout.
+fn head() -> Option<String> {
+    let clean = git(&["status", "--porcelain"]).is_ok_and(|said| said.trim().is_empty());
+    let commit = git(&["rev-parse", "HEAD"]).ok().filter(|_| clean)?;
+    Some(commit.trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Reads, Record};
+    use super::{Head, Reads, Record};
+
+    fn at(commit: &'static str) -> Head {
+        Box::new(move || Some(commit.to_owned()))
+    }
 
     fn browser(test: &str) -> Reads {
         Reads::Browser(Some(test.into()))
@@ -110,7 +132,7 @@ mod tests {
     #[test]
     fn what_a_browser_does_not_see_is_not_read_by_its_tests() {
         let test = browser("cache.test.mjs");
-        for (path, all, one) in [
+        for (path, sources, one) in [
             ("src/lib.rs", true, true),
             ("tests/ops.rs", true, false),
             ("tests/oracle/cases.rs", true, false),
@@ -118,10 +140,12 @@ mod tests {
             ("tests/browser/cache.test.mjs", true, true),
             ("tests/browser/faults.test.mjs", true, false),
             ("tests/browser/harness.mjs", true, true),
+            ("xtask/src/record.rs", true, true),
             ("README.md", false, false),
             ("pkg-template/README.md", true, true),
         ] {
-            assert_eq!(Reads::All.file(path), all, "{path}");
+            assert!(Reads::All.file(path), "{path}");
+            assert_eq!(Reads::Sources.file(path), sources, "{path}");
             assert_eq!(test.file(path), one, "{path}");
         }
     }
@@ -135,17 +159,33 @@ mod tests {
             format!("100644 blob {lib}\tsrc/lib.rs\n100644 blob {ops}\ttests/ops.rs\n")
         };
         let reads = browser("cache.test.mjs");
-        let mut first = Record::open(&path, "first", files("a", "b"));
+        let mut first = Record::open(&path, "first", files("a", "b"), at("first"));
         first.add("long", &reads, 60.0);
-        first.add("native", &Reads::All, 30.0);
+        first.add("native", &Reads::Sources, 30.0);
         let found = |commit, files| {
-            let record = Record::open(&path, commit, files);
+            let record = Record::open(&path, commit, files, at(commit));
             let seconds = |stage, reads| record.find(stage, reads).map(|found| found.1);
-            [seconds("long", &reads), seconds("native", &Reads::All), seconds("other", &reads)]
+            [seconds("long", &reads), seconds("native", &Reads::Sources), seconds("other", &reads)]
         };
         assert_eq!(found("second", files("a", "b")), [Some(60.0), Some(30.0), None]);
         assert_eq!(found("third", files("a", "c")), [Some(60.0), None, None]);
         assert_eq!(found("fourth", files("d", "b")), [None, None, None]);
+        std::fs::remove_dir_all(&folder).expect("it was made");
+    }
+    #[test]
+    fn what_ran_while_something_was_changed_does_not_count() {
+        let folder = std::env::temp_dir().join(format!("xtask-changed-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+        let path = folder.join("passed.json");
+        let is_kept = |head: Head| {
+            let _ = std::fs::remove_file(&path);
+            Record::open(&path, "first", String::new(), head).add("long", &Reads::All, 60.0);
+            let later = Record::open(&path, "first", String::new(), at("first"));
+            later.find("long", &Reads::All).is_some()
+        };
+        assert!(is_kept(at("first")));
+        assert!(!is_kept(at("second")));
+        assert!(!is_kept(Box::new(|| None)));
         std::fs::remove_dir_all(&folder).expect("it was made");
     }
 }
