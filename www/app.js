@@ -16,7 +16,7 @@ import { initLoras } from './js/loras.js';
 import { initMachine, lookAt } from './js/machine.js';
 import { chosenModel, initModels, modelId } from './js/models.js';
 import { fromFragment, fromJson } from './js/parameters.js';
-import { chooseResult, close, initPicture, isTouched, open } from './js/picture.js';
+import { announce, chooseResult, close, initPicture, isTouched, open } from './js/picture.js';
 import { clearResult, initResult, showResults } from './js/result.js';
 import { apply, initSettings, remember, remembered, suit } from './js/settings.js';
 import { pictureOf } from './js/store.js';
@@ -58,13 +58,15 @@ function takeLink() {
   const given = fromFragment(location.hash);
   if (!given || isRunning()) return;
   apply(given);
-  say(`Settings were taken from the link.${strangeModel(given)} Choose a picture and press Edit.`);
+  say(`Settings were taken from the link.${strangers(given)} Choose a picture and press Edit.`);
 }
 
-/** Warns of a model that others have chosen, before anything is asked of its server. */
-function strangeModel({ model }) {
-  if (model === undefined || MODELS.some(({ id }) => id === model)) return '';
-  return ` They name the model ${model}, which Edit would load.`;
+/** Warns of models and LoRAs that others have chosen, before anything is asked of their servers. */
+function strangers({ model, loras = [] }) {
+  const named = loras.map(([source]) => `the LoRA ${source}`);
+  if (model !== undefined && MODELS.every(({ id }) => id !== model))
+    named.unshift(`the model ${model}`);
+  return named.length === 0 ? '' : ` They name ${named.join(', ')}, which Edit would load.`;
 }
 
 /** @param {import('./js/catalogue.js').Model} model */
@@ -82,19 +84,22 @@ function showChosen({ key, parameters }) {
   apply(parameters);
   $('picture-note').hidden = false;
   $('picture-note').textContent =
-    `This picture says how it was made; its settings were taken over.${strangeModel(parameters)}` +
+    `This picture says how it was made; its settings were taken over.${strangers(parameters)}` +
     (before && before !== parameters.prompt ? ` Your instruction was “${before}”.` : '');
 }
 
 /** Shows a view of the history, as it was. */
 async function showView(view) {
+  const isLatest = announce();
   const source = view && (await pictureOf(view.source));
+  if (!isLatest()) return;
   if (!source) {
     close();
     clearResult();
     return;
   }
   await open(source, view.source);
+  if (!isLatest()) return;
   if (view.crop) setCrop(view.crop);
   if (!view.results) {
     clearResult();

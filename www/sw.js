@@ -35,6 +35,7 @@ const PAGE = [
     'loras',
     'machine',
     'models',
+    'pace',
     'parameters',
     'picture',
     'picture-worker',

@@ -1,17 +1,19 @@
 /** Parts of the demo page that need no browser. */
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { describeMachine } from '../../www/js/advice.js';
 import { draw, MODELS, SCHEDULERS } from '../../www/js/catalogue.js';
 import { cropBox, isCropped, originalSize, shrunk, targetSize } from '../../www/js/fit.js';
 import { neededPart, resize } from '../../www/js/lanczos.js';
+import { Pace } from '../../www/js/pace.js';
 import { fromFragment, fromJson, toFragment, toJson } from '../../www/js/parameters.js';
 import { readText, sizeOfPng, writeText } from '../../www/js/png.js';
 import { COLOURS, previewOf } from '../../www/js/preview.js';
 import { Timeline } from '../../www/js/timeline.js';
-import { bytes, duration } from '../../www/js/units.js';
+import { bytes, duration, speed } from '../../www/js/units.js';
 import { variantsOf } from '../../www/js/variants.js';
 
 const root = new URL('../../', import.meta.url);
@@ -134,6 +136,10 @@ describe('parameters', () => {
     model: './models/built-in',
     shape: 'square',
     size: 128,
+    loras: [
+      ['someone/some-lora', 0.5],
+      ['https://example.org/a%20b.safetensors?x=1&y', -1],
+    ],
   };
 
   test('survive files and links', () => {
@@ -152,6 +158,7 @@ describe('parameters', () => {
       model: 'javascript:alert(1)',
       shape: '__proto__',
       size: 1e9,
+      loras: [['javascript:alert(1)', 1]],
     };
     assert.equal(fromJson(JSON.stringify(bad)), undefined);
     assert.equal(fromFragment(toFragment(bad)), undefined);
@@ -160,6 +167,19 @@ describe('parameters', () => {
     assert.equal(fromFragment('#edit'), undefined);
     assert.equal(fromFragment('steps=&size=+'), undefined);
     assert.equal(fromFragment('model=https://user:secret@example.org/'), undefined);
+    for (const lora of [
+      '',
+      'a/b',
+      'much a/b',
+      '99 a/b',
+      '1',
+      '1 https://user:secret@example.org/x',
+    ]) {
+      assert.equal(fromFragment(`#${new URLSearchParams({ lora })}`), undefined, lora);
+    }
+    for (const loras of ['a/b', [['a/b', '1']], [['a/b', 1, 2]], Array(9).fill(['a/b', 1])]) {
+      assert.equal(fromJson(JSON.stringify({ loras })), undefined, JSON.stringify(loras));
+    }
   });
 });
 
@@ -251,6 +271,24 @@ test("the built-in model's own defaults are the page's", () => {
   assert.deepEqual(model.colours, defaults.latentToRgb);
 });
 
+test("the built-in model's card names the weights that are there", () => {
+  const card = read('www/models/built-in/README.md').toString();
+  const named = [...card.matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map(([, hash, path]) => [
+    path,
+    hash,
+  ]);
+  const paths = [
+    'text_encoder/model.safetensors',
+    'unet/diffusion_pytorch_model.safetensors',
+    'vae/diffusion_pytorch_model.safetensors',
+  ];
+  const hash = (path) => createHash('sha256').update(read(`www/models/built-in/${path}`));
+  assert.deepEqual(
+    named,
+    paths.map((path) => [path, hash(path).digest('hex')]),
+  );
+});
+
 test('the service worker keeps every file of the page', () => {
   const kept = [
     ...read('www/sw.js')
@@ -298,6 +336,30 @@ test('machines in plain words', () => {
   const none = { code: 'no-webgpu', message: 'there is no WebGPU here' };
   const without = describeMachine({ ...found, adapter: undefined, problems: [none] });
   assert.match(without.problems[0], /Take Chrome/);
+});
+
+test('the time that is left is that of steps, without encoding and compilation', () => {
+  const pace = new Pace();
+  assert.equal(pace.left(12), undefined);
+  pace.ended(1, 60_000);
+  assert.equal(pace.left(11), undefined, 'the first step says nothing');
+  pace.ended(2, 62_000);
+  assert.equal(pace.left(10), 20_000);
+  pace.ended(3, 66_000);
+  assert.equal(pace.left(9), 27_000);
+  // The next picture of the grid: what lies between the two is no step.
+  pace.ended(1, 90_000);
+  assert.equal(pace.left(11), 33_000);
+  for (let step = 2; step <= 6; step++) pace.ended(step, 90_000 + 500 * (step - 1));
+  assert.equal(pace.left(6), 3_000, 'the latest steps count');
+});
+
+test('the speed of a download', () => {
+  const event = { loaded: 3e6, cached: 1e6, bytesPerSecond: 2.5e6, secondsLeft: 12 };
+  assert.equal(speed(event), ', 2.5 MB a second, about 12 s left');
+  assert.equal(speed({ ...event, secondsLeft: undefined }), ', 2.5 MB a second');
+  assert.equal(speed({ ...event, bytesPerSecond: 0 }), '');
+  assert.equal(speed({ ...event, cached: 3e6 }), ', from this browser’s cache');
 });
 
 test('numbers as people read them', () => {

@@ -37,9 +37,10 @@ def _squares(path):
 
 
 class Crops:
-    """Draws batches of crops; `device` holds all photographs in all of `SIDES`."""
+    """Draws batches of crops; `device` holds all photographs in all of `SIDES`. Mirroring comes up `mirror` times."""
 
-    def __init__(self, folder, device, seed):
+    def __init__(self, folder, device, seed, mirror=WEIGHTS["mirror"]):
+        self.weights = WEIGHTS | {"mirror": mirror}
         with ThreadPoolExecutor() as threads:
             paths = sorted(Path(folder).glob("*.jpg"))
             squares = [crop for crops in threads.map(lambda path: list(_squares(path)), paths) for crop in crops]
@@ -101,11 +102,11 @@ class Crops:
         return self._colours(torch.cat(parts)[order])
 
     def pairs(self, count):
-        """(pictures, edited, index of each one's edit in `edits`), edits in proportion to `WEIGHTS`."""
+        """(pictures, edited, index of each one's edit in `edits`), edits in proportion to `weights`."""
         from wordings import EDITS
 
         pictures = self.batch(count)
-        weights = [WEIGHTS.get(name, 1.0) for name in EDITS]
+        weights = [self.weights.get(name, 1.0) for name in EDITS]
         bounds = [round(count * part / sum(weights)) for part in np.cumsum(weights)]
         edited, kinds, start = [], [], 0
         for kind, (name, end) in enumerate(zip(EDITS, bounds)):

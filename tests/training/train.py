@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from edits import ssim
-from pictures import Crops
+from pictures import WEIGHTS, Crops
 from safetensors.torch import load_file, save_file
 from wordings import EDITS
 
@@ -69,7 +69,7 @@ def slopes(x):
 
 def train_vae(args, device):
     torch.manual_seed(args.seed)
-    crops = Crops(args.photos / "train", device, args.seed)
+    crops = Crops(args.photos / "train", device, args.seed, args.mirror)
     print(f"{crops.count} squares", flush=True)
     model = networks.vae().to(device, memory_format=torch.channels_last)
     if args.resume:
@@ -154,7 +154,7 @@ def train_unet(args, device):
     torch.manual_seed(args.seed + 1)
     gpu = device == "cuda"
     dtype = torch.bfloat16 if gpu else torch.float32
-    crops = Crops(args.photos / "train", device, args.seed + 1)
+    crops = Crops(args.photos / "train", device, args.seed + 1, args.mirror)
     prompts = {key: torch.from_numpy(value).long() for key, value in np.load(args.prompts).items()}
     # Nonsense asks for nothing.
     quiet = EDITS.index("nothing")
@@ -305,6 +305,7 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--mirror", type=float, default=WEIGHTS["mirror"], help="times that mirroring comes up")
     parser.add_argument("--fresh", type=int, default=1024, help="pairs made at a time")
     parser.add_argument("--pool", type=int, default=16, help="how many times that are kept")
     parser.add_argument("--refresh", type=int, default=24, help="steps until new pairs are made")

@@ -73,6 +73,22 @@ export async function attempt(action, signal) {
 }
 
 /**
+ * The result of something that cannot be stopped, unless the user cancels first.
+ *
+ * @template T
+ * @param {Promise<T>} result
+ * @param {AbortSignal} signal
+ * @returns {Promise<T>}
+ */
+export function unlessCancelled(result, signal) {
+  return new Promise((resolve, reject) => {
+    result.then(resolve, reject);
+    signal.throwIfAborted();
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+}
+
+/**
  * Runs something long, that can be cancelled, unless something is under way already.
  *
  * @param {(signal: AbortSignal) => Promise<void>} action

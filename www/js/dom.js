@@ -66,6 +66,13 @@ export function fitInto(child, ratio, then) {
   place(child);
 }
 
+/** What was chosen in a file input, which is emptied: the same file may be chosen again. @param {string} id */
+export function takeFiles(id) {
+  const files = [...$(id).files];
+  $(id).value = '';
+  return files;
+}
+
 /** Offers a file to keep. */
 export function save(blob, name) {
   const link = element('a', { href: URL.createObjectURL(blob), download: name });

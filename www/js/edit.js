@@ -1,11 +1,12 @@
 /** The edit itself, from the form to the result. */
 
-import { run, say } from './activity.js';
+import { run, say, unlessCancelled } from './activity.js';
 import { COLOURS, previewOf } from './preview.js';
 import { currentView, push } from './history.js';
 import { rememberInstruction } from './examples.js';
-import { applyLoras } from './loras.js';
+import { applyLoras, shareableLoras } from './loras.js';
 import { chosenModel, forgetBroken, load, modelKey } from './models.js';
+import { Pace } from './pace.js';
 import { prepare } from './picture.js';
 import { hidePreview, showPreview, showResults, withParameters } from './result.js';
 import { drawn } from './settings.js';
@@ -14,23 +15,27 @@ import { bytes, duration } from './units.js';
 import { variantsOf } from './variants.js';
 import { $ } from './dom.js';
 
+/** The pipelines whose shaders are compiled. */
+const compiled = new WeakSet();
+
 const XL = 'StableDiffusionXLInstructPix2PixPipeline';
 
 export async function edit() {
   const error = await run(async (signal) => {
     // Read before the first wait, so that the result belongs to what the button was pressed for.
-    const parameters = drawn();
+    const parameters = { ...drawn(), loras: shareableLoras() };
     const kind = $('variants').value;
     const { colours } = chosenModel();
     const model = modelKey();
     rememberInstruction(parameters.prompt);
-    const prepared = await prepare();
+    const prepared = await unlessCancelled(prepare(), signal);
     const pipe = await load(model, signal);
     await applyLoras(pipe, signal);
     const found = [];
-    const timing = { start: performance.now(), done: 0, all: variantsOf(parameters, kind) };
+    const all = variantsOf(parameters, kind);
+    const timing = { start: performance.now(), pace: new Pace(), done: 0, all };
     try {
-      for (const each of timing.all) {
+      for (const each of all) {
         const result = await editOnce(pipe, prepared, each, { signal, colours, timing });
         found.push({ blob: await withParameters(result, each), parameters: each });
         timing.done++;
@@ -54,7 +59,10 @@ export async function edit() {
 /** One result, as PNG. */
 async function editOnce(pipe, prepared, parameters, { signal, colours, timing }) {
   const { prompt, negativePrompt, steps, text, image, seed, scheduler } = parameters;
-  say('Encoding the picture and the instruction…');
+  const first = compiled.has(pipe)
+    ? ''
+    : ' The first edit compiles its shaders, which takes longer.';
+  say(`Encoding the picture and the instruction…${first}`);
   const { images } = await pipe.edit({
     ...(await sizeFor(pipe, prepared.blob)),
     image: prepared.blob,
@@ -69,13 +77,15 @@ async function editOnce(pipe, prepared, parameters, { signal, colours, timing })
     outputType: 'blob',
     signal,
     onStepTensorInputs: ['latents'],
-    onStep: ({ step, steps, elapsed, latents }) => {
+    onStep: ({ step, steps, latents }) => {
       // A step that was under way when the user cancelled.
       if (signal.aborted) return;
-      sayStep(step + 1, steps, elapsed, timing);
+      timing.pace.ended(step + 1, performance.now());
+      sayStep(step + 1, steps, timing);
       showPreview(previewOf(latents, colours ?? COLOURS[pipe.info.className]));
     },
   });
+  compiled.add(pipe);
   return images[0];
 }
 
@@ -88,11 +98,14 @@ async function sizeFor({ info }, blob) {
   return { width, height };
 }
 
-function sayStep(step, steps, elapsed, { done, all }) {
+function sayStep(step, steps, { done, all, pace }) {
   const which = all.length > 1 ? `Picture ${done + 1} of ${all.length}, step` : 'Step';
-  const left = (elapsed / step) * (steps - step + (all.length - done - 1) * steps);
-  const time = step < steps ? `about ${duration(left)} left` : 'decoding…';
-  say(`${which} ${step} of ${steps}, ${time}`, (done * steps + step) / (all.length * steps));
+  const left = pace.left(steps - step + (all.length - done - 1) * steps);
+  const time = left === undefined ? '' : `, about ${duration(left)} left`;
+  say(
+    `${which} ${step} of ${steps}${step < steps ? time : ', decoding…'}`,
+    (done * steps + step) / (all.length * steps),
+  );
 }
 
 async function show(prepared, found, kind) {

@@ -8,7 +8,7 @@ import { Timeline } from './timeline.js';
 let timeline = new Timeline();
 /** Shows a view. */
 let show;
-/** Thumbnails by the key of their picture. */
+/** Addresses of thumbnails, as promises, by the key of their picture. */
 const thumbnails = new Map();
 
 /** @param {(view: import('./timeline.js').View | undefined) => Promise<void>} onShow */
@@ -72,7 +72,6 @@ async function jump(to) {
 async function forget() {
   timeline.clear();
   await changed();
-  thumbnails.clear();
   await show(undefined);
   say('The history is deleted.');
   $('choose').focus();
@@ -80,10 +79,10 @@ async function forget() {
 
 async function thumbnailOf(key, alt) {
   if (!thumbnails.has(key)) {
-    const blob = await pictureOf(key);
-    thumbnails.set(key, blob ? URL.createObjectURL(blob) : '');
+    const address = pictureOf(key).then((blob) => (blob ? URL.createObjectURL(blob) : ''));
+    thumbnails.set(key, address);
   }
-  return element('img', { src: thumbnails.get(key), alt, decoding: 'async' });
+  return element('img', { src: await thumbnails.get(key), alt, decoding: 'async' });
 }
 
 /** Counts calls, so that of two that overlap the later one wins. */
@@ -116,9 +115,9 @@ async function render() {
   $('redo').disabled = isRunning() || !timeline.canRedo;
   $('forget').disabled = isRunning();
   const used = timeline.pictures;
-  for (const [key, url] of thumbnails) {
+  for (const [key, address] of thumbnails) {
     if (used.has(key)) continue;
-    URL.revokeObjectURL(url);
+    address.then((url) => URL.revokeObjectURL(url));
     thumbnails.delete(key);
   }
 }

@@ -1,7 +1,7 @@
 /** LoRAs that the user wants, brought into the pipeline before an edit. */
 
 import { attempt, say } from './activity.js';
-import { $, element } from './dom.js';
+import { $, element, takeFiles } from './dom.js';
 
 /** @type {{ name: string, title: string, source: string | Blob, weight: number }[]} */
 let wanted = [];
@@ -17,10 +17,30 @@ export function initLoras() {
   });
   $('choose-lora').addEventListener('click', () => $('lora-file').click());
   $('lora-file').addEventListener('change', () => {
-    const [file] = $('lora-file').files;
+    const [file] = takeFiles('lora-file');
     if (file) add(file.name, file);
-    $('lora-file').value = '';
   });
+}
+
+/**
+ * Those that others can load too, with their weights, as parameters name them.
+ *
+ * @returns {[source: string, weight: number][]}
+ */
+export function shareableLoras() {
+  const others = wanted.filter(({ source }) => typeof source === 'string');
+  return others.map(({ source, weight }) => [source, weight]);
+}
+
+/** Puts these in the place of those that have names; files stay. @param {[source: string, weight: number][]} given */
+export function setLoras(given) {
+  const files = wanted.filter(({ source }) => typeof source !== 'string');
+  const named = given.map(([source, weight]) => {
+    const known = wanted.find((lora) => lora.source === source) ?? made(source, source);
+    return { ...known, weight };
+  });
+  wanted = [...files, ...named];
+  render();
 }
 
 async function addTyped() {
@@ -35,8 +55,10 @@ async function addTyped() {
   $('lora-source').value = '';
 }
 
+const made = (title, source) => ({ name: `lora_${count++}`, title, source, weight: 1 });
+
 function add(title, source) {
-  wanted.push({ name: `lora_${count++}`, title, source, weight: 1 });
+  wanted.push(made(title, source));
   render();
   say(`${title} will be loaded with the next edit.`);
 }

@@ -3,9 +3,9 @@
 import { cache, InstructPix2Pix } from '../pkg/index.js';
 import { attempt, run, say, warn } from './activity.js';
 import { MODELS, modelOf } from './catalogue.js';
-import { $, element, option, save } from './dom.js';
+import { $, element, option, save, takeFiles } from './dom.js';
 import { describeRoom } from './machine.js';
-import { ago, bytes, duration } from './units.js';
+import { ago, bytes, speed } from './units.js';
 
 /** The loaded model: `{ key, pipe }`. */
 let loaded;
@@ -52,7 +52,7 @@ export function selectModel(id) {
   const isListed = [...$('model').options].some(({ value }) => value === id);
   $('model').value = isListed ? id : '';
   if (!isListed) $('other').value = id;
-  showModel();
+  choose();
 }
 
 function choose() {
@@ -126,13 +126,6 @@ function showProgress(event) {
   }
 }
 
-function speed({ loaded, cached, bytesPerSecond, secondsLeft }) {
-  if (cached === loaded) return ', from this browser’s cache';
-  if (!bytesPerSecond) return '';
-  const left = secondsLeft === undefined ? '' : `, about ${duration(secondsLeft * 1000)} left`;
-  return `, ${bytes(bytesPerSecond)} a second${left}`;
-}
-
 /** A model of this page's own folder as the list names it; others as they are called. */
 function shortName(model) {
   const here = new URL('./', document.baseURI).href;
@@ -154,7 +147,7 @@ export async function listModels() {
       const state = complete ? '' : ', not complete: choose it and press Edit to go on';
       const button = (text, act) => {
         const made = element('button', { type: 'button', ariaLabel: `${text} ${id}` }, text);
-        made.addEventListener('click', () => attempt(() => act(made)));
+        made.addEventListener('click', () => attempt(act));
         return made;
       };
       return element(
@@ -167,7 +160,6 @@ export async function listModels() {
         ),
         button('Use', async () => {
           selectModel(id);
-          choose();
           $('model').focus();
         }),
         button('Export', async () => {
@@ -200,27 +192,26 @@ function fetchModel() {
 }
 
 function importArchive() {
-  const [file] = $('import-file').files;
+  const [file] = takeFiles('import-file');
   if (!file) return;
   run(async (signal) => {
     say('Importing the model…');
     const id = shortName(await cache.import(file, { signal }));
     await listModels();
     selectModel(id);
-    choose();
     say(`${id} is imported.`);
   });
 }
 
 function openFolder() {
-  const files = [...$('folder-files').files];
+  const files = takeFiles('folder-files');
   if (files.length === 0) return;
   const name = files[0].webkitRelativePath.split('/')[0] || 'folder';
   addLocal(name, (options) => InstructPix2Pix.fromPretrained(files, options));
 }
 
 function openCheckpoint() {
-  const [file] = $('checkpoint-file').files;
+  const [file] = takeFiles('checkpoint-file');
   if (file) addLocal(file.name, (options) => InstructPix2Pix.fromSingleFile(file, options));
 }
 

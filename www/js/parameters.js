@@ -13,6 +13,7 @@
  * @property {string} [model]
  * @property {string} [shape]
  * @property {number} [size]
+ * @property {[source: string, weight: number][]} [loras] those that others can load too
  */
 
 import { SCHEDULERS, SIZES } from './catalogue.js';
@@ -32,6 +33,12 @@ function isModel(value) {
   return text(500)(value) && /^(https?:\/\/[^\s@]+|[\w./-]+)$/.test(value);
 }
 
+function isLora(value) {
+  return (
+    Array.isArray(value) && value.length === 2 && isModel(value[0]) && number(-10, 10)(value[1])
+  );
+}
+
 function isSeed(value) {
   return typeof value === 'string' && /^[0-9]{1,20}$/.test(value) && BigInt(value) <= MAX_SEED;
 }
@@ -48,6 +55,7 @@ const FIELDS = {
   model: isModel,
   shape: oneOf(['original', 'square', 'landscape', 'portrait', 'whole']),
   size: oneOf(SIZES),
+  loras: (value) => Array.isArray(value) && value.length <= 8 && value.every(isLora),
 };
 
 const NUMBERS = new Set(['steps', 'text', 'image', 'size']);
@@ -77,7 +85,9 @@ export function fromJson(json) {
 
 /** @param {Parameters} parameters @returns {string} what stands behind the `#` of a link */
 export function toFragment(parameters) {
-  const known = Object.entries(checked(parameters)).filter(([, value]) => value !== '');
+  const { loras = [], ...rest } = checked(parameters);
+  const known = Object.entries(rest).filter(([, value]) => value !== '');
+  known.push(...loras.map(([source, weight]) => ['lora', `${weight} ${source}`]));
   return new URLSearchParams(known).toString();
 }
 
@@ -85,6 +95,11 @@ export function toFragment(parameters) {
 export function fromFragment(fragment) {
   const found = {};
   for (const [name, value] of new URLSearchParams(fragment.replace(/^#/, ''))) {
+    if (name === 'lora') {
+      const [weight, source] = value.split(' ');
+      (found.loras ??= []).push([source, Number(weight)]);
+      continue;
+    }
     found[name] = NUMBERS.has(name) && value.trim() !== '' ? Number(value) : value;
   }
   const parameters = checked(found);
@@ -92,7 +107,8 @@ export function fromFragment(fragment) {
 }
 
 /** In a line for people. */
-export function describe({ prompt, steps, text: guidance, image, seed, scheduler }) {
+export function describe({ prompt, steps, text: guidance, image, seed, scheduler, loras = [] }) {
   const sampler = scheduler ? `, ${SCHEDULERS[scheduler]}` : '';
-  return `“${prompt}”, ${steps} ${steps === 1 ? 'step' : 'steps'}, text ${guidance}, image ${image}, seed ${seed}${sampler}`;
+  const added = loras.map(([source, weight]) => `, LoRA ${source} at ${weight}`).join('');
+  return `“${prompt}”, ${steps} ${steps === 1 ? 'step' : 'steps'}, text ${guidance}, image ${image}, seed ${seed}${sampler}${added}`;
 }

@@ -9,6 +9,14 @@ let bitmap;
 /** The file's own numbers, upright by its EXIF orientation: as the package reads pictures. */
 const DECODE = { colorSpaceConversion: 'none', imageOrientation: 'from-image' };
 
+/** What is transparent would come out black. */
+function onWhite(canvas, settings) {
+  const context = canvas.getContext('2d', settings);
+  context.fillStyle = '#ffffff';
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  return context;
+}
+
 const actions = {
   /** Its size, and where it was too large, the same picture smaller, as a file. */
   async open(blob) {
@@ -17,7 +25,7 @@ const actions = {
     const smaller = shrunk(opened);
     if (smaller) {
       const canvas = new OffscreenCanvas(smaller.width, smaller.height);
-      const context = canvas.getContext('2d');
+      const context = onWhite(canvas);
       context.imageSmoothingQuality = 'high';
       context.drawImage(opened, 0, 0, smaller.width, smaller.height);
       opened.close();
@@ -29,14 +37,12 @@ const actions = {
     return { blob, width: opened.width, height: opened.height, original: { width, height } };
   },
 
-  /** A part of it in a size, as PNG. */
-  async fit({ box, width, height }) {
+  /** A part of it in a size, as PNG; `blob` is the picture, should it have been opened by another worker. */
+  async fit({ blob, box, width, height }) {
+    bitmap ??= await createImageBitmap(blob, DECODE);
     const part = neededPart(bitmap, { width, height }, box);
     const canvas = new OffscreenCanvas(part.width, part.height);
-    const context = canvas.getContext('2d', { willReadFrequently: true });
-    // What is transparent would come out black.
-    context.fillStyle = '#ffffff';
-    context.fillRect(0, 0, part.width, part.height);
+    const context = onWhite(canvas, { willReadFrequently: true });
     context.drawImage(bitmap, -part.x, -part.y);
     const pixels = context.getImageData(0, 0, part.width, part.height);
     const shifted = box.map((side, i) => side - (i % 2 ? part.y : part.x));

@@ -3,7 +3,7 @@
 import { InstructPix2PixError } from '../pkg/index.js';
 import { attempt, say } from './activity.js';
 import { crop, setPicture, target } from './crop.js';
-import { $, element, showImage } from './dom.js';
+import { $, element, showImage, takeFiles } from './dom.js';
 import { isCropped } from './fit.js';
 import { fromJson, KEYWORD } from './parameters.js';
 import { isPng, readText } from './png.js';
@@ -24,7 +24,7 @@ const SAMPLES = [
 let picture;
 /** Resolves when the picture chosen last has been read. */
 let choosing;
-/** How many were chosen. */
+/** How many were chosen, or called for by the history. */
 let choices = 0;
 /** Tells of a picture that was chosen, and of the parameters in it. */
 let tell;
@@ -35,30 +35,41 @@ const calls = new Map();
 
 /** @param {'open' | 'fit'} action */
 function ask(action, argument) {
-  if (!worker) {
-    worker = new Worker(new URL('./picture-worker.js', import.meta.url), { type: 'module' });
-    worker.addEventListener('message', ({ data: { id, value, error } }) => {
-      const { resolve, reject } = calls.get(id);
-      calls.delete(id);
-      if (error === undefined) resolve(value);
-      else reject(new Error(error));
-    });
-  }
+  worker ??= startWorker();
   return new Promise((resolve, reject) => {
     calls.set(++lastCall, { resolve, reject });
     worker.postMessage({ id: lastCall, action, argument });
   });
 }
 
+function startWorker() {
+  const started = new Worker(new URL('./picture-worker.js', import.meta.url), { type: 'module' });
+  started.addEventListener('message', ({ data: { id, value, error } }) => {
+    const { resolve, reject } = calls.get(id);
+    calls.delete(id);
+    if (error === undefined) resolve(value);
+    else reject(new Error(error));
+  });
+  started.addEventListener('error', loseWorker);
+  started.addEventListener('messageerror', loseWorker);
+  return started;
+}
+
+/** Its script did not arrive, or it broke; the next call starts another. */
+function loseWorker() {
+  worker?.terminate();
+  worker = undefined;
+  const message = 'the part of this page that reads pictures did not start';
+  const error = new InstructPix2PixError('network', message, { retryable: true });
+  for (const { reject } of calls.values()) reject(error);
+  calls.clear();
+}
+
 /** @param {(chosen: { key: string, parameters?: object }) => void} onChosen */
 export function initPicture(onChosen) {
   tell = onChosen;
   $('choose').addEventListener('click', () => $('file').click());
-  $('file').addEventListener('change', () => {
-    choose($('file').files[0]);
-    // The same file may be chosen again.
-    $('file').value = '';
-  });
+  $('file').addEventListener('change', () => choose(takeFiles('file')[0]));
   for (const [name, alt] of SAMPLES) {
     const image = element('img', {
       src: `samples/${name}`,
@@ -118,19 +129,30 @@ export function chooseResult(blob) {
   );
 }
 
+/**
+ * To be called by whatever will show another picture: the later one wins, however long each takes.
+ *
+ * @returns {() => boolean} whether nothing has been called for since
+ */
+export function announce() {
+  const mine = ++choices;
+  return () => mine === choices;
+}
+
 /** Whether the user has chosen a picture since the page was opened. */
 export const isTouched = () => choosing !== undefined;
 
 /** @param {() => Promise<Blob>} get */
 export function chooseFrom(get, readParameters = parametersIn) {
-  const mine = ++choices;
+  const isLatest = announce();
   choosing = attempt(async () => {
     const blob = await get();
-    // Something else was chosen while this one was on its way.
-    if (mine !== choices) return;
+    if (!isLatest()) return;
     const parameters = await readParameters(blob);
-    await open(blob);
-    tell({ key: picture.key, parameters });
+    if (!isLatest()) return;
+    const { key } = await open(blob);
+    if (!isLatest()) return;
+    tell({ key, parameters });
     say($('prompt').value ? 'Ready.' : 'Now say what to change.');
   });
   return choosing;
@@ -149,26 +171,32 @@ async function parametersIn(blob) {
  *
  * @param {Blob} blob
  * @param {string} [key] where it is kept already
+ * @returns {Promise<{ blob: Blob, key: string, width: number, height: number }>} the picture
  */
 export async function open(blob, key) {
   let opened;
   try {
     opened = await ask('open', blob);
   } catch (cause) {
+    if (cause instanceof InstructPix2PixError) throw cause;
     const message = 'this file could not be read as a picture';
     throw new InstructPix2PixError('image-decode', message, { cause });
   }
   const { original, width, height } = opened;
-  picture = { blob: opened.blob, key: key ?? keepPicture(opened.blob), width, height };
+  const mine = { blob: opened.blob, key: key ?? keepPicture(opened.blob), width, height };
+  picture = mine;
   const isSmaller = original.width !== width;
   $('picture-note').hidden = !isSmaller;
   if (isSmaller) {
     $('picture-note').textContent =
       `A large photo, ${original.width} × ${original.height}: it was scaled down to ${width} × ${height} first.`;
   }
-  await showImage($('before-image'), picture.blob, 'The picture before the edit');
+  await showImage($('before-image'), mine.blob, 'The picture before the edit');
+  // Another one came while this one was decoded.
+  if (picture !== mine) return mine;
   $('before-empty').hidden = true;
   setPicture({ width, height });
+  return mine;
 }
 
 /** Shows none. */
@@ -192,5 +220,5 @@ export async function prepare() {
   const { size, box } = target(picture);
   const isWhole = size.width === width && size.height === height && !isCropped(picture, box);
   if (isWhole) return { blob, key: source, source, crop: crop() };
-  return { blob: await ask('fit', { box, ...size }), source, crop: crop() };
+  return { blob: await ask('fit', { blob, box, ...size }), source, crop: crop() };
 }

@@ -14,6 +14,8 @@ import { labelOf } from './variants.js';
  * @type {{ blob: Blob, parameters: import('./parameters.js').Parameters } | undefined}
  */
 let shown;
+/** Counts calls, so that of two that overlap the later one wins. */
+let showing = 0;
 
 /** @param {(blob: Blob) => void} onContinue called with the result to go on with */
 export function initResult(onContinue) {
@@ -54,6 +56,7 @@ export function hidePreview() {
 
 /** Shows none. */
 export function clearResult() {
+  showing++;
   shown = undefined;
   for (const id of ['compare', 'after-image', 'result-buttons', 'variants-grid'])
     $(id).hidden = true;
@@ -69,7 +72,9 @@ export function clearResult() {
  */
 export async function showResults(view) {
   const { results, chosen = 0, kind = '1' } = view;
+  const mine = ++showing;
   const blobs = await Promise.all(results.map(({ picture }) => pictureOf(picture)));
+  if (mine !== showing) return;
   const grid = $('variants-grid');
   grid.hidden = results.length < 2;
   for (const { firstChild } of grid.children) URL.revokeObjectURL(firstChild.src);
@@ -99,14 +104,17 @@ async function showOne({ before, results, chosen = 0 }, blob) {
     clearResult();
     return;
   }
+  const mine = ++showing;
   const { parameters } = results[chosen];
-  shown = { blob, parameters };
   const { width, height } = sizeOfPng(new Uint8Array(await blob.slice(0, 24).arrayBuffer()));
   const seen = before && (await pictureOf(before));
+  if (mine !== showing) return;
+  shown = { blob, parameters };
   await Promise.all([
     showImage($('after-image'), blob, `After “${parameters.prompt}”`),
     seen && showImage($('compare-image'), seen, 'Before, for comparison'),
   ]);
+  if (mine !== showing) return;
   for (const id of ['compare-range', 'compare-line', 'compare-image']) $(id).hidden = !seen;
   $('compare-range').value = 0;
   hidePreview();

@@ -1,9 +1,11 @@
 /** The settings of an edit: sliders, seed, presets. */
 
+import { isRunning, say } from './activity.js';
 import { draw, SCHEDULERS } from './catalogue.js';
 import { crop, setCrop } from './crop.js';
 import { $, memory, option } from './dom.js';
 import { showExamples } from './examples.js';
+import { setLoras } from './loras.js';
 import { chosenModel, modelId, selectModel } from './models.js';
 import { VARIANTS } from './variants.js';
 
@@ -38,6 +40,7 @@ export function initSettings() {
   for (const button of $('presets').children) {
     button.addEventListener('click', () => applyPreset(button.dataset.preset));
   }
+  $('reset').addEventListener('click', reset);
 }
 
 function setNumber(id, value) {
@@ -74,6 +77,18 @@ function applyPreset(name) {
   setNumber('image-guidance', guidance.image);
   $('scheduler').value = presets[name].scheduler ?? '';
   changed();
+}
+
+/** All as the model has it at first; the instruction stays. */
+function reset() {
+  $('seed').value = '';
+  $('random-seed').checked = true;
+  $('random-guidance').checked = false;
+  $('negative').value = '';
+  $('variants').value = '1';
+  setCrop({ zoom: 1, x: 0.5, y: 0.5 });
+  suit(chosenModel());
+  if (!isRunning()) say('The settings are as they were at first.');
 }
 
 /** Marks the preset that is set, if one is. */
@@ -124,10 +139,8 @@ export function drawn() {
 /** Puts parameters into the form, as far as there are any. @param {import('./parameters.js').Parameters} given */
 export function apply(given) {
   const { model, prompt, negativePrompt, steps, text, image, seed, scheduler, shape, size } = given;
-  if (model !== undefined && model !== modelId()) {
-    selectModel(model);
-    suit(chosenModel());
-  }
+  if (model !== undefined && model !== modelId()) selectModel(model);
+  if (given.loras !== undefined) setLoras(given.loras);
   if (prompt !== undefined) $('prompt').value = prompt;
   if (negativePrompt !== undefined) $('negative').value = negativePrompt;
   if (steps !== undefined) setNumber('steps', steps);

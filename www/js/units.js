@@ -16,6 +16,18 @@ export function duration(milliseconds) {
   return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 }
 
+/**
+ * How fast a download is, behind what has come of it.
+ *
+ * @param {{ loaded: number, cached: number, bytesPerSecond?: number, secondsLeft?: number }} event
+ */
+export function speed({ loaded, cached, bytesPerSecond, secondsLeft }) {
+  if (cached === loaded) return ', from this browser’s cache';
+  if (!bytesPerSecond) return '';
+  const left = secondsLeft === undefined ? '' : `, about ${duration(secondsLeft * 1000)} left`;
+  return `, ${bytes(bytesPerSecond)} a second${left}`;
+}
+
 /** How long ago, in days at most. */
 export function ago(time, now = Date.now()) {
   const minutes = Math.round((now - time) / 60e3);

@@ -70,7 +70,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand {
         name: "serve",
-        usage: "DIR [--port N] [--mount /NAME=DIR]...",
+        usage: "DIR [--port N] [--mount /NAME=DIR]... [--policy]",
         about: "serve any folder on loopback (port 0: any free one); prints the address first",
         run: web::serve,
     },

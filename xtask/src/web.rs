@@ -23,25 +23,42 @@ pub fn demo(mut args: Args) -> Result<u8> {
     }
     let mounts =
         vec![Mount::new("/", process::root().join("www"))?, Mount::new("/pkg", package::folder())?];
-    listen(mounts, port)
+    listen(mounts, port, Some(policy(&process::root().join("www"))?))
 }
 
-/// `cargo xtask serve DIR [--port N] [--mount /NAME=DIR]...`.
+/// `cargo xtask serve DIR [--port N] [--mount /NAME=DIR]... [--policy]`.
 pub fn serve(mut args: Args) -> Result<u8> {
     let port = args.port(PORT)?;
     let mounted = args.values("--mount")?;
-    let mut mounts = vec![Mount::new("/", args.one("folder to serve")?.into())?];
+    let with_policy = args.flag("--policy");
+    let folder = PathBuf::from(args.one("folder to serve")?);
+    let policy = with_policy.then(|| policy(&folder)).transpose()?;
+    let mut mounts = vec![Mount::new("/", folder)?];
     for mount in mounted {
         let (name, folder) = mount
             .split_once('=')
             .ok_or_else(|| format!("--mount {mount}: write --mount /NAME=DIR"))?;
         mounts.push(Mount::new(name, PathBuf::from(folder))?);
     }
-    listen(mounts, port)
+    listen(mounts, port, policy)
 }
 
-fn listen(mounts: Vec<Mount>, port: u16) -> Result<u8> {
-    let server = Server::bind(mounts, port)?;
+/// The policy that a folder's page has in itself, with what only a header can say.
+fn policy(folder: &Path) -> Result<String> {
+    const META: &str = "http-equiv=\"Content-Security-Policy\" content=\"";
+    let path = folder.join("index.html");
+    let page = std::fs::read_to_string(&path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let found = page.split_once(META).and_then(|(_, rest)| rest.split_once('"'));
+    let (policy, _) = found.ok_or_else(|| format!("{} has no policy", path.display()))?;
+    Ok(format!("{policy}; frame-ancestors 'none'"))
+}
+
+fn listen(mounts: Vec<Mount>, port: u16, policy: Option<String>) -> Result<u8> {
+    let mut server = Server::bind(mounts, port)?;
+    if let Some(policy) = policy {
+        server = server.with_policy(&policy);
+    }
     println!("http://{}/", server.address());
     server.run()
 }
@@ -72,4 +89,21 @@ pub fn hub(mut args: Args) -> Result<u8> {
     }
     println!("{}", server.description());
     server.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::policy;
+    use crate::files::tests::Scratch;
+    use crate::process;
+
+    #[test]
+    fn the_policy_is_the_page_s_own_and_forbids_frames() {
+        let found = policy(&process::root().join("www")).expect("a policy");
+        assert!(found.starts_with("default-src 'none'; script-src 'self' "), "{found}");
+        assert!(found.ends_with("; frame-ancestors 'none'"), "{found}");
+        let none = Scratch::new().with("index.html", b"<p>home</p>");
+        assert!(policy(none.path()).is_err());
+        assert!(policy(&none.path().join("absent")).is_err());
+    }
 }

@@ -50,6 +50,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     mounts: Arc<[Mount]>,
+    /// What browsers may do with every answer.
+    policy: Option<Arc<str>>,
 }
 
 impl Server {
@@ -59,7 +61,12 @@ impl Server {
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
         let listener = first_free(port)
             .map_err(|error| format!("cannot listen on 127.0.0.1, port {port}: {error}"))?;
-        Ok(Self { address: listener.local_addr()?, listener, mounts: mounts.into() })
+        Ok(Self { address: listener.local_addr()?, listener, mounts: mounts.into(), policy: None })
+    }
+
+    /// Sends a `Content-Security-Policy` with every answer: workers take theirs from their own.
+    pub fn with_policy(self, policy: &str) -> Self {
+        Self { policy: Some(policy.into()), ..self }
     }
 
     /// Where it listens.
@@ -75,9 +82,10 @@ impl Server {
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
-            let mounts = Arc::clone(&self.mounts);
+            let (mounts, policy) = (Arc::clone(&self.mounts), self.policy.clone());
             // Errors are a browser's leaving, or a thread too many: both end the connection only.
-            let _ = thread::Builder::new().spawn(move || converse(&stream, &mounts));
+            let _ =
+                thread::Builder::new().spawn(move || converse(&stream, &mounts, policy.as_deref()));
         }
     }
 }
@@ -98,7 +106,7 @@ fn first_free(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Answers the requests of one connection until either side has enough.
-fn converse(stream: &TcpStream, mounts: &[Mount]) -> io::Result<()> {
+fn converse(stream: &TcpStream, mounts: &[Mount], policy: Option<&str>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
@@ -107,6 +115,10 @@ fn converse(stream: &TcpStream, mounts: &[Mount]) -> io::Result<()> {
             Head::End => return Ok(()),
             Head::Bad(status) => (respond::error(status), false),
             Head::Whole(request) => (respond::respond(&request, mounts), request.keeps_alive()),
+        };
+        let response = match policy {
+            Some(policy) => response.with("Content-Security-Policy", policy),
+            None => response,
         };
         response.send(stream, keep)?;
         if !keep {

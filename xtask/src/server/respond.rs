@@ -33,7 +33,7 @@ impl Response {
         Self { status, headers: Vec::new(), body, head_only: false }
     }
 
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }

@@ -296,6 +296,29 @@ fn many_clients_are_served_at_once() {
 }
 
 #[test]
+fn the_policy_comes_with_every_answer() {
+    const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+    let www = Scratch::new().with("index.html", b"<p>home</p>");
+    let mounts = vec![Mount::new("/", www.path().to_owned()).expect("a folder")];
+    let server = Server::bind(mounts, 0).expect("bound").with_policy(POLICY);
+    let address = server.address();
+    thread::spawn(move || server.run());
+    for head in [
+        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nConnection: close\r\nIf-None-Match: *\r\n\r\n",
+        "GET /absent HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "PUT / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "no request\r\n\r\n",
+    ] {
+        let mut stream = BufReader::new(TcpStream::connect(address).expect("connected"));
+        stream.get_mut().write_all(head.as_bytes()).expect("sent");
+        let answer = Answer::read_head(&mut stream);
+        assert_eq!(answer.header("Content-Security-Policy"), POLICY, "{head}");
+    }
+    assert_eq!(site().get("/").header("Content-Security-Policy"), "", "no other server has it");
+}
+
+#[test]
 fn a_taken_port_gives_way_to_the_next() {
     let folder = Scratch::new();
     let mounts = || vec![Mount::new("/", folder.path().to_owned()).expect("a folder")];
