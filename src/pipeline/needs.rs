@@ -21,7 +21,10 @@ pub fn asked_of_edit(
         }),
         _ => String::new(),
     };
-    let results = request.text.num_images_per_prompt;
+    let results = match request.text.num_images_per_prompt {
+        1 => "1 result".to_owned(),
+        many => format!("{many} results"),
+    };
     let own = taken.saturating_sub(before);
     let turns = match takes_turns {
         true => "",
@@ -29,7 +32,7 @@ pub fn asked_of_edit(
     };
     format!(
         "{} of GPU memory, on top of the {} that were held before, for an edit{size}, {results} \
-         results for a prompt; one result, a picture of half the size (a quarter of the memory, about \
+         for a prompt; one result, a picture of half the size (a quarter of the memory, about \
          {}), enableVaeTiling() and enableVaeSlicing() need less{turns}",
         both(own),
         both(before),
@@ -79,7 +82,7 @@ mod tests {
         let text = asked_of_edit(&request, false, [2_000_000_000, 5_200_000_000]);
         assert!(text.starts_with("3.2 GB (3200000000 bytes) of GPU memory"), "{text}");
         assert!(text.contains("2.0 GB (2000000000 bytes) that were held before"), "{text}");
-        assert!(text.contains("an edit of 24 x 16, 1 results"), "{text}");
+        assert!(text.contains("an edit of 24 x 16, 1 result for"), "{text}");
         assert!(text.contains("half the size (a quarter of the memory, about 800.0 MB)"), "{text}");
         assert!(text.contains("memoryBudget"), "{text}");
         assert!(!asked_of_edit(&request, true, [0, 1]).contains("memoryBudget"));
