@@ -58,6 +58,14 @@ function environment() {
 
 const cli = () => join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'cli.js');
 
+/** Runs what `npm install` linked the command to, as people call it. */
+function npx(args) {
+  const windows = process.platform === 'win32';
+  const all = ['--no-install', 'instruct-pix2pix-web', ...args];
+  const settings = { cwd: app, env: environment(), encoding: 'utf8', shell: windows };
+  return spawnSync(windows ? 'npx.cmd' : 'npx', windows ? all.map((arg) => `"${arg}"`) : all, settings);
+}
+
 /** Runs the command to its end. */
 function run(args, options) {
   const settings = { cwd: app, env: environment(), encoding: 'utf8', ...options };
@@ -85,7 +93,7 @@ describe('the command', () => {
     const cache = join(app, 'models');
     rmSync(cache, { recursive: true, force: true });
     const floats = ['--dtype', 'float32', '--weight-dtype', 'float32'];
-    const { status, stdout, stderr } = run([
+    const { status, stdout, stderr } = npx([
       ...['photo.jpg', 'make the mountains snowy', '-o', 'out.png', '--steps', '3', '--seed', '0'],
       ...['--endpoint', hub.url, '--cache', cache, ...floats],
     ]);
