@@ -5,13 +5,13 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { copyFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { endAfterMinutes, folder, launch, openPage, repository, serve } from './harness.mjs';
+import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
 import { install, npm } from './install.mjs';
-import { exampleOf } from './readme.mjs';
+import { exampleOf, examples } from './readme.mjs';
 
 endAfterMinutes(60);
 
@@ -29,8 +29,14 @@ const APPS = {
   parcel: { run: '.', page: 'dist', full: true },
   rollup: { run: '.', page: 'dist', copies: true, readme: 'rollup.config.js', full: true },
   next: { run: 'app', start: (port) => ['start', '--', '--port', port], full: true },
-  sveltekit: { run: 'src/routes', start: () => ['start'], full: true },
+  sveltekit: { run: 'src/routes', start: () => ['start'], element: true, full: true },
 };
+
+/** What any tool can do that puts modules together and knows nothing of this package. */
+const PLAIN_BUILD = `
+  import { build } from 'esbuild';
+  await build({ entryPoints: ['main.js'], bundle: true, format: 'esm', minify: true, outdir: 'dist' });
+`;
 
 let browser, models;
 
@@ -80,6 +86,24 @@ async function start(app, { start }) {
   }
 }
 
+/** Opens the app at an address; what its page says beside that the edit went well. */
+async function edited(url) {
+  const { page, problems } = await openPage(browser, `${url}?model=${models.url}tiny-random`);
+  try {
+    await page.waitForFunction(() => document.body.dataset.outcome);
+    const { outcome, ...found } = await page.evaluate(() => ({
+      ...document.body.dataset,
+      hasElement: customElements.get('instruct-pix2pix') !== undefined,
+    }));
+    assert.equal(outcome, '16 x 16', problems.join('\n'));
+    // A folder of a model lacks files that it may lack, and these apps an icon.
+    assert.deepEqual(problems.filter((problem) => !/404/.test(problem)), []);
+    return found;
+  } finally {
+    await page.close();
+  }
+}
+
 for (const [name, settings] of Object.entries(APPS)) {
   const skip = settings.full && !FULL && 'without FULL=1';
   test(`an app of ${name}`, { skip }, async () => {
@@ -96,18 +120,37 @@ for (const [name, settings] of Object.entries(APPS)) {
         const html = await (await fetch(site.url)).text();
         assert.match(html, /<p id="from-the-server"[^>]*>/, 'it was rendered on the server');
       }
-      const { page, problems } = await openPage(browser, `${site.url}?model=${models.url}tiny-random`);
-      await page.waitForFunction(() => document.body.dataset.outcome);
-      const { outcome, seen } = await page.evaluate(() => ({ ...document.body.dataset }));
-      await page.close();
-      assert.equal(outcome, '16 x 16', problems.join('\n'));
+      const { seen, hasElement } = await edited(site.url);
+      if (settings.element) assert.ok(hasElement, 'what is imported for its effect alone is there');
       if (settings.seen) {
         for (const what of settings.seen.split(' ')) assert.ok(seen.split(' ').includes(what), seen);
       }
-      // A folder of a model lacks files that it may lack, and these apps an icon.
-      assert.deepEqual(problems.filter((problem) => !/404/.test(problem)), []);
     } finally {
       site.close();
     }
   });
 }
+
+test('an app with copies of the files that the README names', { skip: !FULL && 'without FULL=1' }, async () => {
+  const app = install('esbuild');
+  copyFileSync(join(folder, 'apps', 'shared', 'run.js'), join(app, 'run.js'));
+  writeFileSync(join(app, 'build.mjs'), PLAIN_BUILD);
+  const [{ code }] = examples().filter(({ code }) => code.includes('env.workerUrl ='));
+  writeFileSync(join(app, 'main.js'), `${code}\n${readFileSync(join(app, 'main.js'), 'utf8')}`);
+  npm(['run', '--silent', 'build'], app);
+  copyFileSync(join(app, 'index.html'), join(app, 'dist', 'index.html'));
+  const readme = readFileSync(join(pkg, 'README.md'), 'utf8');
+  const [, list] = readme.match(/copy (`[^:]*?)into one folder/);
+  const names = [...list.matchAll(/`(.+?)`/g)].map(([, name]) => name);
+  assert.ok(names.includes('worker.js'), `${names}`);
+  mkdirSync(join(app, 'dist', 'vendor'));
+  for (const name of names) {
+    copyFileSync(join(app, 'node_modules', 'instruct-pix2pix-web', name), join(app, 'dist', 'vendor', name));
+  }
+  const site = await serve(join(app, 'dist'));
+  try {
+    await edited(site.url);
+  } finally {
+    site.close();
+  }
+});

@@ -215,9 +215,12 @@ describe('a signal', () => {
         disableLora: () => pipe.disableLora({ signal }),
         fuseLora: () => pipe.fuseLora({ signal }),
         unfuseLora: () => pipe.unfuseLora({ signal }),
+        loadLoraWeights: () => pipe.loadLoraWeights('/models/none.safetensors', { signal }),
         unloadLoraWeights: () => pipe.unloadLoraWeights({ signal }),
+        loadTextualInversion: () => pipe.loadTextualInversion('/models/none.pt', { signal }),
         unloadTextualInversion: () => pipe.unloadTextualInversion(undefined, { signal }),
         saveLoraWeights: () => pipe.saveLoraWeights({ signal }),
+        savePretrained: () => pipe.savePretrained({}, { signal }),
         warmup: () => pipe.warmup({ signal }),
         memory: () => pipe.memory({ signal }),
         'cache.list': () => cache.list({ signal }),
@@ -225,6 +228,8 @@ describe('a signal', () => {
         'cache.clear': () => cache.clear({ signal }),
         'cache.export': () => cache.export('a/b', { signal }),
         'cache.import': () => cache.import(new Blob(), { signal }),
+        fromPretrained: () => InstructPix2Pix.fromPretrained(tiny, { signal }),
+        fromSingleFile: () => InstructPix2Pix.fromSingleFile('/models/none.safetensors', { signal }),
         download: () => InstructPix2Pix.download(tiny, { signal }),
         isSupported: () => InstructPix2Pix.isSupported({ signal }),
         requirements: () => InstructPix2Pix.requirements(tiny, { signal }),
@@ -296,17 +301,49 @@ describe('defaults', () => {
           await pipe.dispose();
         });
       const levels = {};
-      for (const logLevel of ['silent', 'warn', 'info']) {
+      for (const logLevel of ['silent', 'error', 'warn', 'info', 'debug']) {
         levels[logLevel] = await within({ logLevel }, edit);
       }
       return levels;
     });
-    assert.deepEqual(said.silent, []);
+    assert.deepEqual([said.silent, said.error], [[], []]);
     assert.equal(said.warn.length, 1, said.warn.join('\n'));
     assert.match(said.warn[0], /^warn: instruct-pix2pix-web: /);
     assert.equal(said.info.filter((line) => line.startsWith('warn')).length, 1);
     assert.ok(said.info.some((line) => /^info: .*is loaded after/.test(line)), said.info.join('\n'));
     assert.ok(said.info.some((line) => /^info: .*an edit took/.test(line)), said.info.join('\n'));
+    const kinds = (level) => said[level].map((line) => line.split(':', 1)[0]);
+    assert.deepEqual(kinds('debug'), kinds('info'), 'the rest is said by workers');
+  });
+
+  test('say how much the console shows of workers', async () => {
+    const said = {};
+    for (const logLevel of ['error', 'warn', 'info', 'debug']) {
+      const kinds = (said[logLevel] = []);
+      const listen = (message) => {
+        if (message.text().startsWith('instruct-pix2pix-web: ')) kinds.push(message.type());
+      };
+      page.on('console', listen);
+      await page.evaluate(async (logLevel) => {
+        await within({ logLevel }, async () => {
+          const pipe = await InstructPix2Pix.fromPretrained(tiny);
+          const matrix = (...shape) => ({ data: new Float32Array(shape[0] * shape[1]), shape });
+          const layer = (name) => ({
+            [`${name}.lora_A.weight`]: matrix(4, 16),
+            [`${name}.lora_B.weight`]: matrix(16, 4),
+          });
+          // The worker warns of the second one.
+          const known = 'text_encoder.text_model.encoder.layers.0.self_attn.k_proj';
+          await pipe.loadLoraWeights({ ...layer(known), ...layer('unet.nowhere') });
+          await pipe.dispose();
+        });
+      }, logLevel);
+      page.off('console', listen);
+    }
+    assert.deepEqual(said.error, []);
+    assert.deepEqual(said.warn, ['warning']);
+    assert.ok(said.info.includes('warning') && !said.info.includes('debug'), `${said.info}`);
+    assert.ok(said.debug.includes('warning') && said.debug.includes('debug'), `${said.debug}`);
   });
 });
 

@@ -32,7 +32,9 @@ const TYPES = {
   '.html': 'text/html',
   '.js': 'text/javascript',
   '.json': 'application/json',
+  '.svg': 'image/svg+xml',
   '.wasm': 'application/wasm',
+  '.webmanifest': 'application/manifest+json',
 };
 
 /**
@@ -125,11 +127,13 @@ describe('a strict Content-Security-Policy', () => {
 
   test('needs nothing but wasm-unsafe-eval', async () => {
     const policy = `${strict}; script-src 'self' 'wasm-unsafe-eval'`;
-    const { size, violations, message } = await withPolicy(policy, (page) =>
-      edit(page, '/pkg/index.js'),
-    );
+    const { size, violations, message, isolated } = await withPolicy(policy, async (page) => ({
+      isolated: await page.evaluate(() => crossOriginIsolated),
+      ...(await edit(page, '/pkg/index.js')),
+    }));
     assert.equal(size, '16 x 16', message);
     assert.deepEqual(violations, []);
+    assert.equal(isolated, false, 'cross-origin isolation is not needed');
   });
 
   test('without that is an error of the engine', async () => {
@@ -270,6 +274,11 @@ test('an app with the documented service worker edits offline', { skip: !FULL &&
       });
     };
     const online = await edit();
+    const session = await context.newCDPSession(page);
+    const { installabilityErrors } = await session.send('Page.getInstallabilityErrors');
+    const obstacles = installabilityErrors.map(({ errorId }) => errorId);
+    // The windows of tests are those that keep nothing.
+    assert.deepEqual(obstacles.filter((id) => id !== 'in-incognito'), []);
     await app.close();
     await context.setOffline(true);
     await page.reload();

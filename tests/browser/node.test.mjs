@@ -58,6 +58,14 @@ function environment() {
 
 const cli = () => join(app, 'node_modules', 'instruct-pix2pix-web', 'node', 'cli.js');
 
+/** Runs what `npm install` linked the command to, as people call it. */
+function npx(args) {
+  const windows = process.platform === 'win32';
+  const all = ['--no-install', 'instruct-pix2pix-web', ...args];
+  const settings = { cwd: app, env: environment(), encoding: 'utf8', shell: windows };
+  return spawnSync(windows ? 'npx.cmd' : 'npx', windows ? all.map((arg) => `"${arg}"`) : all, settings);
+}
+
 /** Runs the command to its end. */
 function run(args, options) {
   const settings = { cwd: app, env: environment(), encoding: 'utf8', ...options };
@@ -85,7 +93,7 @@ describe('the command', () => {
     const cache = join(app, 'models');
     rmSync(cache, { recursive: true, force: true });
     const floats = ['--dtype', 'float32', '--weight-dtype', 'float32'];
-    const { status, stdout, stderr } = run([
+    const { status, stdout, stderr } = npx([
       ...['photo.jpg', 'make the mountains snowy', '-o', 'out.png', '--steps', '3', '--seed', '0'],
       ...['--endpoint', hub.url, '--cache', cache, ...floats],
     ]);
@@ -194,6 +202,96 @@ test('the README’s example runs', { skip: !FULL && 'without FULL=1' }, () => {
   assert.deepEqual([width, height], [24, 16]);
   assert.ok(readdirSync(join(app, 'caches', 'instruct-pix2pix-web')).length > 10);
 });
+
+test('the rest of the API takes paths, and keeps models on the disk', { skip: !FULL && 'without FULL=1' }, () => {
+  const lora = join(repository, 'tests', 'fixtures', 'oracle', 'adapters', 'lora_peft.safetensors');
+  writeFileSync(join(app, 'api.mjs'), API);
+  const env = { ...environment(), HUB: hub.url, LORA: lora, XDG_CACHE_HOME: join(app, 'api-caches') };
+  const settings = { cwd: app, env, encoding: 'utf8' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['api.mjs'], settings);
+  assert.equal(status, 0, stderr);
+  const found = JSON.parse(stdout);
+  assert.equal(found.supported, true);
+  const { before, after } = found.requirements;
+  assert.deepEqual([before.ok, before.problems], [true, []]);
+  assert.ok(before.adapter && before.model.missingBytes > 1e6, JSON.stringify(before));
+  assert.equal(after.model.missingBytes, 0, 'all of it is in the cache');
+  const { photo, ...others } = found.pictures;
+  assert.equal(photo.length, 24 * 16 * 4);
+  assert.deepEqual(others.bytes, photo, 'the bytes of a file are the file');
+  assert.deepEqual(others.url, photo, 'so is its address');
+  assert.notDeepEqual(others.lora, photo);
+  assert.deepEqual(others.unloaded, photo);
+  assert.deepEqual(others.saved, photo, 'what was saved is what was loaded');
+  assert.deepEqual(found.events, ['step 0', 'step 1', 'result 1']);
+  assert.equal(found.adapter, 'style');
+  assert.equal(found.cached.length, 1);
+  assert.equal(found.cached[0].model, `${hub.url.replace(/\/$/, '')}/timbrooks/instruct-pix2pix`);
+  assert.equal(found.cached[0].complete, true);
+  assert.deepEqual(found.afterDeletion, []);
+  assert.equal(found.aborted.reason, 'enough');
+  assert.ok(found.aborted.steps <= 3, `${found.aborted.steps} steps`);
+  for (const name of ['model_index.json', 'unet/config.json', 'vae/diffusion_pytorch_model.safetensors']) {
+    assert.ok(existsSync(join(app, 'saved', name)), name);
+  }
+});
+
+/** A script of Node's, which says what it found. */
+const API = `
+  import { readFile } from 'node:fs/promises';
+  import { pathToFileURL } from 'node:url';
+  import { cache, env, InstructPix2Pix } from 'instruct-pix2pix-web/node';
+
+  env.endpoint = process.env.HUB;
+  const model = 'timbrooks/instruct-pix2pix';
+  const floats = { dtype: 'float32', weightDtype: 'float32' };
+  const quick = { prompt: 'make it snowy', numInferenceSteps: 2, seed: 1 };
+  const found = { pictures: {}, requirements: {}, events: [] };
+
+  found.supported = await InstructPix2Pix.isSupported();
+  found.requirements.before = await InstructPix2Pix.requirements(model, floats);
+  await InstructPix2Pix.download(model, { weightDtype: 'float32' });
+  found.requirements.after = await InstructPix2Pix.requirements(model, floats);
+
+  const pipe = await InstructPix2Pix.fromPretrained(model, floats);
+  const edit = async (name, by, image = 'photo.jpg') => {
+    const { images } = await by.edit({ ...quick, image });
+    found.pictures[name] = [...images[0].data];
+  };
+  await edit('photo', pipe);
+  await edit('bytes', pipe, new Uint8Array(await readFile('photo.jpg')));
+  await edit('url', pipe, pathToFileURL('photo.jpg'));
+
+  found.adapter = (await pipe.loadLoraWeights(process.env.LORA, { adapterName: 'style' })).adapterName;
+  for await (const event of pipe.editStream({ ...quick, image: 'photo.jpg' })) {
+    const isStep = event.type === 'step';
+    found.events.push(isStep ? 'step ' + event.step : 'result ' + event.images.length);
+    if (!isStep) found.pictures.lora = [...event.images[0].data];
+  }
+  await pipe.unloadLoraWeights();
+  await edit('unloaded', pipe);
+
+  const controller = new AbortController();
+  let steps = 0;
+  const onStep = () => {
+    if (++steps === 2) controller.abort('enough');
+  };
+  const long = { ...quick, image: 'photo.jpg', numInferenceSteps: 50, onStep, signal: controller.signal };
+  const reason = await pipe.edit(long).then(() => 'it ended', (thrown) => thrown);
+  found.aborted = { reason, steps };
+
+  await pipe.savePretrained('./saved');
+  await pipe.dispose();
+  const again = await InstructPix2Pix.fromPretrained('./saved', floats);
+  await edit('saved', again);
+  await again.dispose();
+
+  found.cached = await cache.list();
+  await cache.delete(found.cached[0].model);
+  found.afterDeletion = await cache.list();
+  console.log(JSON.stringify(found));
+  process.exit();
+`;
 
 describe('progress', () => {
   /** What a stream is written, by events. */
