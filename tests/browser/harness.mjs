@@ -39,10 +39,13 @@ export function endAfterMinutes(minutes) {
  *
  * @param {string} root
  * @param {Record<string, string>} [mounts] folders by their path, e.g. `{ '/pkg': pkg }`
+ * @param {{ policy?: boolean }} [options] whether the policy of the folder's page comes with every answer, as
+ *   `cargo xtask demo` has it
  * @returns {Promise<{ url: string, close: () => void }>} `url` ends with a slash
  */
-export async function serve(root, mounts = {}) {
+export async function serve(root, mounts = {}, { policy = false } = {}) {
   const args = Object.entries(mounts).flatMap(([path, dir]) => ['--mount', `${path}=${dir}`]);
+  if (policy) args.push('--policy');
   const server = spawn(environment('XTASK'), ['serve', root, '--port', '0', ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

@@ -2,13 +2,68 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import http from 'node:http';
 import { createRequire } from 'node:module';
-import { openPage, repository } from './harness.mjs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { openPage, pkg, repository, serve } from './harness.mjs';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 /** A sample photo, 448 x 296. */
 export const CAT = readFileSync(`${repository}www/samples/chelsea.jpg`);
+
+/** The page as `cargo xtask demo` serves it. @param {Record<string, string>} [mounts] */
+export function serveDemo(mounts) {
+  return serve(`${repository}www`, { '/pkg': pkg, ...mounts }, { policy: true });
+}
+
+/**
+ * A server in front of another one, whose weights come slowly, and of which some files don't come.
+ *
+ * @param {string} url
+ * @param {number} bytesPerSecond of each connection
+ */
+export async function slowLine(url, bytesPerSecond) {
+  const refused = new Set();
+  const held = new Set();
+  const proxy = http.createServer((request, response) => {
+    const { method, headers } = request;
+    const address = new URL(request.url, url);
+    if (held.has(address.pathname)) return;
+    if (refused.has(address.pathname)) {
+      response.writeHead(500).end();
+      return;
+    }
+    const asked = http.request(address, { method, headers, agent: false }, async (found) => {
+      response.writeHead(found.statusCode, found.headers);
+      const isSlow = address.pathname.endsWith('.safetensors');
+      try {
+        for await (const piece of found) {
+          response.write(piece);
+          if (isSlow) await delay((1000 * piece.length) / bytesPerSecond);
+        }
+        response.end();
+      } catch {
+        // Whoever asked has left.
+      }
+    });
+    asked.on('error', () => response.destroy());
+    response.on('close', () => asked.destroy());
+    asked.end();
+  });
+  await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${proxy.address().port}/`,
+    /** Paths that are answered with an error. */
+    refused,
+    /** Paths that are not answered. */
+    held,
+    close() {
+      proxy.closeAllConnections();
+      proxy.close();
+    },
+  };
+}
 
 /**
  * Opens the page in a context of its own.
@@ -17,7 +72,8 @@ export const CAT = readFileSync(`${repository}www/samples/chelsea.jpg`);
  * @param {string} url
  * @param {import('playwright-core').BrowserContextOptions} [options]
  * @returns {Promise<{ page: import('playwright-core').Page, context: import('playwright-core').BrowserContext,
- *   problems: string[], finish: () => Promise<void> }>} `finish` closes it, and fails where something went wrong on the way
+ *   problems: string[], strangers: string[], finish: () => Promise<void> }>} `finish` closes it, and fails where
+ *   something went wrong on the way, or another server was asked
  */
 export async function openDemo(browser, url, options) {
   const context = await browser.newContext(options);
@@ -33,6 +89,7 @@ export async function openDemo(browser, url, options) {
     page,
     context,
     problems,
+    strangers,
     async finish() {
       await context.close();
       assert.deepEqual(problems, []);

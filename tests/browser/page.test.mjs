@@ -4,13 +4,24 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { writeText } from '../../www/js/png.js';
-import { endAfterMinutes, launch, output, pkg, repository, serve } from './harness.mjs';
-import { assertFits, CAT, give, openDemo, oriented, violationsOn } from './page.mjs';
+import { endAfterMinutes, launch, output, repository } from './harness.mjs';
+import {
+  assertFits,
+  CAT,
+  give,
+  measured,
+  openDemo,
+  oriented,
+  serveDemo,
+  slowLine,
+  violationsOn,
+} from './page.mjs';
 
 /** What a page may weigh before anything is asked of it, bytes. */
 const PAGE_BYTES = 400e3;
 /** When something is to be seen, milliseconds; the machine may be busy with other things. */
 const FIRST_PAINT_MS = 2000;
+const CANCEL_MS = 100;
 
 const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true };
 
@@ -20,7 +31,7 @@ let browser, server;
 
 before(async () => {
   mkdirSync(output, { recursive: true });
-  server = await serve(`${repository}www`, { '/pkg': pkg });
+  server = await serveDemo();
   browser = await launch({
     args: ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'],
   });
@@ -59,8 +70,45 @@ test('something is seen before the engine is asked for', async (t) => {
     );
     assert.ok(paint < FIRST_PAINT_MS, `first paint after ${paint} ms`);
     assert.ok(size < PAGE_BYTES, `${size} bytes`);
+    assert.match(await page.locator('#model-note').textContent(), /^A small model that comes with/);
     const engine = files.filter(({ name }) => /\.wasm|worker\.js|models\//.test(name));
     assert.deepEqual(engine, []);
+  });
+});
+
+test('the policy holds, in the page and in every answer', async () => {
+  const policy =
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; " +
+    "img-src 'self' blob:; connect-src 'self' https:; manifest-src 'self'; base-uri 'none'; " +
+    "form-action 'none'; object-src 'none'";
+  for (const path of ['', 'js/picture-worker.js', 'pkg/worker.js', 'sw.js', 'none']) {
+    const { headers } = await fetch(server.url + path);
+    assert.equal(headers.get('content-security-policy'), `${policy}; frame-ancestors 'none'`, path);
+  }
+  await onPage(async (page, { problems, strangers }) => {
+    const meta = page.locator('meta[http-equiv="Content-Security-Policy"]');
+    assert.equal(await meta.getAttribute('content'), policy);
+    const found = await page.evaluate(async () => {
+      const refused = [];
+      document.addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI }) =>
+        refused.push(`${effectiveDirective} ${blockedURI}`),
+      );
+      const script = document.createElement('script');
+      script.textContent = 'globalThis.isRun = true';
+      document.head.append(script);
+      const error = await fetch('http://stranger.invalid/').catch(({ name }) => name);
+      await new Promise((resolve) => setTimeout(resolve));
+      return { refused: [...new Set(refused)], error, isRun: globalThis.isRun ?? false };
+    });
+    assert.deepEqual(found, {
+      refused: ['script-src-elem inline', 'connect-src http://stranger.invalid/'],
+      error: 'TypeError',
+      isRun: false,
+    });
+    // The browser logs what it refuses.
+    const others = problems.filter((text) => !/Content Security Policy|violates/.test(text));
+    problems.splice(0, problems.length, ...others);
+    strangers.splice(0, strangers.length, ...strangers.filter((url) => !/stranger/.test(url)));
   });
 });
 
@@ -134,7 +182,131 @@ test('a huge photo is made smaller, and the page says so', async () => {
       .getByText(/^A large photo, 6000 × 4000: it was scaled down to 4898 × 3265 first/)
       .waitFor();
     await sizeIs(page, '4898 × 3265');
+    await shoot(page, 'huge');
+
+    const clear = await page.evaluate(async () => {
+      const canvas = new OffscreenCanvas(5000, 5000);
+      canvas.getContext('2d').fillRect(0, 0, 1, 1);
+      const blob = await canvas.convertToBlob();
+      return [...new Uint8Array(await blob.arrayBuffer())];
+    });
+    await give(page, 'drop', clear, 'clear.png');
+    await sizeIs(page, '4000 × 4000');
+    const middle = await page.locator('#before-image').evaluate((image) => {
+      const context = new OffscreenCanvas(1, 1).getContext('2d');
+      context.drawImage(image, 2000, 2000, 1, 1, 0, 0, 1, 1);
+      return [...context.getImageData(0, 0, 1, 1).data];
+    });
+    assert.deepEqual(middle, [255, 255, 255, 255], 'what is transparent becomes white');
   });
+});
+
+test('of two pictures the one that was called for last is shown', async () => {
+  await onPage(async (page) => {
+    await give(page, 'drop', CAT, 'cat.jpg');
+    await sizeIs(page, '448 × 296');
+    // The next file is read slowly, so that the one after it is faster.
+    await page.evaluate(() => {
+      const { slice } = Blob.prototype;
+      Blob.prototype.slice = function (...args) {
+        const part = slice.apply(this, args);
+        Blob.prototype.slice = slice;
+        part.arrayBuffer = async () => {
+          await new Promise((resolve) => setTimeout(resolve, 1000));
+          return Blob.prototype.arrayBuffer.call(part);
+        };
+        return part;
+      };
+    });
+    await give(page, 'drop', readFileSync(`${repository}www/samples/cow.jpg`), 'cow.jpg');
+    await page.getByRole('button', { name: 'Sample photo: a macaw' }).click();
+    await sizeIs(page, '480 × 372');
+    await page.waitForTimeout(1500);
+    assert.match(await page.locator('#before-size').textContent(), /^480 × 372/);
+    const views = page.getByRole('list', { name: 'History' }).getByRole('button');
+    assert.equal(await views.count(), 2);
+
+    // Two views back, of which the first is decoded slowly.
+    await page.getByRole('button', { name: 'Sample photo: Machu Picchu' }).click();
+    await sizeIs(page, '480 × 270');
+    await page.evaluate(() => {
+      const { decode } = HTMLImageElement.prototype;
+      HTMLImageElement.prototype.decode = async function () {
+        HTMLImageElement.prototype.decode = decode;
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+      };
+      const undo = document.querySelector('#undo');
+      undo.click();
+      undo.click();
+    });
+    await sizeIs(page, '448 × 296');
+    await page.waitForTimeout(1500);
+    assert.match(await page.locator('#before-size').textContent(), /^448 × 296/);
+    assert.equal(await views.first().getAttribute('aria-current'), 'true');
+  });
+});
+
+test('a part of the page that does not start is said, and started again', async () => {
+  const line = await slowLine(server.url, Infinity);
+  line.refused.add('/js/picture-worker.js');
+  await onPage(
+    async (page, { problems }) => {
+      await give(page, 'drop', CAT, 'cat.jpg');
+      const error = page.getByRole('alert');
+      await error.getByText('The part of this page that reads pictures did not start.').waitFor();
+      await error.getByText('Check the connection').waitFor();
+      line.refused.clear();
+      await give(page, 'drop', CAT, 'cat.jpg');
+      await sizeIs(page, '448 × 296');
+      problems.splice(0, problems.length, ...problems.filter((text) => !/500/.test(text)));
+    },
+    {},
+    line.url,
+  );
+  line.close();
+});
+
+test('downloads say how fast they are, and whatever is waited for can be cancelled', async (t) => {
+  const line = await slowLine(server.url, 1.5e6);
+  line.held.add('/held.jpg');
+  await onPage(
+    async (page) => {
+      await page.getByLabel('Which model').selectOption('./models/tiny-random');
+      await page.locator('#kept summary').click();
+      const download = page.getByRole('button', { name: 'Download the chosen model now' });
+      await download.click();
+      await page
+        .getByText(
+          /^Loading the model: [\d.]+ [kM]B of 8\.\d MB \(\w+\), [\d.]+ [kM]B a second, about .* left$/,
+        )
+        .waitFor();
+      await shoot(page, 'loading');
+      assert.deepEqual(await violationsOn(page), []);
+      await page.getByRole('button', { name: 'Cancel' }).click();
+      await page.getByText('Cancelled.').waitFor();
+      const time = await measured(page, 'cancel');
+      t.diagnostic(`the download rejected ${time.toFixed(0)} ms after the click`);
+      assert.ok(time < CANCEL_MS, `${time} ms`);
+      await shoot(page, 'cancelled');
+      await download.click();
+      await page.getByText('The model is on this machine, and works offline.').waitFor();
+
+      // A picture that does not come.
+      await page.getByRole('button', { name: 'Address…' }).click();
+      await page.getByLabel('Address of a picture').fill(`${line.url}held.jpg`);
+      await page.getByRole('button', { name: 'Fetch' }).click();
+      await page.getByLabel('Instruction').fill('make it snowy');
+      await page.getByRole('button', { name: 'Edit', exact: true }).click();
+      await page.getByText('One moment…').waitFor();
+      await page.keyboard.press('Escape');
+      await page.getByText('Cancelled.').waitFor();
+      const waited = await measured(page, 'cancel');
+      assert.ok(waited < CANCEL_MS, `${waited} ms`);
+    },
+    {},
+    line.url,
+  );
+  line.close();
 });
 
 test('size and crop are chosen, and the frame moves', async () => {
@@ -169,7 +341,8 @@ test('size and crop are chosen, and the frame moves', async () => {
 });
 
 test('settings come from presets, examples, links and PNG files', async () => {
-  const settings = '#prompt=add+fog&steps=7&text=2&image=1.3&seed=5&scheduler=DDIMScheduler';
+  const settings =
+    '#prompt=add+fog&steps=7&text=2&image=1.3&seed=5&scheduler=DDIMScheduler&lora=0.5+a%2Fb';
   await onPage(
     async (page, { context }) => {
       await context.grantPermissions(['clipboard-read', 'clipboard-write']);
@@ -181,6 +354,8 @@ test('settings come from presets, examples, links and PNG files', async () => {
         );
       assert.deepEqual(await values(), ['add fog', '7', '2', '1.3', '5', 'DDIMScheduler']);
       assert.equal(await page.getByLabel('New random seed').isChecked(), false);
+      await page.getByText('They name the LoRA a/b, which Edit would load.').waitFor();
+      assert.equal(await page.locator('#loras input').inputValue(), '0.5');
 
       await page.getByRole('button', { name: 'Fast' }).click();
       assert.deepEqual((await values()).slice(1, 4), ['6', '1.25', '1.1']);
@@ -188,8 +363,25 @@ test('settings come from presets, examples, links and PNG files', async () => {
       await page.getByLabel('Slider of steps').fill('30');
       assert.equal((await values())[1], '30');
       assert.equal(await page.getByRole('button', { name: 'Fast', pressed: true }).count(), 0);
+      await page.getByRole('button', { name: 'Balanced' }).click();
+      assert.equal((await values())[1], '12');
+      await page.getByRole('button', { name: 'As the original' }).click();
+      assert.equal((await values())[1], '100');
       await page.getByRole('button', { name: 'make it night' }).click();
       assert.equal((await values())[0], 'make it night');
+      await page.getByLabel('Not wanted').fill('people');
+      await page.getByLabel('Variants').selectOption('seeds-4');
+      await page.getByLabel('Random guidance').check();
+      await page.getByLabel('Scheduler').selectOption('LCMScheduler');
+      await page.locator('#fit summary').click();
+      await page.getByLabel('Shape').selectOption('landscape');
+      await page.getByRole('button', { name: 'Reset settings' }).click();
+      assert.deepEqual(await values(), ['make it night', '12', '1.25', '1.1', '', '']);
+      assert.equal(await page.getByLabel('New random seed').isChecked(), true);
+      assert.equal(await page.getByLabel('Random guidance').isChecked(), false);
+      assert.equal(await page.getByLabel('Not wanted').inputValue(), '');
+      assert.equal(await page.getByLabel('Variants').inputValue(), '1');
+      assert.equal(await page.getByLabel('Shape').inputValue(), 'square');
 
       const png = new Uint8Array(readFileSync(`${repository}www/icons/icon-192.png`));
       const inside = {
@@ -211,9 +403,13 @@ test('settings come from presets, examples, links and PNG files', async () => {
         .getByText('its settings were taken over. They name the model evil/model')
         .waitFor();
       assert.deepEqual(await values(), ['make it „schön“', '9', '3', '1.2', '77', '']);
+      await shoot(page, 'taken-over');
+      assert.deepEqual(await violationsOn(page), []);
 
       await page.getByLabel('Which model').selectOption('timbrooks/instruct-pix2pix');
       assert.deepEqual((await values()).slice(1, 4), ['20', '7.5', '1.5']);
+      await page.getByRole('button', { name: 'As the original' }).click();
+      assert.equal((await values())[5], 'EulerAncestralDiscreteScheduler');
       await sizeIs(page, 'scaled to 512 × 512');
       await page.getByText('(text 6 to 9, image 1.2 to 1.8)').waitFor();
     },
@@ -232,6 +428,7 @@ test('undo, redo, and a history that outlives a reload', async () => {
     await sizeIs(page, '480 × 372');
     await page.getByRole('button', { name: 'Undo' }).click();
     await sizeIs(page, '480 × 360');
+    await shoot(page, 'undone');
     await page.reload();
     await sizeIs(page, '480 × 360');
     await page.locator('h1').click();
@@ -286,6 +483,11 @@ test('models are kept, exported, deleted and imported', async () => {
     await page.locator('#import-file').setInputFiles(await archive.path());
     await page.getByText(/is imported\.$/).waitFor();
     await row.getByText(/tiny-random/).waitFor();
+    const left = await page.evaluate(() => document.querySelector('#import-file').files.length);
+    assert.equal(left, 0, 'the same archive can be chosen again');
+    // What the machine can do is said of the model that a link chooses, too.
+    await page.evaluate(() => (location.hash = '#model=./models/built-in'));
+    await page.getByText(/^This model: 2\d\.\d MB to download, once\.$/).waitFor();
   });
 });
 
@@ -322,14 +524,18 @@ for (const [name, options] of [
 }
 
 test('it opens without a network, once it was there', async () => {
-  const own = await serve(`${repository}www`, { '/pkg': pkg });
-  const { page, finish, problems } = await openDemo(browser, own.url);
+  const own = await serveDemo();
+  const { page, context, finish, problems } = await openDemo(browser, own.url);
   const manifest = await page.evaluate(async () => {
     const link = document.querySelector('link[rel=manifest]');
     return (await fetch(link.href)).json();
   });
   assert.equal(manifest.display, 'standalone');
   assert.ok(manifest.icons.some(({ sizes }) => sizes === '512x512'));
+  const session = await context.newCDPSession(page);
+  const { installabilityErrors } = await session.send('Page.getInstallabilityErrors');
+  const errors = installabilityErrors.filter(({ errorId }) => errorId !== 'in-incognito');
+  assert.deepEqual(errors, []);
   // In charge, and with all files.
   await page.evaluate(async () => {
     for (;;) {
@@ -346,12 +552,34 @@ test('it opens without a network, once it was there', async () => {
   // The engine too.
   await page.locator('#kept summary').click();
   await page.getByText(/No model is kept yet/).waitFor();
+  await context.setOffline(true);
+  await page.getByText('Offline: models on this machine still work').waitFor();
+  await shoot(page, 'offline');
+  assert.deepEqual(await violationsOn(page), []);
+  await context.setOffline(false);
+  await page.locator('#offline').waitFor({ state: 'hidden' });
   problems.splice(
     0,
     problems.length,
     ...problems.filter((text) => !/ERR_CONNECTION|Failed to load/.test(text)),
   );
   await finish();
+});
+
+test('it is installed where the browser offers that', async () => {
+  await onPage(async (page) => {
+    const button = page.getByRole('button', { name: 'Install as an app' });
+    assert.equal(await button.isVisible(), false);
+    const isTaken = await page.evaluate(() => {
+      const event = new Event('beforeinstallprompt', { cancelable: true });
+      event.prompt = () => (globalThis.isAsked = true);
+      return !dispatchEvent(event);
+    });
+    assert.equal(isTaken, true, 'the browser shows no banner of its own');
+    await button.click();
+    assert.equal(await page.evaluate(() => globalThis.isAsked), true);
+    assert.equal(await button.isVisible(), false);
+  });
 });
 
 test('a browser that cannot is told what to do', async () => {

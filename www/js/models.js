@@ -33,6 +33,7 @@ export function initModels(onChoice) {
   $('import-file').addEventListener('change', importArchive);
   $('folder-files').addEventListener('change', openFolder);
   $('checkpoint-file').addEventListener('change', openCheckpoint);
+  showModel();
 }
 
 /** What is chosen: a Hub id or a URL; `undefined` for files. */

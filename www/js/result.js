@@ -46,6 +46,7 @@ export function showPreview({ data, width, height }) {
   canvas.hidden = false;
   $('compare').hidden = true;
   $('after-empty').hidden = true;
+  fitInto(canvas, width / height);
 }
 
 export function hidePreview() {
