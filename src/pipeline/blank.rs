@@ -1,6 +1,7 @@
 //! Models by their configurations alone, before there are weights.
 
 use burn::tensor::DType;
+use futures_util::future::try_join_all;
 
 use super::base::PipelineBase;
 use super::text::TextEncoder;
@@ -344,15 +345,23 @@ pub(super) async fn read_safety_checker(
     Ok((Box::new(checker.init()), extractor))
 }
 
+/// What a tokenizer consists of, the last two where they are there.
+pub(super) const TOKENIZER: [&str; 4] =
+    ["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// Reads all of [`TOKENIZER`], so that a cache has it when the model is saved without a network.
 async fn read_tokenizer(files: &dyn ModelFiles, folder: &str) -> Result<ClipTokenizer> {
-    let text = async |file: &str| read_text(files, &format!("{folder}/{file}")).await;
-    let settings = match text("tokenizer_config.json").await {
-        Ok(settings) => Some(settings),
-        Err(Error::NotFound { .. }) => None,
-        Err(error) => return Err(error),
-    };
-    let (vocab, merges) = (text("vocab.json").await?, text("merges.txt").await?);
-    ClipTokenizer::new(&vocab, &merges, settings.as_deref())
+    let read = TOKENIZER.map(|file| async move {
+        match read_text(files, &format!("{folder}/{file}")).await {
+            Ok(text) => Ok(Some(text)),
+            Err(Error::NotFound { .. }) if file.contains("token") => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    let mut texts = try_join_all(read).await?.into_iter();
+    let mut next = || texts.next().flatten();
+    let (vocab, merges) = (next().unwrap_or_default(), next().unwrap_or_default());
+    ClipTokenizer::new(&vocab, &merges, next().or_else(next).as_deref())
 }
 
 /// The class that `model_index.json` names, and its other contents.

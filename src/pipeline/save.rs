@@ -6,7 +6,9 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value, json};
 
 use super::adapters::read_back;
-use super::blank::{DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TRANSFORMERS_STEM, read_text};
+use super::blank::{
+    DIFFUSERS_STEM, SAFETY_CHECKER, TEXTS, TOKENIZER, TRANSFORMERS_STEM, read_text,
+};
 use super::{PipelineBase, XlConfig};
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -25,10 +27,8 @@ pub trait Sink {
     fn close(&mut self) -> LocalBoxFuture<'_, Result<()>>;
 }
 
-/// What is copied as it is from where the model was loaded, of a model and of a tokenizer.
+/// What is copied as it is from where the model was loaded, of a model.
 const CONFIG: &[&str] = &["config.json"];
-const TOKENIZER: &[&str] =
-    &["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"];
 
 const EXTRACTOR: [&str; 2] = ["feature_extractor", "preprocessor_config.json"];
 
@@ -50,7 +50,7 @@ impl PipelineBase {
         let texts = TEXTS.into_iter();
         let texts = texts.filter(|(name, _)| copy.texts.iter().any(|text| text.component == *name));
         let mut copied = vec![("vae", CONFIG), ("unet", CONFIG)];
-        copied.extend(texts.flat_map(|(name, folder)| [(name, CONFIG), (folder, TOKENIZER)]));
+        copied.extend(texts.flat_map(|(name, folder)| [(name, CONFIG), (folder, &TOKENIZER[..])]));
         if has_checker {
             copied.push((SAFETY_CHECKER, CONFIG));
         }

@@ -4,7 +4,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
@@ -90,6 +90,24 @@ describe('later reads', () => {
       await hub.control({ publish: [{ repo: 'tests/tiny', revision: 'main', folder: tiny }] });
       rmSync(newer, { recursive: true });
     }
+  });
+
+  test('have all that saving the model copies', async () => {
+    assertLoaded(await load());
+    await hub.reset();
+    const saved = await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      const directory = await root.getDirectoryHandle('saved', { create: true });
+      const use = async (pipe) => {
+        await pipe.savePretrained(directory);
+        const names = await Array.fromAsync((await directory.getDirectoryHandle('tokenizer')).keys());
+        return names.sort();
+      };
+      return load({ localFilesOnly: true, use });
+    });
+    assertLoaded(saved);
+    assert.deepEqual(saved.value, readdirSync(join(tiny, 'tokenizer')).sort());
+    assert.deepEqual(await hub.log(), []);
   });
 
   test('models in turn that are not kept say what that means', async () => {
