@@ -18,8 +18,8 @@ after(async () => {
   server?.close();
 });
 
-test('a shader that does not compile is an error with the name of its kernel', async () => {
-  const { page } = await openPage(browser, server.url);
+test('a shader that does not compile is an error with the name of its kernel, also on the console', async () => {
+  const { page, problems } = await openPage(browser, server.url);
   const result = await page.evaluate(async () => {
     const { createShaderModule } = GPUDevice.prototype;
     GPUDevice.prototype.createShaderModule = function (descriptor) {
@@ -28,9 +28,14 @@ test('a shader that does not compile is an error with the name of its kernel', a
       return createShaderModule.call(this, { ...descriptor, code });
     };
     const { attempt, direct, picture, quick } = await import('/helpers.js');
+    const { env } = await import('/pkg/index.js');
+    env.logLevel = 'error';
     const pipe = await direct();
     return attempt(pipe.edit({ ...quick, image: picture() }));
   });
   assert.equal(result.code, 'gpu', JSON.stringify(result));
   assert.match(result.message, /group_norm/);
+  const said = problems.filter((problem) => problem.includes('instruct-pix2pix-web: '));
+  assert.match(said[0], /: the GPU device: .*group_norm/);
+  assert.ok(said.every((line) => line.includes(': the GPU device: ')), said.join('\n'));
 });
