@@ -542,6 +542,7 @@ for (const make of ['worker', 'direct']) {
         const controller = new AbortController();
         let abortedAt;
         let later = 0;
+        const steps = [];
         const running = attempt(
           pipe.edit({
             ...quick,
@@ -549,8 +550,9 @@ for (const make of ['worker', 'direct']) {
             image: picture(),
             signal: controller.signal,
             onStep({ step }) {
-              if (step > 1) later++;
-              if (step === 1) {
+              steps.push(performance.now());
+              if (step > 3) later++;
+              if (step === 3) {
                 setTimeout(() => {
                   abortedAt = performance.now();
                   controller.abort();
@@ -573,18 +575,20 @@ for (const make of ['worker', 'direct']) {
           unheard: later - stepsAtAbort,
           untilNext: performance.now() - next,
           total: result.timings.total,
+          // Not the first ones: shaders are compiled in them.
+          step: (steps[3] - steps[1]) / 2,
         };
       }, make);
       assert.deepEqual(found.errors, ['AbortError', 'AbortError']);
       assert.equal(found.unheard, 0, 'no step is reported after the abort');
-      assert.ok(found.delay < 1000, `rejected after ${found.delay} ms`);
+      assert.ok(found.delay < 100, `rejected after ${found.delay} ms`);
       const waited = found.untilNext - found.total;
       console.log(
         `${make}: rejected after ${found.delay.toFixed(1)} ms, the engine was free ` +
-          `after ${waited.toFixed(0)} ms, an edit of 1 step takes ${found.total.toFixed(0)} ms`,
+          `after ${waited.toFixed(0)} ms, a step takes ${found.step.toFixed(0)} ms`,
       );
-      // 58 more steps would take far longer than ten edits of one step.
-      assert.ok(waited < 10 * found.total, `the engine went on for ${waited} ms`);
+      // The step that was under way, and a second one for what else the machine does.
+      assert.ok(waited < 2 * found.step, `the engine went on for ${waited} ms`);
     });
 
     test('onStep stops the edit by returning false, or by throwing', async () => {

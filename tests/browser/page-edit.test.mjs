@@ -33,6 +33,8 @@ endAfterMinutes(40);
 let browser, context, finish, page, problems, server;
 /** The last result as a file. */
 let file;
+/** What 12 steps took, shaders compiled, milliseconds. */
+let twelveSteps;
 
 before(async () => {
   mkdirSync(output, { recursive: true });
@@ -171,7 +173,8 @@ test('the next edit is fast, goes on from the result, and shows every step', asy
   await page.locator('#before-size', { hasText: '448 × 296' }).waitFor();
   await longestTask(page);
   await edit('make it darker');
-  const [time, task] = [await measured(page, 'edit'), await longestTask(page)];
+  twelveSteps = await measured(page, 'edit');
+  const [time, task] = [twelveSteps, await longestTask(page)];
   t.diagnostic(`12 steps at 128 x 128: ${seconds(time)}; longest task ${task} ms`);
   assert.ok(time < EDIT_MS, `${time} ms`);
   assert.ok(task < LONGEST_TASK_MS, `the main thread was blocked for ${task} ms`);
@@ -202,13 +205,28 @@ test('an edit is cancelled at once', async (t) => {
   // No step comes after it.
   await page.waitForTimeout(3000);
   assert.equal(await status(), 'Cancelled.');
+  // Nor does the GPU go on.
+  await page.getByLabel('Steps', { exact: true }).fill('500');
+  await page.getByRole('button', { name: 'Edit', exact: true }).click();
+  await page.getByText(/^Step [2-9] of 500/).waitFor();
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await page.getByText('Cancelled.').waitFor();
+  await page.getByLabel('Steps', { exact: true }).fill('1');
+  assert.match(await edit('make it darker'), /^Done/);
+  const next = await measured(page, 'edit');
+  t.diagnostic(`an edit of 1 step right after it: ${seconds(next)}`);
+  assert.ok(next < (5 * twelveSteps) / 12, `${next} ms after a cancel`);
 });
 
-test('variants are a grid, of which one is chosen', async () => {
+test('variants are a grid, of which one is chosen', async (t) => {
   await page.getByLabel('Steps', { exact: true }).fill('2');
   await page.getByLabel('Variants').selectOption('seeds-2');
   await page.getByLabel('Seed', { exact: true }).fill('41');
+  await longestTask(page);
   await edit('make it night');
+  const task = await longestTask(page);
+  t.diagnostic(`longest task ${task} ms`);
+  assert.ok(task < LONGEST_TASK_MS, `the main thread was blocked for ${task} ms`);
   const results = page.getByRole('group', { name: 'Results' }).getByRole('button');
   assert.equal(await results.count(), 2);
   assert.match(await page.locator('#after-detail').textContent(), /seed 41$/);
@@ -217,6 +235,10 @@ test('variants are a grid, of which one is chosen', async () => {
   assert.equal(await page.getByRole('link').getAttribute('download'), 'instruct-pix2pix-42.png');
   await shoot('edit-variants');
   assert.deepEqual(await violationsOn(page), []);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await shoot('edit-variants-dark');
+  assert.deepEqual(await violationsOn(page), []);
+  await page.emulateMedia({ colorScheme: null });
   await page.getByLabel('Variants').selectOption('1');
 });
 
@@ -292,6 +314,8 @@ test('results are there after a reload, and edits are possible without a network
   await shoot('edit-phone');
   await assertFits(page);
   assert.deepEqual(await violationsOn(page), []);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await shoot('edit-phone-dark');
   // The browser logs what it could not fetch.
   problems.splice(
     0,
@@ -464,5 +488,18 @@ test('a checkpoint in one file is opened, and its edits are those of the folder'
   await page.locator('#fit summary').click();
   await page.getByLabel('Shape').selectOption('whole');
   assert.equal(await tinyEdit(), folder);
+  await finish();
+});
+
+test('Escape cancels an edit', async () => {
+  const { finish } = await openTiny();
+  await page.getByLabel('Which model').selectOption('./models/tiny-random');
+  await page.getByLabel('Steps', { exact: true }).fill('500');
+  await page.getByLabel('Instruction').fill('make it snowy');
+  await page.getByRole('button', { name: 'Edit', exact: true }).click();
+  await page.getByText(/^Step \d+ of 500/).waitFor();
+  await page.keyboard.press('Escape');
+  assert.equal(await ended(), 'Cancelled.');
+  assert.ok((await measured(page, 'cancel')) < CANCEL_MS);
   await finish();
 });
