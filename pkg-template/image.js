@@ -79,9 +79,7 @@ export async function readImage(source, decode, signal) {
 
 async function readBlob(blob, decode) {
   const decodeBytes = async () => decode(new Uint8Array(await blob.arrayBuffer()));
-  if (typeof createImageBitmap !== 'function' || typeof OffscreenCanvas !== 'function') {
-    return decodeBytes();
-  }
+  if (!globalThis.createImageBitmap || !contextOf(1, 1)) return decodeBytes();
   const pixels = draw(await bitmapOf(blob));
   if (isOpaque(pixels.data)) return pixels;
   // A canvas multiplies colours by alpha, so those of transparent pixels are lost in it; diffusers
@@ -109,14 +107,11 @@ async function bitmapOf(source, ready) {
 
 function draw(source) {
   const { width, height } = source;
-  if (typeof OffscreenCanvas !== 'function') {
+  const context = contextOf(width, height);
+  if (!context) {
     throw new InstructPix2PixError('unsupported', 'image: without OffscreenCanvas, pass a Blob');
   }
   try {
-    // Read once and on the CPU: a canvas on the GPU would first be copied there and back.
-    const context = new OffscreenCanvas(width, height).getContext('2d', {
-      willReadFrequently: true,
-    });
     context.drawImage(source, 0, 0);
     const { data } = context.getImageData(0, 0, width, height);
     return { data: new Uint8Array(data.buffer), width, height };
@@ -126,6 +121,13 @@ function draw(source) {
     }
     throw undecodable(cause);
   }
+}
+
+/** What draws pictures. Node has no canvas, and Deno one that cannot. */
+function contextOf(width, height) {
+  // Read once and on the CPU: a canvas on the GPU would first be copied there and back.
+  const settings = { willReadFrequently: true };
+  return globalThis.OffscreenCanvas && new OffscreenCanvas(width, height).getContext('2d', settings);
 }
 
 /** A copy, because the buffer is transferred and the caller keeps theirs. */

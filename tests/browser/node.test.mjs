@@ -1,8 +1,8 @@
-/** The entry for Node and the command line, on Dawn with a software Vulkan driver. */
+/** The entry for Node and the command line, on Dawn with a software Vulkan driver; and in Deno, which has WebGPU. */
 
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inflateSync } from 'node:zlib';
@@ -88,6 +88,22 @@ function readPng(bytes) {
   return { width, height, data };
 }
 
+/** Compares a file with diffusers' "make the mountains snowy" of the tiny model. */
+function assertMountains(file) {
+  const { width, height, data } = readPng(readFileSync(file));
+  assert.deepEqual([width, height], [24, 16]);
+  // [1, H, W, 3] in 0 to 1.
+  const wanted = readSafetensors(readFileSync(goldens))['mountains'].data;
+  let worst = 0;
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) {
+      worst = Math.max(worst, Math.abs(data[i * 4 + c] - Math.round(wanted[i * 3 + c] * 255)));
+    }
+  }
+  console.log(`bytes differ by ${worst} at most`);
+  assert.ok(worst <= 1, `${worst}`);
+}
+
 describe('the command', () => {
   test('edits as diffusers does, shows its progress and keeps the model', () => {
     const cache = join(app, 'models');
@@ -102,18 +118,7 @@ describe('the command', () => {
     assert.match(stderr, /100 % unet .* of /);
     assert.match(stderr, /100 % step 3 of 3/);
     assert.match(stderr, /seed 0, [\d.]+ s on /);
-    const { width, height, data } = readPng(readFileSync(join(app, 'out.png')));
-    assert.deepEqual([width, height], [24, 16]);
-    // [1, H, W, 3] in 0 to 1.
-    const wanted = readSafetensors(readFileSync(goldens))['mountains'].data;
-    let worst = 0;
-    for (let i = 0; i < width * height; i++) {
-      for (let c = 0; c < 3; c++) {
-        worst = Math.max(worst, Math.abs(data[i * 4 + c] - Math.round(wanted[i * 3 + c] * 255)));
-      }
-    }
-    console.log(`bytes differ by ${worst} at most`);
-    assert.ok(worst <= 1, `${worst}`);
+    assertMountains(join(app, 'out.png'));
     const entries = readdirSync(cache);
     assert.ok(entries.length > 10 && entries.every((name) => name.endsWith('.entry')), String(entries));
   });
@@ -234,6 +239,50 @@ test('the rest of the API takes paths, and keeps models on the disk', { skip: !F
   for (const name of ['model_index.json', 'unet/config.json', 'vae/diffusion_pytorch_model.safetensors']) {
     assert.ok(existsSync(join(app, 'saved', name)), name);
   }
+});
+
+describe('Deno', { skip: !FULL && 'without FULL=1' }, () => {
+  let place;
+
+  before(() => {
+    place = install('deno');
+    cpSync(join(app, 'photo.jpg'), join(place, 'photo.jpg'));
+  });
+
+  /** Runs a script with all that Deno may allow. */
+  function deno(args) {
+    const program = join(place, 'node_modules', 'deno', 'bin.cjs');
+    const env = { ...environment(), XDG_CACHE_HOME: join(place, 'caches') };
+    const settings = { cwd: place, env, encoding: 'utf8' };
+    const { status, stdout, stderr } = spawnSync(process.execPath, [program, 'run', '-A', ...args], settings);
+    assert.equal(status, 0, stderr);
+    return stdout;
+  }
+
+  test('runs the command, which edits as diffusers does', () => {
+    const stdout = deno([
+      ...['node_modules/instruct-pix2pix-web/node/cli.js', 'photo.jpg', 'make the mountains snowy', '-o', 'out.png'],
+      ...['--steps', '3', '--seed', '0', '--dtype', 'float32', '--weight-dtype', 'float32'],
+      ...['--endpoint', hub.url],
+    ]);
+    assert.equal(stdout, 'out.png\n');
+    assertMountains(join(place, 'out.png'));
+    assert.ok(readdirSync(join(place, 'caches', 'instruct-pix2pix-web')).length > 10, 'the model is kept');
+  });
+
+  test('runs the README’s example, from the disk', async () => {
+    await hub.reset();
+    rmSync(join(place, 'out.png'), { force: true });
+    writeFileSync(join(place, 'edit.mjs'), exampleOf('edit.mjs'));
+    const preload = `import { env } from 'instruct-pix2pix-web/node'; env.endpoint = '${hub.url}';`;
+    writeFileSync(join(place, 'preload.mjs'), preload);
+    writeFileSync(join(place, 'main.mjs'), "import './preload.mjs'; await import('./edit.mjs');");
+    deno(['main.mjs']);
+    const { width, height } = readPng(readFileSync(join(place, 'out.png')));
+    assert.deepEqual([width, height], [24, 16]);
+    const files = (await hub.log()).filter(({ origin }) => origin === 'cdn');
+    assert.deepEqual(files, [], 'the weights come from the disk');
+  });
 });
 
 /** A script of Node's, which says what it found. */
