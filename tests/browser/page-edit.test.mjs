@@ -306,6 +306,7 @@ test('results are there after a reload, and edits are possible without a network
   await page.getByLabel('Steps', { exact: true }).fill('2');
   await edit('invert the colours');
   t.diagnostic(`load without a network: ${seconds(await measured(page, 'load'))}`);
+  await page.getByText('what is on this machine is used').waitFor();
   const [was, is] = [
     await statisticsOf(page.locator('#compare-image')),
     await statisticsOf(page.locator('#after-image')),

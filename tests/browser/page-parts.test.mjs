@@ -331,6 +331,11 @@ test('machines in plain words', () => {
   assert.match(sentences[0], /^Graphics: NVIDIA Ampere\. .*half precision/);
   assert.match(sentences.join(' '), /2\.13 GB to download, once/);
   assert.match(problems[0], /^The model needs 1 byte\. Delete a model/);
+  const [address] = describeMachine({
+    ...found,
+    problems: [{ code: 'not-found', message: 'https://a/b was not found' }],
+  }).problems;
+  assert.match(address, /^https:\/\/a\/b was not found\. /);
   const software = describeMachine({ ...found, adapter: { software: true } });
   assert.match(software.sentences[0], /^No graphics chip/);
   const none = { code: 'no-webgpu', message: 'there is no WebGPU here' };

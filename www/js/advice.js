@@ -80,8 +80,8 @@ export function describeMachine({ adapter, model, storage, problems }) {
   };
 }
 
-/** With a capital letter and a full stop. */
+/** With a capital letter, unless it begins with an address, and a full stop. */
 export function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const whole = /^\w+:\/\//.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(whole) ? whole : `${whole}.`;
 }

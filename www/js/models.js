@@ -123,7 +123,8 @@ function showProgress(event) {
   } else if (event.type === 'waiting') {
     say('Another tab is downloading this model; waiting for it…');
   } else if (event.type === 'warning') {
-    warn(event.message);
+    const offline = 'The model’s server cannot be reached, or has it no more: what is on this machine is used.';
+    warn(event.code === 'offline' ? offline : event.message);
   }
 }
 
