@@ -1,10 +1,11 @@
 /** The entry for Node and the command line, on Dawn with a software Vulkan driver; and in Deno, which has WebGPU. */
 
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 import { inflateSync } from 'node:zlib';
 import { after, before, describe, test } from 'node:test';
 import { encodePng, endAfterMinutes, pkg, readSafetensors, repository } from './harness.mjs';
@@ -250,18 +251,16 @@ describe('Deno', { skip: !FULL && 'without FULL=1' }, () => {
     cpSync(join(app, 'photo.jpg'), join(place, 'photo.jpg'));
   });
 
-  /** Runs a script with all that Deno may allow. */
-  function deno(args) {
+  /** What a script writes that has all permissions. */
+  async function deno(args) {
     const program = join(place, 'node_modules', 'deno', 'bin.cjs');
     const env = { ...environment(), XDG_CACHE_HOME: join(place, 'caches') };
-    const settings = { cwd: place, env, encoding: 'utf8' };
-    const { status, stdout, stderr } = spawnSync(process.execPath, [program, 'run', '-A', ...args], settings);
-    assert.equal(status, 0, stderr);
-    return stdout;
+    const run = promisify(execFile)(process.execPath, [program, 'run', '-A', ...args], { cwd: place, env });
+    return (await run).stdout;
   }
 
-  test('runs the command, which edits as diffusers does', () => {
-    const stdout = deno([
+  test('runs the command, which edits as diffusers does', async () => {
+    const stdout = await deno([
       ...['node_modules/instruct-pix2pix-web/node/cli.js', 'photo.jpg', 'make the mountains snowy', '-o', 'out.png'],
       ...['--steps', '3', '--seed', '0', '--dtype', 'float32', '--weight-dtype', 'float32'],
       ...['--endpoint', hub.url],
@@ -278,7 +277,7 @@ describe('Deno', { skip: !FULL && 'without FULL=1' }, () => {
     const preload = `import { env } from 'instruct-pix2pix-web/node'; env.endpoint = '${hub.url}';`;
     writeFileSync(join(place, 'preload.mjs'), preload);
     writeFileSync(join(place, 'main.mjs'), "import './preload.mjs'; await import('./edit.mjs');");
-    deno(['main.mjs']);
+    await deno(['main.mjs']);
     const { width, height } = readPng(readFileSync(join(place, 'out.png')));
     assert.deepEqual([width, height], [24, 16]);
     const files = (await hub.log()).filter(({ origin }) => origin === 'cdn');
