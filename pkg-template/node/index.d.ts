@@ -72,7 +72,7 @@ export function encodePng(picture: {
 }): Uint8Array;
 
 /**
- * The pipeline in Node, on the calling thread, and on the GPU that the npm package `webgpu` finds.
+ * The pipeline in Node, on the calling thread, and on the GPU that the npm package `webgpu` finds, or Deno itself.
  * Where browsers take handles, addresses or blobs, paths may be given: a model's folder, a picture,
  * an adapter, a folder to write to. Paths win over Hub ids of the same spelling.
  *
