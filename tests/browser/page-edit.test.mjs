@@ -307,6 +307,9 @@ test('results are there after a reload, and edits are possible without a network
   await edit('invert the colours');
   t.diagnostic(`load without a network: ${seconds(await measured(page, 'load'))}`);
   await page.getByText('what is on this machine is used').waitFor();
+  const strip = await page.locator('#views').boundingBox();
+  const current = await page.locator('#views [aria-current]').boundingBox();
+  assert.ok(current.x + current.width <= strip.x + strip.width, 'the latest view is not out of sight');
   const [was, is] = [
     await statisticsOf(page.locator('#compare-image')),
     await statisticsOf(page.locator('#after-image')),

@@ -85,6 +85,12 @@ async function thumbnailOf(key, alt) {
   return element('img', { src: await thumbnails.get(key), alt, decoding: 'async' });
 }
 
+/** Moves the strip, and not the page, so that an item of it is seen. */
+function showInStrip(item) {
+  const strip = $('views');
+  if (item) strip.scrollLeft = item.offsetLeft - strip.offsetLeft - (strip.clientWidth - item.offsetWidth) / 2;
+}
+
 /** Counts calls, so that of two that overlap the later one wins. */
 let rendering = 0;
 
@@ -111,6 +117,7 @@ async function render() {
   $('views').replaceChildren(...items);
   if (index >= 0) items[Math.min(index, items.length - 1)]?.firstChild.focus();
   $('history').hidden = views.length === 0;
+  showInStrip(items[at]);
   $('undo').disabled = isRunning() || !timeline.canUndo;
   $('redo').disabled = isRunning() || !timeline.canRedo;
   $('forget').disabled = isRunning();
