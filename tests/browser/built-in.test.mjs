@@ -8,17 +8,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import {
-  endAfterMinutes,
-  folder,
-  fromBase64,
-  launch,
-  openPage,
-  pkg,
-  readSafetensors,
-  repository,
-  serve,
-} from './harness.mjs';
+import { endAfterMinutes, fromBase64, readSafetensors, repository } from './harness.mjs';
+import { openSite } from './site.mjs';
 
 /** Of the latents’ root mean square; on the CPU it is 1.2e-6 at most, here 7.6e-7 was seen. */
 const MOST_DISTANCE = 1e-5;
@@ -31,18 +22,11 @@ const cases = process.env.FULL === '1' ? all : all.slice(0, 1);
 
 endAfterMinutes(20);
 
-let browser, page, problems, server;
+let close, page, problems;
 
 before(async () => {
-  server = await serve(`${folder}site`, {
-    '/pkg': pkg,
-    '/models': `${repository}www/models`,
-    '/fixtures': fixtures,
-  });
-  browser = await launch();
-  ({ page, problems } = await openPage(browser, server.url));
+  ({ close, page, problems } = await openSite({ '/fixtures': fixtures }));
   await page.evaluate(async () => {
-    const { InstructPix2Pix } = await import('/pkg/index.js');
     window.pipe = await InstructPix2Pix.fromPretrained('/models/built-in', { dtype: 'float32' });
     window.fetchBlob = async (path) => (await fetch(`/fixtures/${path}`)).blob();
     window.toBase64 = (view) => {
@@ -55,10 +39,7 @@ before(async () => {
   });
 });
 
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+after(() => close?.());
 
 /** The root of the mean square difference, against that of `golden` itself. */
 function distance(ours, golden) {

@@ -5,26 +5,24 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { endAfterMinutes, repository } from './harness.mjs';
 import { serveHub } from './hub.mjs';
 import { singleFile } from './single-file.mjs';
+import { openSite } from './site.mjs';
 
 endAfterMinutes(30);
 
 const tiny = `${repository}www/models/tiny-random`;
 const adapters = `${repository}tests/fixtures/oracle/adapters`;
 
-let browser, hub, page, server, whole;
+let assertRefused, close, hub, page, whole;
 
 before(async () => {
   whole = mkdtempSync(join(tmpdir(), 'whole-'));
   writeFileSync(join(whole, 'whole.safetensors'), singleFile(tiny));
   hub = await serveHub({ 'tests/tiny': tiny, 'tests/whole': whole, 'tests/adapters': adapters });
-  server = await serve(`${folder}site`, { '/pkg': pkg, '/models': `${repository}www/models`, '/whole': whole });
-  browser = await launch();
-  ({ page } = await openPage(browser, server.url));
+  ({ assertRefused, close, page } = await openSite({ '/whole': whole }));
   await page.evaluate(async (endpoint) => {
-    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
     window.endpoint = endpoint;
     window.pipe = await worker();
     window.image = picture(16, 16);
@@ -46,17 +44,10 @@ before(async () => {
 });
 
 after(async () => {
-  await browser?.close();
-  server?.close();
+  await close?.();
   hub?.close();
   rmSync(whole, { recursive: true, force: true });
 });
-
-async function assertRefused(code, message, run) {
-  const error = await page.evaluate((run) => attempt((async () => new Function(`return ${run}`)())()), run);
-  assert.equal(error.code, code, error.message ?? run);
-  assert.match(error.message, message);
-}
 
 describe('schedulers', () => {
   test('take some keys anew, and tell their configuration', async () => {

@@ -2,22 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { endAfterMinutes, repository } from './harness.mjs';
+import { openSite } from './site.mjs';
 
 endAfterMinutes(30);
 
-let browser, page, problems, server;
+let close, page, problems;
 
 before(async () => {
-  server = await serve(`${folder}site`, {
-    '/pkg': pkg,
-    '/models': `${repository}www/models`,
+  ({ close, page, problems } = await openSite({
     '/adapters': `${repository}tests/fixtures/oracle/adapters`,
-  });
-  browser = await launch();
-  ({ page, problems } = await openPage(browser, server.url));
+  }));
   await page.evaluate(async () => {
-    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
     window.latents = async (pipe) => {
       const { images } = await pipe.edit({ ...quick, image: picture(16, 16), outputType: 'latent' });
       return images.data;
@@ -33,10 +29,7 @@ before(async () => {
   });
 });
 
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+after(() => close?.());
 
 // Of a small model with random weights, which integers change more than a trained one: the least and the most.
 const CASES = [

@@ -2,22 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { endAfterMinutes, repository } from './harness.mjs';
+import { openSite } from './site.mjs';
 
 endAfterMinutes(40);
 
-let browser, page, problems, server;
+let assertRefused, close, page, problems;
 
 before(async () => {
-  server = await serve(`${folder}site`, {
-    '/pkg': pkg,
-    '/models': `${repository}www/models`,
+  ({ assertRefused, close, page, problems } = await openSite({
     '/adapters': `${repository}tests/fixtures/oracle/adapters`,
-  });
-  browser = await launch();
-  ({ page, problems } = await openPage(browser, server.url));
+  }));
   await page.evaluate(async () => {
-    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
     // One load for all tests; each leaves the pipeline as it found it.
     window.pipe = await worker();
     window.edit = (options) => pipe.edit({ ...quick, image: picture(16, 16), ...options });
@@ -25,24 +21,7 @@ before(async () => {
   });
 });
 
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
-
-/** What was refused, and why. */
-const refused = (run, argument) =>
-  page.evaluate(
-    ([run, argument]) => attempt((async () => new Function('argument', `return ${run}`)(argument))()),
-    [run, argument],
-  );
-
-async function assertRefused(code, message, run, argument) {
-  const error = await refused(run, argument);
-  assert.equal(error.code, code, error.message ?? run);
-  assert.ok(error.isPackageError);
-  assert.match(error.message, message);
-}
+after(() => close?.());
 
 describe('inputs', () => {
   test('several prompts and pictures, each with its seed, are edits of their own', async () => {

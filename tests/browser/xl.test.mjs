@@ -2,22 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { endAfterMinutes, repository } from './harness.mjs';
+import { openSite } from './site.mjs';
 
 endAfterMinutes(40);
 
-let browser, page, problems, server;
+let assertRefused, close, page, problems;
 
 before(async () => {
-  server = await serve(`${folder}site`, {
-    '/pkg': pkg,
-    '/models': `${repository}www/models`,
+  ({ assertRefused, close, page, problems } = await openSite({
     '/oracle': `${repository}tests/fixtures/oracle`,
-  });
-  browser = await launch();
-  ({ page, problems } = await openPage(browser, server.url));
+  }));
   await page.evaluate(async () => {
-    Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
     window.model = '/oracle/models/tiny-sdxl-ip2p';
     // One load for all tests, by the class that lets the model decide.
     window.pipe = await InstructPix2Pix.fromPretrained(model, { dtype: 'float32' });
@@ -28,21 +24,7 @@ before(async () => {
   });
 });
 
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
-
-/** What was refused, and why. */
-async function assertRefused(code, message, run) {
-  const error = await page.evaluate(
-    (run) => attempt((async () => new Function(`return ${run}`)())()),
-    run,
-  );
-  assert.equal(error.code, code, error.message ?? run);
-  assert.ok(error.isPackageError);
-  assert.match(error.message, message);
-}
+after(() => close?.());
 
 test('the model decides on the class', async () => {
   const found = await page.evaluate(() => ({
