@@ -7,6 +7,8 @@ import { CHECKER } from './family.js';
 import { FolderWriter } from './files.js';
 import { readImages } from './image.js';
 import * as known from './options.js';
+import { follower, listOf, promptsOf, seedsOf } from './request.js';
+import { judgeAll, receive } from './result.js';
 import { stream } from './stream.js';
 import { abortable, task } from './task.js';
 import { isSameEndpoint, locate } from './urls.js';
@@ -487,74 +489,4 @@ function encoderOf(textEncoder, tokenizer, { files }) {
 /** Says on the console what there is no `onProgress` for. */
 function warn({ type, message }) {
   if (type === 'warning') log('warn', message);
-}
-
-function listOf(value) {
-  return Array.isArray(value) ? value : [value];
-}
-
-/** The engine takes lists of texts. */
-function promptsOf({ prompt, negativePrompt, prompt2, negativePrompt2, ...options }) {
-  const { seed: _, generator: __, ...rest } = options;
-  const texts = (value) => (value == null ? undefined : listOf(value));
-  return {
-    ...rest,
-    prompts: texts(prompt),
-    negativePrompts: texts(negativePrompt),
-    // As Python's `or` reads it: an empty text is none.
-    prompts2: texts(prompt2 || undefined),
-    negativePrompts2: texts(negativePrompt2 || undefined),
-  };
-}
-
-/** What is called after each model call: `onStep`, and diffusers' legacy `callback` in its time. */
-function follower(onStep, callback, callbackSteps = 1) {
-  if (!Number.isInteger(callbackSteps) || callbackSteps < 1) {
-    throw invalid(`callbackSteps: ${callbackSteps} is no whole number of 1 or more`);
-  }
-  if (!callback) return onStep && (async (event) => known.stepTensors(await onStep(event)));
-  return async (event) => {
-    const { step, inferenceStep, timestep, latents } = event;
-    if (inferenceStep !== undefined && step % callbackSteps === 0) {
-      await callback(inferenceStep, timestep, latents);
-    }
-    return known.stepTensors(await onStep?.(event));
-  };
-}
-
-/** serde has no big integers: they travel as text. */
-function seedsOf({ seed, generator = seed }) {
-  return generator == null ? undefined : listOf(generator).map(String);
-}
-
-async function judgeAll(judge, images) {
-  return Promise.all(images.map(async (image) => Boolean(await judge(toImageData(image)))));
-}
-
-function toImageData({ data, width, height }) {
-  // Only browsers have the class.
-  if (typeof ImageData !== 'function') return { data, width, height, colorSpace: 'srgb' };
-  return new ImageData(data, width, height);
-}
-
-async function receive({ images, latents, seeds, warnings, ...rest }, outputType) {
-  for (const message of warnings) log('warn', message);
-  const [seed] = seeds.map((digits) => {
-    const number = Number(digits);
-    return Number.isSafeInteger(number) ? number : BigInt(digits);
-  });
-  const converted = await convert(images ?? latents, outputType);
-  return { images: converted, ...rest, latents, seed, warnings };
-}
-
-async function convert(images, outputType) {
-  if (!Array.isArray(images)) return images;
-  const pictures = images.map(toImageData);
-  return outputType === 'blob' ? Promise.all(pictures.map(toPng)) : pictures;
-}
-
-function toPng(picture) {
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
-  canvas.getContext('2d').putImageData(picture, 0, 0);
-  return canvas.convertToBlob({ type: 'image/png' });
 }
