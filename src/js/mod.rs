@@ -156,7 +156,7 @@ impl Pipeline {
         let checker = options.safety_checker.unwrap_or(false);
         let (weights, class) = (options.weight_dtype(), options.class()?);
         let found = InstructPix2Pix::requirements(&files, weights, checker, class);
-        let Requirements { class, files, missing, memory } = Box::pin(found).await?;
+        let Requirements { class, files, missing, storage, memory } = Box::pin(found).await?;
         if let Some(budget) = options.memory_budget()? {
             memory.take_turns(budget)?;
         }
@@ -164,6 +164,7 @@ impl Pipeline {
             ("className", class.name().into()),
             ("bytes", (files as f64).into()),
             ("missingBytes", (missing as f64).into()),
+            ("storageBytes", (storage as f64).into()),
             ("memoryBytes", (memory.all as f64).into()),
             ("memoryBytesInTurn", (memory.in_turn as f64).into()),
         ]))

@@ -85,6 +85,9 @@ pub struct Requirements {
     pub files: u64,
     /// Bytes of its weights that are not on this machine.
     pub missing: u64,
+    /// Bytes of storage that these take, of which those of single precision are kept as halves unless they are wanted
+    /// as they are.
+    pub storage: u64,
     /// Bytes of a device's memory for its weights.
     pub memory: MemoryNeeds,
 }
@@ -158,9 +161,9 @@ impl InstructPix2Pix {
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
         let mut opened = Vec::new();
-        for (name, stem, part) in blank.components(&given) {
-            let dtype = options.placement.weights;
-            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, part));
+        for (name, stem, mut part) in blank.components(&given) {
+            let weights = open(files, name, stem, &mut part, options.placement.weights).await?;
+            opened.push((name, weights, part));
         }
         let fill = fill(files, opened, Some(&options), on_event);
         #[cfg(feature = "wgpu")]
@@ -232,12 +235,13 @@ impl InstructPix2Pix {
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, wanted)).await?;
         let (class, memory) = (blank.class, blank.memory_needs(weights));
         let mut opened = Vec::new();
-        for (name, stem, _) in blank.components(&given) {
-            opened.push(WeightFiles::open(files, name, stem, weights).await?);
+        for (name, stem, mut part) in blank.components(&given) {
+            opened.push(open(files, name, stem, &mut part, weights).await?);
         }
         let bytes: u64 = opened.iter().map(WeightFiles::size).sum();
-        let (files, missing) = (files.traffic().total() + bytes, files.missing());
-        Ok(Requirements { class, files, missing, memory })
+        let (missing, storage) = (files.missing(), files.storage());
+        let files = files.traffic().total() + bytes;
+        Ok(Requirements { class, files, missing, storage, memory })
     }
 
     /// The class.
@@ -262,8 +266,9 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
         let mut opened = Vec::new();
-        for (name, stem, part) in blank.components(&given) {
-            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, part));
+        for (name, stem, mut part) in blank.components(&given) {
+            let weights = open(files, name, stem, &mut part, weights).await?;
+            opened.push((name, weights, part));
         }
         fill(files, opened, None, on_event).await
     }
@@ -330,13 +335,15 @@ impl StableDiffusionInstructPix2PixPipeline {
         };
         let layout =
             Layout { unet_layers, vae_blocks: blank.vae.config().block_out_channels.len() };
-        let opened = WeightFiles::open_whole(checkpoint, path, |key| {
+        let weights = options.placement.weights;
+        let opened = WeightFiles::open_whole(checkpoint, path, weights, |key| {
             diffusers_key(key, layout).map(|(component, key)| join(component, &key))
         });
-        let opened = opened.await?;
+        let mut opened = opened.await?;
         let Blank { texts, vae, unet, .. } = &mut blank;
         let text = &mut texts[0].model;
         let mut whole = Whole([("text_encoder", text), ("vae", &mut **vae), ("unet", &mut **unet)]);
+        opened.expect(&mut whole);
         let part = Part::Other(&mut whole);
         fill(checkpoint, vec![("checkpoint", opened, part)], Some(&options), on_event).await?;
         if let Some((checker, _)) = &mut blank.safety {
@@ -383,6 +390,19 @@ impl Module for Whole<'_> {
             model.visit(&join(path, name), visitor);
         }
     }
+}
+
+/// Opens the files of a component, whose storage is counted as its model's.
+async fn open<'a>(
+    files: &'a dyn ModelFiles,
+    component: &str,
+    stem: &str,
+    part: &mut Part<'_>,
+    weights: WeightDtype,
+) -> Result<WeightFiles<'a>> {
+    let mut opened = WeightFiles::open(files, component, stem, weights).await?;
+    opened.expect(part.model());
+    Ok(opened)
 }
 
 /// Fills models from their opened files as `options` say, or passes over those without any, and tells

@@ -2,14 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use futures_util::future::try_join_all;
 
 use super::assembly::{Assembly, Planned, Queue};
 use super::safetensors::LENGTH_BYTES;
-use super::{Header, TensorInfo};
+use super::{Dtype, Header, TensorInfo};
 use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
+use crate::kernels::Packing;
 use crate::models::module::{Module, Placement, WeightDtype};
 
 /// Files by the names that errors call them by.
@@ -21,6 +23,8 @@ type Rename<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
 pub struct WeightFiles<'a> {
     component: String,
     files: OpenFiles<'a>,
+    /// Whether weights are kept in half precision at most.
+    rounds: bool,
     /// The model's key for a key of the files; nothing for what the model has no use for.
     key: Rename<'a>,
 }
@@ -58,14 +62,15 @@ impl<'a> WeightFiles<'a> {
             }
             WeightDtype::F32 => plain.iter().chain(&half).collect(),
         };
+        let rounds = rounds(dtype);
         for name in names {
             let path = format!("{component}/{name}");
-            let files = match Self::open_one(model, component, &path).await {
+            let files = match Self::open_one(model, component, &path, rounds).await {
                 Err(Error::NotFound { .. }) => continue,
                 other => other?,
             };
             let key = Box::new(|name: &str| Some(current_key(name)));
-            return Ok(Self { component: component.to_owned(), files, key });
+            return Ok(Self { component: component.to_owned(), files, rounds, key });
         }
         Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
     }
@@ -78,26 +83,32 @@ impl<'a> WeightFiles<'a> {
     pub async fn open_whole(
         model: &'a dyn ModelFiles,
         path: &str,
+        dtype: WeightDtype,
         key: impl Fn(&str) -> Option<String> + 'a,
     ) -> Result<Self> {
-        let files = vec![(path.to_owned(), model.open(path).await?)];
-        Ok(Self { component: "checkpoint".into(), files, key: Box::new(key) })
+        let rounds = rounds(dtype);
+        let files = Self::open_one(model, "", path, rounds).await?;
+        Ok(Self { component: "checkpoint".into(), files, rounds, key: Box::new(key) })
     }
 
     async fn open_one(
         model: &'a dyn ModelFiles,
         component: &str,
         path: &str,
+        rounds: bool,
     ) -> Result<OpenFiles<'a>> {
+        let open = async |path: &str| match rounds {
+            true => model.open_rounded(path).await,
+            false => model.open(path).await,
+        };
         if !path.ends_with(".json") {
-            let reader = model.open(path).await?;
-            return Ok(vec![(path.to_owned(), reader)]);
+            return Ok(vec![(path.to_owned(), open(path).await?)]);
         }
         let json = model.read(path).await?;
         let mut files = Vec::new();
         for shard in super::index::shards(path, &json)? {
             let shard = format!("{component}/{shard}");
-            let reader = model.open(&shard).await?;
+            let reader = open(&shard).await?;
             files.push((shard, reader));
         }
         Ok(files)
@@ -107,6 +118,41 @@ impl<'a> WeightFiles<'a> {
     pub fn size(&self) -> u64 {
         self.files.iter().map(|(_, reader)| reader.size()).sum()
     }
+
+    /// Has the files' storage be counted as what weights for `model` take there: those of single precision, which
+    /// sizes tell, are kept as halves.
+    pub fn expect(&mut self, model: &mut dyn Module) {
+        let (mut weights, mut others) = (0, 0);
+        model.visit("", &mut |_, parameter| {
+            let values = parameter.shape().iter().map(|side| *side as u64).product::<u64>();
+            match parameter.packing(WeightDtype::F16) {
+                Packing::Floats => others += values,
+                _ => weights += values,
+            }
+        });
+        let size = self.size();
+        if !self.rounds || size < 4 * (weights + others) {
+            return;
+        }
+        for (_, reader) in &mut self.files {
+            let part =
+                u128::from(2 * weights) * u128::from(reader.size()) / u128::from(size.max(1));
+            reader.expect_rounded(part as u64);
+        }
+    }
+}
+
+/// Whether weights of this type are made of halves, whatever they were before.
+fn rounds(dtype: WeightDtype) -> bool {
+    dtype != WeightDtype::F32
+}
+
+/// Where the weights of single precision are. Biases and norms, of one axis, keep theirs.
+fn single_weights(header: &Header) -> Vec<Range<u64>> {
+    let weights = header.tensors.iter().filter(|tensor| {
+        tensor.dtype == Ok(Dtype::F32) && tensor.shape.len() > 1 && tensor.end > tensor.start
+    });
+    weights.map(|tensor| tensor.start..tensor.end).collect()
 }
 
 /// Reads the files and fills `model`: each tensor goes to the device as soon as its bytes are there, in
@@ -122,8 +168,8 @@ pub async fn load(
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
-    let WeightFiles { component, mut files, key } = files;
-    let result = fill(model, &component, &mut files, &*key, placement, on_progress).await;
+    let mut files = files;
+    let result = fill(model, &mut files, placement, on_progress).await;
     let content = matches!(
         result,
         Err(Error::InvalidSafetensors { .. }
@@ -132,7 +178,7 @@ pub async fn load(
             | Error::UnsupportedDtype { .. })
     );
     if content {
-        for (_, reader) in &mut files {
+        for (_, reader) in &mut files.files {
             reader.reject().await;
         }
     }
@@ -147,14 +193,18 @@ pub async fn pass_over(
     files: WeightFiles<'_>,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    let WeightFiles { component, files, .. } = files;
+    let WeightFiles { component, files, rounds, .. } = files;
     let (component, on_progress) = (&component, &RefCell::new(on_progress));
     let parts = files.into_iter().map(|(file, mut reader)| async move {
         let mut report = || (on_progress.borrow_mut())(Progress { component, file: &file });
         let header = read_header(&file, &mut *reader, &mut report).await;
-        if let Err(error) = header {
-            reader.reject().await;
-            return Err(error);
+        match header {
+            Ok(header) if rounds => reader.round(single_weights(&header)),
+            Ok(_) => {}
+            Err(error) => {
+                reader.reject().await;
+                return Err(error);
+            }
         }
         reader.finish(&mut report).await
     });
@@ -163,18 +213,21 @@ pub async fn pass_over(
 
 async fn fill(
     model: &mut dyn Module,
-    component: &str,
-    files: &mut [(String, Box<dyn FileReader + '_>)],
-    key_of: &dyn Fn(&str) -> Option<String>,
+    files: &mut WeightFiles<'_>,
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
+    let WeightFiles { component, files, rounds, key: key_of } = files;
+    let component = component.as_str();
     let mut missing = shapes(model);
     let mut unused = Vec::new();
     let mut plans = Vec::new();
     for (file, reader) in files.iter_mut() {
         let mut report = || on_progress(Progress { component, file });
         let header = read_header(file, &mut **reader, &mut report).await?;
+        if *rounds {
+            reader.round(single_weights(&header));
+        }
         let mut plan = Vec::new();
         for tensor in header.tensors {
             let found = key_of(&tensor.name).and_then(|key| missing.remove_entry(&key));
