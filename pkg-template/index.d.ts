@@ -640,7 +640,8 @@ export declare const cache: {
   clear(options?: CacheOptions): Promise<void>;
   /**
    * A complete model as a file: a tar archive, which can be unpacked to diffusers' folder layout.
-   * @throws {InstructPix2PixError} `not-cached` when it is not there, or not complete.
+   * @throws {InstructPix2PixError} `not-cached` when it is not there, or not complete; `unsupported` when weights of
+   *   float32 are kept in float16, until {@link InstructPix2Pix.download} with `weightDtype: 'float32'` has brought them.
    */
   export(model: string | URL, options?: CacheOptions): Promise<Blob>;
   /**
@@ -926,6 +927,11 @@ export interface ModelDescription {
   bytes: number;
   /** Bytes of its weights that are not in the cache, and would be downloaded. */
   missingBytes: number;
+  /**
+   * Bytes of storage that these take: of large files in float32, weights are kept in float16 unless `weightDtype` is
+   * `'float32'`.
+   */
+  storageBytes: number;
   /** Bytes of GPU memory for its weights, all at once. Edits need more, see the README. */
   memoryBytes: number;
   /** The least that {@link LoadOptions.memoryBudget} may be: bytes of the largest models that have to be there together. */
@@ -966,7 +972,7 @@ export interface DownloadProgress {
 export interface StorageProgress {
   /** Tells this event from the others. */
   type: 'storage';
-  /** Bytes still to be downloaded and stored. */
+  /** Bytes still to be stored; where weights in float32 are kept in float16, more are downloaded. */
   needed: number;
   /** Bytes that can be stored, where the browser tells. */
   free: number | undefined;

@@ -755,3 +755,55 @@ fn a_load_that_is_stopped_keeps_what_has_arrived_of_all_files() {
         before = kept;
     }
 }
+
+#[test]
+fn a_model_is_the_same_from_the_network_and_from_halves_in_the_cache() {
+    let fetch = Directory(TINY.into());
+    let size = |path: &str| fs::metadata(Path::new(TINY).join(path)).expect("there").len();
+    let vae = size("vae/diffusion_pytorch_model.safetensors");
+    let others =
+        size("unet/diffusion_pytorch_model.safetensors") + size("text_encoder/model.safetensors");
+    for weights in [WeightDtype::F16, WeightDtype::I8, WeightDtype::I4, WeightDtype::F32] {
+        let store = Rc::new(MemoryStore::default());
+        let load = |policy| {
+            let cache = pollster::block_on(Cache::open(store.clone(), Rc::new(Alone), None));
+            // The VAE, which is in single precision, is large enough to be worth it.
+            let cache = cache.expect("opens").with_chunk_bytes(32 << 10);
+            let options = LoadOptions {
+                placement: placement(weights),
+                dtype: DType::F32,
+                safety_checker: false,
+                warm_up: false,
+                prompts: None,
+            };
+            pollster::block_on(async {
+                let source = ModelSource::Base(String::new());
+                let files = Repository::open(&fetch, source, Some(&cache), policy, |_| ()).await;
+                let files = files.expect("opens");
+                let needs = InstructPix2Pix::requirements(&files, weights, false, None);
+                let needs = needs.await.expect("known");
+                let mut on_event = |_: LoadEvent<'_>| {};
+                let loaded =
+                    StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event);
+                let pipeline = loaded.await.expect("loads");
+                let fetched = files.traffic().fetched;
+                let kept = cache.list().await.expect("there")[0].bytes;
+                (edit(&pipeline).0, needs, fetched, kept)
+            })
+        };
+        let (first, before, _, kept) = load(CachePolicy::Resume);
+        let (second, after, fetched, _) = load(CachePolicy::Only);
+        assert!(first == second, "{weights:?}");
+        assert_eq!((fetched, after.missing, after.storage), (0, 0, 0), "{weights:?}");
+        assert_eq!(before.missing, vae + others);
+        let weights_kept = kept - (before.files - before.missing);
+        if weights == WeightDtype::F32 {
+            assert_eq!((before.storage, weights_kept), (vae + others, vae + others));
+        } else {
+            let spared = vae + others - weights_kept;
+            assert!(spared > vae * 48 / 100, "{weights:?}: {spared} of {vae} bytes");
+            let expected = before.storage;
+            assert!(expected.abs_diff(weights_kept) < vae / 50, "{expected}, {weights_kept}");
+        }
+    }
+}
