@@ -233,7 +233,11 @@ export class InstructPix2Pix extends Pipeline {
    * it: safetensors, a URL or a file. A link to a file's page on the Hub
    * (`https://huggingface.co/OWNER/NAME/blob/main/x.safetensors`) means the file.
    *
-   * @param options.config A model with the configurations and the tokenizer for it.
+   * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   *
+   * @param options.config A model with the configurations and the tokenizers for it.
+   * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
    */
   static fromSingleFile(
     source: string | URL | Blob,
@@ -304,7 +308,7 @@ export class InstructPix2PixXL extends InstructPix2Pix {
    */
   static fromPretrained(model: ModelLocation, options?: LoadOptions): Promise<InstructPix2PixXL>;
 
-  /** Rejects with `unsupported`: models of SDXL are loaded from folders. */
+  /** Loads a checkpoint of SDXL in one file: see {@link InstructPix2Pix.fromSingleFile}. */
   static fromSingleFile(
     source: string | URL | Blob,
     options?: SingleFileOptions,
@@ -328,7 +332,11 @@ export class DirectInstructPix2Pix extends Pipeline {
    * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
    * it: safetensors, a URL or a file.
    *
-   * @param options.config A model with the configurations and the tokenizer for it.
+   * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   *
+   * @param options.config A model with the configurations and the tokenizers for it.
+   * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
    */
   static fromSingleFile(
     source: string | URL | Blob,
@@ -806,8 +814,9 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
 export interface SingleFileOptions
   extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision' | 'memoryBudget'> {
   /**
-   * A model of the same shape, with the configurations and the tokenizer for the file: a repository
-   * or the URL of a folder. The weights are not read from there, except a safety checker's.
+   * A model of the same shape, with the configurations and the tokenizers for the file: a repository
+   * or the URL of a folder. The weights are not read from there, except a safety checker's. For a
+   * file of SDXL the default is `'diffusers/sdxl-instructpix2pix-768'`.
    * @default 'timbrooks/instruct-pix2pix'
    */
   config?: string | URL;

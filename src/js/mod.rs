@@ -29,8 +29,8 @@ use crate::kernels::held_memory;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
     Components, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource, PipelineClass, RecordedNoise,
-    Requirements, StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator,
-    TorchGenerators, XlConfig, asked_of_edit, asked_of_load,
+    Requirements, StepTensorNames, TorchGenerator, TorchGenerators, XlConfig, asked_of_edit,
+    asked_of_load,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -40,6 +40,12 @@ use request::{Edit, Texts};
 use save::JsSink;
 use source::{SourceOptions, notice_event};
 
+/// What a checkpoint in one file takes its configurations from, unless told otherwise.
+const SD_CONFIG: &str = "timbrooks/instruct-pix2pix";
+
+/// The same for one of SDXL.
+const XL_CONFIG: &str = "diffusers/sdxl-instructpix2pix-768";
+
 /// A loaded pipeline on a GPU.
 #[wasm_bindgen]
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub struct Pipeline {
     model: String,
     /// The commit, where it came from the Hub.
     revision: Option<String>,
+    /// The model that the configurations are of, where it came in one file.
+    config: Option<String>,
     /// Last, so that it is dropped after what is on it.
     gpu: Gpu,
 }
@@ -98,7 +106,7 @@ impl Parts {
             }
         };
         asked.configure(&mut inner)?;
-        Ok(Pipeline { inner, model, revision: None, gpu })
+        Ok(Pipeline { inner, model, revision: None, config: None, gpu })
     }
 }
 
@@ -178,7 +186,9 @@ impl Pipeline {
         sink: JsSink,
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
-        let access = SourceOptions::parse(&source)?.access(signal, &|_| ()).await?;
+        let source = SourceOptions::parse(&source)?;
+        let source = self.config.as_deref().map_or_else(|| source.clone(), |name| source.of(name));
+        let access = source.access(signal, &|_| ()).await?;
         let files = access.open(|_| ()).await?;
         let mut writer = save::Writer(sink);
         let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
@@ -408,6 +418,7 @@ impl Pipeline {
             }
             None => false,
         };
+        let mut config = None;
         let loaded = match &options.single_file {
             None if take_turns => {
                 // What every edit reads is to be there.
@@ -443,23 +454,34 @@ impl Pipeline {
                 ));
                 on_device(&gpu.health, load, || asked.into()).await
             }
-            Some(_) if wanted == Some(PipelineClass::Xl) => {
-                let message = "SDXL from one file; load it from a folder in diffusers' layout";
-                return Err(Error::unsupported(message));
-            }
             Some(path) => {
-                let config = source_options.of(options.config.as_deref().unwrap_or_default());
+                let mut name = options.config.as_deref().unwrap_or(SD_CONFIG);
+                // Without a choice of the user's, the file's keys decide.
+                let class = match name == SD_CONFIG {
+                    true => Some(InstructPix2Pix::class_of_single_file(&files, path).await?),
+                    false => wanted,
+                };
+                if class != wanted && wanted.is_some() {
+                    let message = format!("{path}, a model of SD, as one of SDXL");
+                    return Err(Error::unsupported(message));
+                }
+                if name == SD_CONFIG && class == Some(PipelineClass::Xl) {
+                    name = XL_CONFIG;
+                }
+                let source = source_options.of(name);
+                config = Some(name.to_owned());
                 // A file that the user gave is not kept, but its configurations are.
-                let access = config.access(signal, &notify).await?;
+                let access = source.access(signal, &notify).await?;
                 let config = access.open(&notify).await?;
-                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
+                let load = Box::pin(InstructPix2Pix::load_single_file(
                     &files,
                     path,
                     &config,
                     load_options,
+                    class,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, || asked.into()).await.map(InstructPix2Pix::Sd)
+                on_device(&gpu.health, load, || asked.into()).await
             }
         };
         let mut inner = match (loaded, needs) {
@@ -475,7 +497,8 @@ impl Pipeline {
             inner.set_scheduler(config)?;
         }
         tell(&on_progress, object(&[("type", "ready".into())]));
-        Ok(Self { inner, model: source_options.name(), revision: files.commit(), gpu })
+        let (model, revision) = (source_options.name(), files.commit());
+        Ok(Self { inner, model, revision, config, gpu })
     }
 }
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use futures_util::future::try_join_all;
 
-use super::assembly::{Assembly, Planned, Queue};
+use super::assembly::{Assembly, Planned, Queue, Target};
+use super::original::Place;
 use super::safetensors::LENGTH_BYTES;
 use super::{Dtype, Header, TensorInfo};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::models::module::{Module, Placement, WeightDtype};
 /// Files by the names that errors call them by.
 type OpenFiles<'a> = Vec<(String, Box<dyn FileReader + 'a>)>;
 
-type Rename<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+type Rename<'a> = Box<dyn Fn(&TensorInfo) -> Option<Place> + 'a>;
 
 /// The weight files of one component, opened.
 pub struct WeightFiles<'a> {
@@ -25,7 +26,7 @@ pub struct WeightFiles<'a> {
     files: OpenFiles<'a>,
     /// Whether weights are kept in half precision at most.
     rounds: bool,
-    /// The model's key for a key of the files; nothing for what the model has no use for.
+    /// The place in the model of a tensor of the files; nothing for what the model has no use for.
     key: Rename<'a>,
 }
 
@@ -69,13 +70,13 @@ impl<'a> WeightFiles<'a> {
                 Err(Error::NotFound { .. }) => continue,
                 other => other?,
             };
-            let key = Box::new(|name: &str| Some(current_key(name)));
+            let key = Box::new(|tensor: &TensorInfo| Some(Place::Whole(current_key(&tensor.name))));
             return Ok(Self { component: component.to_owned(), files, rounds, key });
         }
         Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
     }
 
-    /// Opens a file that holds several components under other names: `key` gives those of the model
+    /// Opens a file that holds several components under other names: `key` gives the places in the model
     /// that it is loaded into.
     ///
     /// # Errors
@@ -84,7 +85,7 @@ impl<'a> WeightFiles<'a> {
         model: &'a dyn ModelFiles,
         path: &str,
         dtype: WeightDtype,
-        key: impl Fn(&str) -> Option<String> + 'a,
+        key: impl Fn(&TensorInfo) -> Option<Place> + 'a,
     ) -> Result<Self> {
         let rounds = rounds(dtype);
         let files = Self::open_one(model, "", path, rounds).await?;
@@ -230,15 +231,22 @@ async fn fill(
         }
         let mut plan = Vec::new();
         for tensor in header.tensors {
-            let found = key_of(&tensor.name).and_then(|key| missing.remove_entry(&key));
-            let target = match found {
-                Some((key, shape)) => Some((key, check(file, &tensor, &shape)?)),
-                None => {
-                    unused.push(tensor.name.clone());
-                    None
-                }
-            };
-            plan.push(Planned { tensor, target });
+            let name = tensor.name.clone();
+            let before = missing.len();
+            for (tensor, key, transposed) in places(tensor, key_of) {
+                let found = key.and_then(|key| missing.remove_entry(&key));
+                let target = match found {
+                    Some((key, shape)) => {
+                        let dtype = check(file, &tensor, &shape)?;
+                        Some(Target { key, dtype, transposed })
+                    }
+                    None => None,
+                };
+                plan.push(Planned { tensor, target });
+            }
+            if missing.len() == before {
+                unused.push(name);
+            }
         }
         plans.push(plan);
     }
@@ -262,6 +270,60 @@ async fn fill(
     });
     try_join_all(parts).await?;
     Ok(unused)
+}
+
+/// What a tensor is made of, each with its key in the model, and whether it is transposed to that.
+fn places(
+    tensor: TensorInfo,
+    key_of: &dyn Fn(&TensorInfo) -> Option<Place>,
+) -> Vec<(TensorInfo, Option<String>, bool)> {
+    match key_of(&tensor) {
+        None => vec![(tensor, None, false)],
+        Some(Place::Whole(key)) => vec![(tensor, Some(key), false)],
+        // Of another number of axes it has not the shape that is wanted either.
+        Some(Place::Transposed(key)) if tensor.shape.len() != 2 => vec![(tensor, Some(key), false)],
+        Some(Place::Transposed(key)) => {
+            let shape = tensor.shape.iter().rev().copied().collect();
+            vec![(TensorInfo { shape, ..tensor }, Some(key), true)]
+        }
+        Some(Place::Rows(keys)) => {
+            let count = keys.len();
+            let mut shape = tensor.shape.clone();
+            match shape.first_mut() {
+                Some(rows) if rows.is_multiple_of(count) => *rows /= count,
+                // Not a shape that any of them has.
+                _ => return vec![(tensor, keys.into_iter().next(), false)],
+            }
+            let bytes = (tensor.end - tensor.start) / count as u64;
+            let part = |(i, key)| {
+                let start = tensor.start + i as u64 * bytes;
+                let part = TensorInfo {
+                    name: tensor.name.clone(),
+                    shape: shape.clone(),
+                    dtype: tensor.dtype.clone(),
+                    start,
+                    end: start + bytes,
+                };
+                (part, Some(key), false)
+            };
+            keys.into_iter().enumerate().map(part).collect()
+        }
+    }
+}
+
+/// The beginning of a file of weights alone, for what its header says. Nothing of it is handed out.
+///
+/// # Errors
+/// As [`load`].
+pub async fn peek(model: &dyn ModelFiles, path: &str) -> Result<Header> {
+    let mut reader = model.open_rounded(path).await?;
+    model.prepare().await?;
+    let header = read_header(path, &mut *reader, &mut || ()).await;
+    drop(reader);
+    if header.is_err() {
+        model.stop().await;
+    }
+    header
 }
 
 async fn read_header(

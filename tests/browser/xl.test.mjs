@@ -1,22 +1,37 @@
 /** The class for SDXL, through the package, on software WebGPU; its numbers are compared by parity.mjs. */
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { endAfterMinutes, folder, launch, openPage, pkg, repository, serve } from './harness.mjs';
+import { serveHub } from './hub.mjs';
+import { singleFile, singleFileXL } from './single-file.mjs';
 
 endAfterMinutes(40);
 
-let browser, page, problems, server;
+const model = `${repository}tests/fixtures/oracle/models/tiny-sdxl-ip2p`;
+
+let browser, hub, page, problems, server, whole;
 
 before(async () => {
+  whole = mkdtempSync(join(tmpdir(), 'whole-xl-'));
+  const names = JSON.parse(readFileSync(`${repository}tests/fixtures/single_file_xl.json`, 'utf8'));
+  writeFileSync(join(whole, 'xl.safetensors'), singleFileXL(model, names));
+  writeFileSync(join(whole, 'cosxl_edit.safetensors'), singleFileXL(model, names, true));
+  writeFileSync(join(whole, 'sd.safetensors'), singleFile(`${repository}www/models/tiny-random`));
+  hub = await serveHub({ 'tests/whole': whole, 'diffusers/sdxl-instructpix2pix-768': model });
   server = await serve(`${folder}site`, {
     '/pkg': pkg,
     '/models': `${repository}www/models`,
     '/oracle': `${repository}tests/fixtures/oracle`,
+    '/whole': whole,
   });
   browser = await launch();
   ({ page, problems } = await openPage(browser, server.url));
-  await page.evaluate(async () => {
+  await page.evaluate(async (endpoint) => {
+    window.endpoint = endpoint;
     Object.assign(window, await import('/helpers.js'), await import('/pkg/index.js'));
     window.model = '/oracle/models/tiny-sdxl-ip2p';
     // One load for all tests, by the class that lets the model decide.
@@ -25,12 +40,14 @@ before(async () => {
       pipe.edit({ ...quick, image: picture(32, 32), height: 16, width: 16, ...options });
     window.latents = async (options) =>
       (await edit({ outputType: 'latent', ...options })).latents.data;
-  });
+  }, hub.url);
 });
 
 after(async () => {
   await browser?.close();
   server?.close();
+  hub?.close();
+  if (whole) rmSync(whole, { recursive: true });
 });
 
 /** What was refused, and why. */
@@ -73,7 +90,49 @@ test('the model decides on the class', async () => {
     /isCosxlEdit/,
     'InstructPix2Pix.fromPretrained(tiny, { isCosxlEdit: true })',
   );
-  await assertRefused('unsupported', /one file/, 'InstructPix2PixXL.fromSingleFile("/x.safetensors")');
+  await assertRefused(
+    'unsupported',
+    /sd.safetensors, a model of SD/,
+    'InstructPix2PixXL.fromSingleFile("/whole/sd.safetensors")',
+  );
+});
+
+test('a checkpoint in one file is the same model, and CosXL-Edit is sampled as it was trained', async () => {
+  const found = await page.evaluate(async () => {
+    const own = await latents();
+    const of = async (pipe, options) => {
+      const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+      return (await pipe.edit({ ...request, ...options })).latents.data;
+    };
+    const found = [];
+    for (const [Class, source, options] of [
+      [InstructPix2PixXL, '/whole/xl.safetensors', { config: model }],
+      // The file's keys decide on the class, and that on the configurations.
+      [InstructPix2Pix, `${endpoint}/tests/whole/blob/main/xl.safetensors`, { endpoint }],
+      [InstructPix2Pix, `${endpoint}/tests/whole/blob/main/cosxl_edit.safetensors`, { endpoint }],
+    ]) {
+      const other = await Class.fromSingleFile(source, { ...options, dtype: 'float32', shareWith: pipe });
+      const { className, scheduler, schedulerConfig } = other.info;
+      const isXL = other instanceof InstructPix2PixXL;
+      const result = await of(other);
+      found.push([isXL, className, scheduler, schedulerConfig.prediction_type, difference(own, result)]);
+      if (options.endpoint && scheduler !== 'EDMEulerScheduler') {
+        const directory = await (await navigator.storage.getDirectory()).getDirectoryHandle('xl', { create: true });
+        await other.savePretrained(directory);
+        const again = await InstructPix2PixXL.fromPretrained(directory, { dtype: 'float32', shareWith: pipe });
+        found.push(difference(own, await of(again)));
+        await again.dispose();
+      }
+      await other.dispose();
+    }
+    return found;
+  });
+  const xl = [true, 'StableDiffusionXLInstructPix2PixPipeline'];
+  const same = [...xl, 'EulerDiscreteScheduler', 'epsilon', 'none'];
+  const cosxl = found.pop();
+  assert.deepEqual(found, [same, same, 'none']);
+  assert.deepEqual(cosxl.slice(0, 4), [...xl, 'EDMEulerScheduler', 'v_prediction']);
+  assert.notEqual(cosxl[4], 'none');
 });
 
 test('results are lists of pictures alone, of the size that is asked for', async () => {
