@@ -736,6 +736,10 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
    * `encodePrompt`, `encodeImage`, `fuseLora`, `savePretrained` and sharing of components reject with
    * `unsupported`. A budget under the largest of them rejects with `invalid-argument`, which says
    * how much is needed, before any weights are downloaded.
+   *
+   * Browsers do not tell how much memory a GPU has. Without a budget all models are loaded at once;
+   * where the GPU says that it has no memory for them, what is stored is loaded again so that models take turns,
+   * with a `warning`. Some systems do not say so, and slow down or end the page instead: a budget avoids that.
    */
   memoryBudget?: number;
   /**
@@ -1003,8 +1007,10 @@ export interface WarningProgress {
    * `'offline'`: the server was not reached, or refused to give the model or no longer has it, and
    * the version in the cache is used.
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
+   * `'memory'`: the GPU had no memory for all models at once, and they take turns: see
+   * {@link LoadOptions.memoryBudget}.
    */
-  code: 'storage' | 'offline' | 'corrupt';
+  code: 'storage' | 'offline' | 'corrupt' | 'memory';
   /** What is wrong, for people. */
   message: string;
 }
