@@ -135,6 +135,32 @@ test('a checkpoint in one file is the same model, and CosXL-Edit is sampled as i
   assert.notEqual(cosxl[4], 'none');
 });
 
+// Of a small model with random weights, which integers change more than a trained one: the least and the most.
+for (const [weightDtype, least, most] of [
+  ['int8', 1e-4, 0.1],
+  ['int4', 1e-3, 0.7],
+]) {
+  test(`weights in ${weightDtype}: edits are near those of float16, and take less of the GPU`, async () => {
+    const found = await page.evaluate(async (weightDtype) => {
+      const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+      const small = await InstructPix2Pix.fromPretrained(model, { dtype: 'float32', weightDtype });
+      const { info } = small;
+      const { latents: { data } } = await small.edit(request);
+      await small.dispose();
+      const halves = await latents();
+      const square = (values) => values.reduce((sum, x) => sum + x * x, 0);
+      const cost = Math.sqrt(square(data.map((x, i) => x - halves[i])) / square(halves));
+      const needs = (options) => InstructPix2Pix.requirements(model, options);
+      const [less, all] = [await needs({ weightDtype }), await needs()].map((found) => found.model.memoryBytes);
+      return { info, cost, less, all };
+    }, weightDtype);
+    console.log(`SDXL in ${weightDtype}: ${found.cost.toExponential(1)} from float16`);
+    assert.deepEqual([found.info.weightDtype, found.info.residency], [weightDtype, 'all']);
+    assert.ok(found.cost > least && found.cost < most, `${found.cost} from float16`);
+    assert.ok(found.less < found.all, `${found.less} bytes in place of ${found.all}`);
+  });
+}
+
 test('results are lists of pictures alone, of the size that is asked for', async () => {
   const [length, width, height] = await page.evaluate(async () => {
     const list = await edit({ width: 24, returnDict: false });
