@@ -233,7 +233,11 @@ export class InstructPix2Pix extends Pipeline {
    * it: safetensors, a URL or a file. A link to a file's page on the Hub
    * (`https://huggingface.co/OWNER/NAME/blob/main/x.safetensors`) means the file.
    *
-   * @param options.config A model with the configurations and the tokenizer for it.
+   * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   *
+   * @param options.config A model with the configurations and the tokenizers for it.
+   * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
    */
   static fromSingleFile(
     source: string | URL | Blob,
@@ -304,7 +308,7 @@ export class InstructPix2PixXL extends InstructPix2Pix {
    */
   static fromPretrained(model: ModelLocation, options?: LoadOptions): Promise<InstructPix2PixXL>;
 
-  /** Rejects with `unsupported`: models of SDXL are loaded from folders. */
+  /** Loads a checkpoint of SDXL in one file: see {@link InstructPix2Pix.fromSingleFile}. */
   static fromSingleFile(
     source: string | URL | Blob,
     options?: SingleFileOptions,
@@ -328,7 +332,11 @@ export class DirectInstructPix2Pix extends Pipeline {
    * Loads a checkpoint in one file with the keys of the original implementation, as trainers write
    * it: safetensors, a URL or a file.
    *
-   * @param options.config A model with the configurations and the tokenizer for it.
+   * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   *
+   * @param options.config A model with the configurations and the tokenizers for it.
+   * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
    */
   static fromSingleFile(
     source: string | URL | Blob,
@@ -640,7 +648,8 @@ export declare const cache: {
   clear(options?: CacheOptions): Promise<void>;
   /**
    * A complete model as a file: a tar archive, which can be unpacked to diffusers' folder layout.
-   * @throws {InstructPix2PixError} `not-cached` when it is not there, or not complete.
+   * @throws {InstructPix2PixError} `not-cached` when it is not there, or not complete; `unsupported` when weights of
+   *   float32 are kept in float16, until {@link InstructPix2Pix.download} with `weightDtype: 'float32'` has brought them.
    */
   export(model: string | URL, options?: CacheOptions): Promise<Blob>;
   /**
@@ -727,6 +736,10 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
    * `encodePrompt`, `encodeImage`, `fuseLora`, `savePretrained` and sharing of components reject with
    * `unsupported`. A budget under the largest of them rejects with `invalid-argument`, which says
    * how much is needed, before any weights are downloaded.
+   *
+   * Browsers do not tell how much memory a GPU has. Without a budget all models are loaded at once;
+   * where the GPU says that it has no memory for them, what is stored is loaded again so that models take turns,
+   * with a `warning`. Some systems do not say so, and slow down or end the page instead: a budget avoids that.
    */
   memoryBudget?: number;
   /**
@@ -805,8 +818,9 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
 export interface SingleFileOptions
   extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision' | 'memoryBudget'> {
   /**
-   * A model of the same shape, with the configurations and the tokenizer for the file: a repository
-   * or the URL of a folder. The weights are not read from there, except a safety checker's.
+   * A model of the same shape, with the configurations and the tokenizers for the file: a repository
+   * or the URL of a folder. The weights are not read from there, except a safety checker's. For a
+   * file of SDXL the default is `'diffusers/sdxl-instructpix2pix-768'`.
    * @default 'timbrooks/instruct-pix2pix'
    */
   config?: string | URL;
@@ -926,6 +940,11 @@ export interface ModelDescription {
   bytes: number;
   /** Bytes of its weights that are not in the cache, and would be downloaded. */
   missingBytes: number;
+  /**
+   * Bytes of storage that these take: of large files in float32, weights are kept in float16 unless `weightDtype` is
+   * `'float32'`.
+   */
+  storageBytes: number;
   /** Bytes of GPU memory for its weights, all at once. Edits need more, see the README. */
   memoryBytes: number;
   /** The least that {@link LoadOptions.memoryBudget} may be: bytes of the largest models that have to be there together. */
@@ -966,7 +985,7 @@ export interface DownloadProgress {
 export interface StorageProgress {
   /** Tells this event from the others. */
   type: 'storage';
-  /** Bytes still to be downloaded and stored. */
+  /** Bytes still to be stored; where weights in float32 are kept in float16, more are downloaded. */
   needed: number;
   /** Bytes that can be stored, where the browser tells. */
   free: number | undefined;
@@ -988,8 +1007,10 @@ export interface WarningProgress {
    * `'offline'`: the server was not reached, or refused to give the model or no longer has it, and
    * the version in the cache is used.
    * `'corrupt'`: a damaged piece was found in the cache, and is fetched again.
+   * `'memory'`: the GPU had no memory for all models at once, and they take turns: see
+   * {@link LoadOptions.memoryBudget}.
    */
-  code: 'storage' | 'offline' | 'corrupt';
+  code: 'storage' | 'offline' | 'corrupt' | 'memory';
   /** What is wrong, for people. */
   message: string;
 }

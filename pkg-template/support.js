@@ -97,8 +97,8 @@ export async function requirements(tools, Class, model, { signal, ...given }) {
   const room = await globalThis.navigator?.storage?.estimate?.().catch(() => {});
   const free = room && room.quota - room.usage;
   const isKept = options.cache !== false && typeof options.cache !== 'object';
-  if (isKept && found?.missingBytes > free) {
-    const message = `the model needs ${found.missingBytes} bytes, ${free} can be stored: it will not be kept`;
+  if (isKept && found?.storageBytes > free) {
+    const message = `the model needs ${found.storageBytes} bytes, ${free} can be stored: it will not be kept`;
     problems.push({ code: 'storage', message, retryable: false, fatal: false });
   }
   return {
@@ -107,7 +107,7 @@ export async function requirements(tools, Class, model, { signal, ...given }) {
     adapter: adapter && describe(adapter, f16),
     dtype: options.dtype === 'float32' || !f16 ? 'float32' : 'float16',
     model: found,
-    storage: { needed: isKept ? (found?.missingBytes ?? 0) : 0, free },
+    storage: { needed: isKept ? (found?.storageBytes ?? 0) : 0, free },
   };
 }
 

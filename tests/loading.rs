@@ -17,10 +17,11 @@ use instruct_pix2pix::hub::{Body, Directory, Fetch, ModelFiles, ModelSource, Req
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, Prompts, Sink,
-    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline,
-    TorchGenerator, Unobserved, XlConfig, XlEditRequest,
+    Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
+    PipelineClass, Prompts, Sink, StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline, TorchGenerator, Unobserved, XlConfig, XlEditRequest,
 };
+use instruct_pix2pix::schedulers::SchedulerConfig;
 use instruct_pix2pix::weights::{self, WeightFiles};
 use instruct_pix2pix::{Error, Result};
 use safetensors::tensor::TensorView;
@@ -477,39 +478,191 @@ fn what_is_saved_is_loaded_again_as_the_same_model() {
     }
 }
 
+const TINY_XL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle/models/tiny-sdxl-ip2p");
+
+fn of_xl(loaded: InstructPix2Pix) -> StableDiffusionXLInstructPix2PixPipeline {
+    match loaded {
+        InstructPix2Pix::Xl(pipeline) => pipeline,
+        InstructPix2Pix::Sd(_) => panic!("a model of SDXL"),
+    }
+}
+
+fn xl_options() -> LoadOptions {
+    LoadOptions {
+        placement: placement(WeightDtype::F32),
+        dtype: DType::F32,
+        safety_checker: false,
+        warm_up: false,
+        prompts: None,
+    }
+}
+
+fn load_xl(folder: &Path) -> StableDiffusionXLInstructPix2PixPipeline {
+    let fetch = Directory(folder.to_owned());
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let given = Components::default();
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let load = InstructPix2Pix::load(&files, xl_options(), given, None, &mut on_event);
+    of_xl(pollster::block_on(load).expect("loads"))
+}
+
+fn edit_xl(pipeline: &StableDiffusionXLInstructPix2PixPipeline) -> Floats<4> {
+    let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let mut request =
+        XlEditRequest { height: Some(16), width: Some(16), ..XlEditRequest::default() };
+    request.edit.images = Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]);
+    request.edit.text = Prompts::new("make it snowy");
+    request.edit.num_inference_steps = 2;
+    let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+    let edit = pipeline.edit(&request, &mut noise, &mut observer);
+    pollster::block_on(edit).expect("edits").latents
+}
+
+/// The tiny model of SDXL in one file, as diffusers reads it (`gen_single_file_xl.py`).
+fn original_xl() -> BTreeMap<String, Stored> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/single_file_xl.json");
+    let json = fs::read_to_string(path).expect("there");
+    let entries: serde_json::Value = serde_json::from_str(&json).expect("valid");
+    let mut files = BTreeMap::new();
+    for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+        let stem = if component.starts_with("text") { "model" } else { "diffusion_pytorch_model" };
+        let path = Path::new(TINY_XL).join(component).join(format!("{stem}.safetensors"));
+        files.insert(component, fs::read(path).expect("there"));
+    }
+    let original = |entry: &serde_json::Value| {
+        let file = &files[entry["component"].as_str().expect("a name")];
+        let file = SafeTensors::deserialize(file).expect("valid");
+        let mut data = Vec::new();
+        let (mut dtype, mut shape) = (Dtype::F32, Vec::new());
+        for key in entry["keys"].as_array().expect("a list") {
+            let tensor = file.tensor(key.as_str().expect("a key")).expect("there");
+            (dtype, data) = (tensor.dtype(), [&data, tensor.data()].concat());
+            let rows = shape.first().copied().unwrap_or(0) + tensor.shape()[0];
+            shape = [&[rows], &tensor.shape()[1..]].concat();
+        }
+        if entry["transposed"] == true {
+            let [rows, columns] = [shape[0], shape[1]];
+            let size = data.len() / rows / columns;
+            let at = |i: usize| (i % rows * columns + i / rows) * size;
+            let turned = (0..rows * columns).flat_map(|i| data[at(i)..at(i) + size].to_vec());
+            (data, shape) = (turned.collect(), vec![columns, rows]);
+        }
+        (dtype, shape, data)
+    };
+    let entries = entries.as_object().expect("an object");
+    entries.iter().map(|(key, entry)| (key.clone(), original(entry))).collect()
+}
+
+fn load_single(
+    tensors: &BTreeMap<String, Stored>,
+    config: &Path,
+    wanted: Option<PipelineClass>,
+) -> (Result<PipelineClass>, Result<InstructPix2Pix>) {
+    let folder = Folder::new("single");
+    fs::write(folder.0.join("it.safetensors"), serialize(tensors)).expect("writable");
+    let (checkpoint, config) = (Directory(folder.0.clone()), Directory(config.to_owned()));
+    let base = || ModelSource::Base(String::new());
+    let checkpoint = Repository::uncached(&checkpoint, base());
+    let config = Repository::uncached(&config, base());
+    let class = InstructPix2Pix::class_of_single_file(&checkpoint, "it.safetensors");
+    let class = pollster::block_on(class);
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let load = InstructPix2Pix::load_single_file(
+        &checkpoint,
+        "it.safetensors",
+        &config,
+        xl_options(),
+        wanted,
+        &mut on_event,
+    );
+    (class, pollster::block_on(load))
+}
+
+#[test]
+fn a_checkpoint_of_sdxl_in_one_file_is_the_same_model() {
+    let mut tensors = original_xl();
+    let key = "conditioner.embedders.1.model.logit_scale";
+    tensors.insert(key.into(), (Dtype::F32, vec![], vec![0; 4]));
+    let folder = load_xl(Path::new(TINY_XL));
+    let (class, loaded) = load_single(&tensors, Path::new(TINY_XL), None);
+    assert_eq!(class.expect("known"), PipelineClass::Xl);
+    let whole = of_xl(loaded.expect("loads"));
+    assert_eq!(edit_xl(&whole), edit_xl(&folder));
+    assert_eq!(whole.config(), folder.config());
+    assert_eq!(whole.scheduler(), folder.scheduler());
+    let (_, other) = load_single(&tensors, Path::new(TINY), None);
+    assert_eq!(other.expect_err("SD's shapes").code(), "shape-mismatch");
+    let (_, other) = load_single(&tensors, Path::new(TINY_XL), Some(PipelineClass::Sd));
+    assert_eq!(other.expect_err("another class").code(), "unsupported");
+}
+
+#[test]
+fn a_checkpoint_that_was_trained_as_cosxl_is_sampled_so() {
+    let mut tensors = original_xl();
+    for name in ["max", "min"] {
+        let key = format!("edm_vpred.sigma_{name}");
+        tensors.insert(key, (Dtype::F32, vec![], vec![0; 4]));
+    }
+    let whole = of_xl(load_single(&tensors, Path::new(TINY_XL), None).1.expect("loads"));
+    assert!(whole.config().is_cosxl_edit);
+    let mut folder = load_xl(Path::new(TINY_XL));
+    folder.set_config(XlConfig { is_cosxl_edit: true, ..folder.config() });
+    // As diffusers' documentation has it.
+    let json = r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 120.0,
+        "sigma_data": 1.0, "prediction_type": "v_prediction", "sigma_schedule": "exponential"}"#;
+    let config = SchedulerConfig::from_json("scheduler", json).expect("valid");
+    folder.set_scheduler(config).expect("known");
+    assert_eq!(edit_xl(&whole), edit_xl(&folder));
+}
+
+#[test]
+fn checkpoints_in_one_file_that_do_not_fit_are_refused() {
+    let change = |key: &str, change: fn(&mut Stored)| {
+        let mut tensors = original_xl();
+        change(tensors.get_mut(key).expect("there"));
+        let (class, loaded) = load_single(&tensors, Path::new(TINY_XL), None);
+        (class.map_err(|e| e.to_string()), loaded.expect_err("wrong").code())
+    };
+    let shape = Error::ShapeMismatch {
+        file: String::new(),
+        name: String::new(),
+        expected: vec![],
+        found: vec![],
+    };
+    let shape = shape.code();
+    let open_clip = "conditioner.embedders.1.model.";
+    for (key, f) in [
+        (
+            "transformer.resblocks.0.attn.in_proj_weight",
+            (|t| t.1 = vec![24, 72]) as fn(&mut Stored),
+        ),
+        ("transformer.resblocks.0.attn.in_proj_bias", |t| {
+            (t.1, t.2) = (vec![71], t.2[2..].to_vec())
+        }),
+        ("text_projection", |t| t.1 = vec![32, 24]),
+        ("text_projection", |t| t.1 = vec![24 * 32]),
+        ("text_projection", |t| t.1 = vec![1, 1, 24, 32]),
+    ] {
+        assert_eq!(change(&format!("{open_clip}{key}"), f).1, shape, "{key}");
+    }
+    // A model that makes pictures and takes none.
+    let (class, code) = change("model.diffusion_model.input_blocks.0.0.weight", |t| {
+        t.2.truncate(t.2.len() / 2);
+        t.1[1] = 4;
+    });
+    assert!(class.expect_err("no picture").contains("4 channels"));
+    assert_eq!(code, shape);
+    let mut tensors = original_xl();
+    tensors.remove("conditioner.embedders.1.model.transformer.resblocks.3.attn.in_proj_bias");
+    let loaded = load_single(&tensors, Path::new(TINY_XL), None).1;
+    assert_eq!(loaded.expect_err("it lacks one").code(), "missing-tensor");
+}
+
 #[test]
 fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle/models/tiny-sdxl-ip2p");
-    let load = |folder: &Path| {
-        let placement = placement(WeightDtype::F32);
-        let options = LoadOptions {
-            placement,
-            dtype: DType::F32,
-            safety_checker: false,
-            warm_up: false,
-            prompts: None,
-        };
-        let fetch = Directory(folder.to_owned());
-        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
-        let given = Components::default();
-        let mut on_event = |_: LoadEvent<'_>| {};
-        let load = InstructPix2Pix::load(&files, options, given, None, &mut on_event);
-        match pollster::block_on(load).expect("loads") {
-            InstructPix2Pix::Xl(pipeline) => pipeline,
-            InstructPix2Pix::Sd(_) => panic!("a model of SDXL"),
-        }
-    };
-    let edit = |pipeline: &StableDiffusionXLInstructPix2PixPipeline| {
-        let pixels = vec![100; 16 * 16 * 3];
-        let mut request =
-            XlEditRequest { height: Some(16), width: Some(16), ..XlEditRequest::default() };
-        request.edit.images = Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]);
-        request.edit.text = Prompts::new("make it snowy");
-        request.edit.num_inference_steps = 2;
-        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
-        let edit = pipeline.edit(&request, &mut noise, &mut observer);
-        pollster::block_on(edit).expect("edits").latents
-    };
+    let (load, edit) = (load_xl, edit_xl);
+    let model = TINY_XL;
     let mut pipeline = load(Path::new(model));
     let config = XlConfig {
         force_zeros_for_empty_prompt: false,
@@ -753,5 +906,57 @@ fn a_load_that_is_stopped_keeps_what_has_arrived_of_all_files() {
             Err(other) => panic!("{other}"),
         }
         before = kept;
+    }
+}
+
+#[test]
+fn a_model_is_the_same_from_the_network_and_from_halves_in_the_cache() {
+    let fetch = Directory(TINY.into());
+    let size = |path: &str| fs::metadata(Path::new(TINY).join(path)).expect("there").len();
+    let vae = size("vae/diffusion_pytorch_model.safetensors");
+    let others =
+        size("unet/diffusion_pytorch_model.safetensors") + size("text_encoder/model.safetensors");
+    for weights in [WeightDtype::F16, WeightDtype::I8, WeightDtype::I4, WeightDtype::F32] {
+        let store = Rc::new(MemoryStore::default());
+        let load = |policy| {
+            let cache = pollster::block_on(Cache::open(store.clone(), Rc::new(Alone), None));
+            // The VAE, which is in single precision, is large enough to be worth it.
+            let cache = cache.expect("opens").with_chunk_bytes(32 << 10);
+            let options = LoadOptions {
+                placement: placement(weights),
+                dtype: DType::F32,
+                safety_checker: false,
+                warm_up: false,
+                prompts: None,
+            };
+            pollster::block_on(async {
+                let source = ModelSource::Base(String::new());
+                let files = Repository::open(&fetch, source, Some(&cache), policy, |_| ()).await;
+                let files = files.expect("opens");
+                let needs = InstructPix2Pix::requirements(&files, weights, false, None);
+                let needs = needs.await.expect("known");
+                let mut on_event = |_: LoadEvent<'_>| {};
+                let loaded =
+                    StableDiffusionInstructPix2PixPipeline::load(&files, options, &mut on_event);
+                let pipeline = loaded.await.expect("loads");
+                let fetched = files.traffic().fetched;
+                let kept = cache.list().await.expect("there")[0].bytes;
+                (edit(&pipeline).0, needs, fetched, kept)
+            })
+        };
+        let (first, before, _, kept) = load(CachePolicy::Resume);
+        let (second, after, fetched, _) = load(CachePolicy::Only);
+        assert!(first == second, "{weights:?}");
+        assert_eq!((fetched, after.missing, after.storage), (0, 0, 0), "{weights:?}");
+        assert_eq!(before.missing, vae + others);
+        let weights_kept = kept - (before.files - before.missing);
+        if weights == WeightDtype::F32 {
+            assert_eq!((before.storage, weights_kept), (vae + others, vae + others));
+        } else {
+            let spared = vae + others - weights_kept;
+            assert!(spared > vae * 48 / 100, "{weights:?}: {spared} of {vae} bytes");
+            let expected = before.storage;
+            assert!(expected.abs_diff(weights_kept) < vae / 50, "{expected}, {weights_kept}");
+        }
     }
 }

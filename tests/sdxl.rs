@@ -709,62 +709,53 @@ fn what_a_model_takes_is_known_by_its_small_files() {
 /// The figures of the documentation.
 #[test]
 fn the_needs_of_the_full_size_are_as_documented() {
-    let folder = Copy::new("full-size");
-    let write = |component: &str, config: serde_json::Value| {
-        let path = folder.0.join(component);
-        fs::create_dir_all(&path).expect("writable");
-        fs::write(path.join("config.json"), config.to_string()).expect("writable");
-    };
-    let clip = |class: &str, width: usize, layers: usize, heads: usize, act: &str| {
-        serde_json::json!({
-            "architectures": [class], "hidden_size": width, "intermediate_size": 4 * width,
-            "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_act": act,
-            "projection_dim": width
-        })
-    };
-    write("text_encoder", clip("CLIPTextModel", 768, 12, 12, "quick_gelu"));
-    write("text_encoder_2", clip("CLIPTextModelWithProjection", 1280, 32, 20, "gelu"));
-    write(
-        "vae",
-        serde_json::json!({
-            "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
-            "down_block_types": vec!["DownEncoderBlock2D"; 4],
-            "up_block_types": vec!["UpDecoderBlock2D"; 4], "scaling_factor": 0.13025
-        }),
-    );
-    let (down, up) = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D");
-    write(
-        "unet",
-        serde_json::json!({
-            "in_channels": 8, "sample_size": 96, "block_out_channels": [320, 640, 1280],
-            "down_block_types": ["DownBlock2D", down, down],
-            "up_block_types": [up, up, "UpBlock2D"], "layers_per_block": 2,
-            "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
-            "cross_attention_dim": 2048, "use_linear_projection": true,
-            "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816
-        }),
-    );
-    for name in ["model_index.json", "scheduler/scheduler_config.json"] {
-        fs::create_dir_all(folder.0.join("scheduler")).expect("writable");
-        fs::copy(fixture(XL).join(name), folder.0.join(name)).expect("copies");
-    }
-    for folder_name in ["tokenizer", "tokenizer_2"] {
-        fs::create_dir_all(folder.0.join(folder_name)).expect("writable");
-        for name in ["vocab.json", "merges.txt"] {
-            let name = format!("{folder_name}/{name}");
-            fs::copy(fixture(XL).join(&name), folder.0.join(&name)).expect("copies");
+    type Needs = [(WeightDtype, [f64; 2]); 4];
+    let xl: Needs = [
+        (WeightDtype::F16, [6.9, 5.1]),
+        (WeightDtype::F32, [13.9, 10.3]),
+        (WeightDtype::I8, [3.8, 2.7]),
+        (WeightDtype::I4, [2.2, 1.4]),
+    ];
+    let sd: Needs = [
+        (WeightDtype::F16, [2.1, 1.7]),
+        (WeightDtype::F32, [4.3, 3.4]),
+        (WeightDtype::I8, [1.2, 0.9]),
+        (WeightDtype::I4, [0.8, 0.5]),
+    ];
+    // As the tests of full size have them.
+    for (like, full, expected) in [(XL, "sdxl.json", xl), (SD, "sd15.json", sd)] {
+        let folder = Copy::new(full);
+        let json = fs::read_to_string(fixture("..").join(full)).expect("there");
+        let components: serde_json::Value = serde_json::from_str(&json).expect("valid");
+        for (component, entry) in components.as_object().expect("an object") {
+            let mut config = entry["config"].clone();
+            if component == "text_encoder_2" {
+                config["architectures"] = serde_json::json!(["CLIPTextModelWithProjection"]);
+            }
+            let path = folder.0.join(component);
+            fs::create_dir_all(&path).expect("writable");
+            fs::write(path.join("config.json"), config.to_string()).expect("writable");
+        }
+        let small = ["model_index.json", "scheduler/scheduler_config.json"].map(String::from);
+        let tokenizers = ["tokenizer", "tokenizer_2"].into_iter().flat_map(|tokenizer| {
+            ["vocab.json", "merges.txt"].map(|name| format!("{tokenizer}/{name}"))
+        });
+        for name in small.into_iter().chain(tokenizers) {
+            let (from, to) = (fixture(like).join(&name), folder.0.join(&name));
+            if from.exists() {
+                fs::create_dir_all(to.parent().expect("below the folder")).expect("writable");
+                fs::copy(from, to).expect("copies");
+            }
+        }
+        let fetch = Directory(folder.0.clone());
+        let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+        for (weights, gigabytes) in expected {
+            let needs = InstructPix2Pix::memory_needs(&files, weights, false);
+            let needs = pollster::block_on(needs).expect("known");
+            let found = [needs.all, needs.in_turn].map(|bytes| (bytes as f64 / 1e8).round() / 10.0);
+            assert_eq!(found, gigabytes, "{full} in {weights:?}");
         }
     }
-    let fetch = Directory(folder.0.clone());
-    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
-    let gigabytes = |weights| {
-        let needs = InstructPix2Pix::memory_needs(&files, weights, false);
-        let needs = pollster::block_on(needs).expect("known");
-        [needs.all, needs.in_turn].map(|bytes| (bytes as f64 / 1e8).round() / 10.0)
-    };
-    assert_eq!(gigabytes(WeightDtype::F16), [6.9, 5.1]);
-    assert_eq!(gigabytes(WeightDtype::F32), [13.9, 10.3]);
 }
 
 #[test]

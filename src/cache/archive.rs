@@ -132,7 +132,8 @@ impl Cache {
     /// Writes a model as an archive, piece by piece.
     ///
     /// # Errors
-    /// [`Error::NotCached`] when the model is not there, or not whole; [`Error::Storage`].
+    /// [`Error::NotCached`] when the model is not there, or not whole; [`Error::Unsupported`] when not all of it is
+    /// kept as it was served; [`Error::Storage`].
     pub async fn export(&self, model: &str, write: &mut dyn FnMut(&[u8])) -> Result<()> {
         let missing = |file: &str| Error::NotCached { model: model.into(), file: file.into() };
         let record = self.find(model, None).await?.filter(|record| record.complete);
@@ -141,6 +142,13 @@ impl Cache {
         for file in record.files.values() {
             let Some(content) = self.content(&file.content).await? else { continue };
             if self.is_whole(&file.content, content.count()).await? {
+                if !self.is_as_served(&file.content, content.count()).await? {
+                    let what = format!(
+                        "an archive of {model}, of which float32 weights are kept in float16; download it with \
+                         `weightDtype: 'float32'` first"
+                    );
+                    return Err(Error::unsupported(what));
+                }
                 contents.insert(file.content.clone(), content);
             }
         }
@@ -205,7 +213,7 @@ impl Cache {
             let content =
                 content.filter(|record| record.complete && record.size == file.entry.size);
             let is_there = match content {
-                Some(content) => self.is_whole(&file.entry.content, content.count()).await?,
+                Some(content) => self.is_as_served(&file.entry.content, content.count()).await?,
                 None => false,
             };
             if is_there {
@@ -255,6 +263,7 @@ impl Cache {
         for index in 0..file.count() {
             let mut bytes = file.chunk(index).await?;
             self.put_chunk(id, index, &mut bytes).await?;
+            self.drop_rounded(id, index, None).await?;
         }
         let (size, chunk_bytes) = (file.entry.size, file.chunk_bytes);
         let content = ContentRecord { size, chunk_bytes, hashed: 0, state: None, complete: true };

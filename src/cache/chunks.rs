@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use super::reader::OpenFile;
 use super::repository::{CachePolicy, Notice, Repository};
-use super::{Cache, StoreResult, content_key};
+use super::rounded::{Rounded, narrow, widen};
+use super::{Cache, StoreResult, chunk_hash, content_key};
 use crate::error::Result;
 
 /// A chunk that is on its way.
@@ -19,6 +20,54 @@ impl Repository<'_> {
     /// A chunk that was read before, which is not counted a second time.
     pub(super) async fn chunk_again(&self, file: &Rc<OpenFile>, index: u32) -> Result<Vec<u8>> {
         Ok(self.chunk_from(file, index, &|_, _| ()).await?.0)
+    }
+
+    /// The same of a chunk that may be in the cache rounded: it is fetched then, and not kept.
+    pub(super) async fn chunk_as_served(&self, file: &Rc<OpenFile>, index: u32) -> Result<Vec<u8>> {
+        if !file.rounded.borrow().contains_key(&index) {
+            return self.chunk_again(file, index).await;
+        }
+        if self.local_only() {
+            return Err(self.not_cached(&file.path));
+        }
+        let (bytes, range, size) = (Rc::default(), file.range(index), file.entry.size);
+        file.remote.range(self.fetch, range, size, &self.pace, &|_| (), &bytes).await?;
+        Ok(bytes.take())
+    }
+
+    /// Puts a chunk that is stored as it was served, and hashed, in its rounded form.
+    pub(super) async fn store_rounded(&self, file: &OpenFile, index: u32, bytes: &[u8]) {
+        if file.present.borrow().contains(&index)
+            && let Some(mut halves) = narrow(bytes, &file.values(index))
+        {
+            self.put_rounded(file, index, bytes, &mut halves).await;
+        }
+    }
+
+    /// Stores a chunk rounded. Tells whether it is there.
+    async fn put_rounded(
+        &self,
+        file: &OpenFile,
+        index: u32,
+        bytes: &[u8],
+        halves: &mut Vec<u8>,
+    ) -> bool {
+        let id = &file.entry.content;
+        let served = chunk_hash(bytes, index);
+        let rounded = Rounded { length: halves.len() as u64, served };
+        if file.has_no_hash() && file.rounded.borrow().is_empty() {
+            // What says where chunks begin; of files with a hash it is kept with that.
+            let (key, content) = (content_key(id), file.content.borrow().clone());
+            self.store(async |cache| cache.put_json(&key, &content).await).await;
+        }
+        let is_stored =
+            self.store(async |cache| cache.put_rounded(id, index, rounded, halves).await);
+        let is_stored = is_stored.await;
+        if is_stored {
+            file.rounded.borrow_mut().insert(index, rounded);
+            file.stale_rounded.borrow_mut().remove(&index);
+        }
+        is_stored
     }
 
     /// One chunk of a file: from the cache if it is there and intact. Tells whether it was fetched.
@@ -39,16 +88,30 @@ impl Repository<'_> {
     ) -> Result<(Vec<u8>, bool)> {
         self.fetch.check()?;
         let id = &file.entry.content;
+        // What was served of a chunk before, and proven then.
+        let mut known = None;
         if let Some(cache) = self.cache
             && file.present.borrow().contains(&index)
         {
             let length = file.length(index);
-            let found = cache.chunk(id, index, length).await;
+            let rounded = file.rounded.borrow().get(&index).copied();
+            let found = match rounded {
+                None => cache.chunk(id, index, length).await,
+                Some(rounded) => {
+                    let found = cache.rounded_chunk(id, index, rounded).await;
+                    let values = file.values(index);
+                    found.map(|bytes| bytes.and_then(|b| widen(&b, &values, length as usize)))
+                }
+            };
             if let Some(bytes) = self.intact(found, &file.path, index) {
                 count(0, length);
                 return Ok((bytes, false));
             }
             file.present.borrow_mut().remove(&index);
+            if let Some(Rounded { served, .. }) = file.rounded.borrow_mut().remove(&index) {
+                file.stale_rounded.borrow_mut().insert(index);
+                known = Some(served);
+            }
         }
         if self.local_only() {
             return Err(self.not_cached(&file.path));
@@ -64,19 +127,34 @@ impl Repository<'_> {
         file.remote.range(self.fetch, range, size, &self.pace, &arrived, &bytes).await?;
         self.arriving.borrow_mut().remove(&key);
         let mut bytes = bytes.take();
-        let is_stored = self.store(async |cache| cache.put_chunk(id, index, &mut bytes).await);
-        if is_stored.await
-            && let Some(cache) = self.cache
-        {
+        let halves = match file.rounds_now(index) {
+            true => narrow(&bytes, &file.values(index)),
+            false => None,
+        };
+        let is_stored = match halves {
+            Some(mut halves) => self.put_rounded(file, index, &bytes, &mut halves).await,
+            None => {
+                let put = self.store(async |cache| cache.put_chunk(id, index, &mut bytes).await);
+                put.await
+            }
+        };
+        if is_stored && let Some(cache) = self.cache {
             file.present.borrow_mut().insert(index);
             self.renew(cache).await;
+            if !file.rounded.borrow().contains_key(&index) {
+                file.round_later(index);
+            }
+            if file.stale_rounded.borrow_mut().remove(&index) {
+                self.stored(cache.drop_rounded(id, index, None).await);
+            }
             if has_part || file.has_stale_parts {
                 file.parts.borrow_mut().remove(&index);
                 self.stored(cache.drop_parts(id, index, None).await);
             }
         }
         self.check_kept()?;
-        Ok((bytes, true))
+        let is_known = known == Some(chunk_hash(&bytes, index));
+        Ok((bytes, !is_known))
     }
 
     /// What is kept of a chunk whose download was stopped.

@@ -11,6 +11,7 @@
 //! | `content/ID` | a `ContentRecord`, written after the chunks that it speaks of |
 //! | `chunk/ID/INDEX` | bytes, then their fast hash in eight bytes |
 //! | `chunk/ID/INDEX+LENGTH` | the same of a chunk's beginning, where its download was stopped |
+//! | `chunk/ID/INDEX~LENGTH~HASH` | a chunk in place of the whole one, its values of single precision as halves: so many bytes, of what had that fast hash when it was served |
 //!
 //! `ID` is `sha256-…` or `git-…` by the Hub's hash, or `url-…` by address, size and validator where
 //! there is none. A store may hold other entries, which are left alone.
@@ -23,6 +24,7 @@ mod indexed_db;
 mod part;
 mod reader;
 mod repository;
+mod rounded;
 mod slots;
 mod store;
 #[cfg(test)]
@@ -421,6 +423,9 @@ impl Cache {
             if let Some((id, _, length)) = part::parse_part_key(&key) {
                 *sizes.entry(id.to_owned()).or_default() += length;
             }
+            if let Some((id, _, entry)) = rounded::parse_rounded_key(&key) {
+                *sizes.entry(id.to_owned()).or_default() += entry.length;
+            }
             let Some((id, index)) = parse_chunk_key(&key) else { continue };
             if !records.contains_key(id) {
                 records.insert(id.to_owned(), self.json(&content_key(id)).await?);
@@ -505,8 +510,15 @@ impl Cache {
         put_version(&*self.store, VERSION).await
     }
 
-    /// Whether all of a content's chunks are there.
+    /// Whether all of a content's chunks are there, as they were served or rounded.
     async fn is_whole(&self, id: &str, count: u32) -> StoreResult<bool> {
+        let mut present = self.chunks(id).await?;
+        present.extend(self.rounded(id).await?.into_keys());
+        Ok((0..count).all(|index| present.contains(&index)))
+    }
+
+    /// Whether all of them are there as they were served.
+    async fn is_as_served(&self, id: &str, count: u32) -> StoreResult<bool> {
         let present = self.chunks(id).await?;
         Ok((0..count).all(|index| present.contains(&index)))
     }
@@ -546,14 +558,19 @@ impl Cache {
 
     /// Stores a chunk. `bytes` come back as they were.
     async fn put_chunk(&self, id: &str, index: u32, bytes: &mut Vec<u8>) -> StoreResult<()> {
+        self.put_hashed(&chunk_key(id, index), index, bytes).await
+    }
+
+    /// Stores an entry with its hash behind it. `bytes` come back as they were.
+    async fn put_hashed(&self, key: &str, index: u32, bytes: &mut Vec<u8>) -> StoreResult<()> {
         let length = bytes.len();
         bytes.extend(chunk_hash(bytes, index).to_le_bytes());
-        let result = self.store.put(&chunk_key(id, index), bytes).await;
+        let result = self.store.put(key, bytes).await;
         bytes.truncate(length);
         result
     }
 
-    /// The chunks of a content that are there.
+    /// The chunks of a content that are there as they were served.
     async fn chunks(&self, id: &str) -> StoreResult<BTreeSet<u32>> {
         let keys = self.store.keys(&format!("chunk/{id}/")).await?;
         Ok(keys.iter().filter_map(|key| Some(parse_chunk_key(key)?.1)).collect())

@@ -13,6 +13,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 
 use super::digest::{FileHasher, Sha256, chunk_hash};
 use super::repository::{Found, Repository, check_hash};
+use super::rounded::{Rounded, whole_values};
 use super::slots::{Slot, WINDOW_BYTES};
 use super::{ContentRecord, FileRecord, chunk_length, content_key};
 use crate::error::{Error, Result};
@@ -28,6 +29,20 @@ pub(super) struct OpenFile {
     pub remote: RemoteFile,
     /// Chunks in the cache.
     pub present: RefCell<BTreeSet<u32>>,
+    /// Those of them that are there rounded.
+    pub rounded: RefCell<BTreeMap<u32, Rounded>>,
+    /// Chunks of which the cache has a rounded form that is not used.
+    pub stale_rounded: RefCell<BTreeSet<u32>>,
+    /// Whether chunks may be rounded.
+    rounds: bool,
+    /// Where values are that may be.
+    values: RefCell<Vec<Range<u64>>>,
+    /// Chunks that are to be rounded when they are hashed.
+    to_round: RefCell<BTreeSet<u32>>,
+    /// Chunks from the first on that were hashed.
+    hashed: Cell<u32>,
+    /// Bytes that are not stored in the end, as chunks are rounded.
+    pub spared: Cell<u64>,
     /// Other chunks of which the cache has a beginning, of so many bytes.
     pub parts: RefCell<BTreeMap<u32, u64>>,
     /// Whether the cache may have a beginning of others, which is not used.
@@ -47,8 +62,9 @@ impl OpenFile {
         remote: RemoteFile,
         content: ContentRecord,
         found: Found,
+        rounds: bool,
     ) -> Self {
-        let Found { present, parts, has_stale_parts, replaced, .. } = found;
+        let Found { present, rounded, stale_rounded, parts, has_stale_parts, replaced, .. } = found;
         let (content, present) = (RefCell::new(content), RefCell::new(present));
         let (path, parts, arrived) = (path.to_owned(), RefCell::new(parts), Cell::default());
         Self {
@@ -58,6 +74,13 @@ impl OpenFile {
             content,
             remote,
             present,
+            rounded: RefCell::new(rounded),
+            stale_rounded: RefCell::new(stale_rounded),
+            rounds,
+            values: RefCell::default(),
+            to_round: RefCell::default(),
+            hashed: Cell::new(0),
+            spared: Cell::default(),
             parts,
             has_stale_parts,
             replaced,
@@ -65,10 +88,24 @@ impl OpenFile {
         }
     }
 
+    /// Whether its chunks may be rounded.
+    pub fn rounds(&self) -> bool {
+        self.rounds
+    }
+
+    /// Whether nothing says what its bytes have to be.
+    pub fn has_no_hash(&self) -> bool {
+        self.hash.is_none()
+    }
+
     /// Takes what the cache has by now, unless that came in other pieces.
     pub fn found_again(&self, found: Found) {
         if found.content.is_none_or(|content| content.chunk_bytes == self.chunk_bytes()) {
+            // Those that came as they were served meanwhile are there, too.
+            self.rounded.borrow_mut().retain(|index, _| !found.present.contains(index));
             self.present.borrow_mut().extend(found.present);
+            self.rounded.borrow_mut().extend(found.rounded);
+            self.stale_rounded.borrow_mut().extend(found.stale_rounded);
             self.parts.borrow_mut().extend(found.parts);
         }
     }
@@ -89,6 +126,36 @@ impl OpenFile {
     pub fn range(&self, index: u32) -> Range<u64> {
         let start = u64::from(index) * self.chunk_bytes();
         start..start + self.length(index)
+    }
+
+    /// The values of a chunk that may be rounded, of which the file's head has nothing.
+    pub fn values(&self, index: u32) -> Vec<Range<usize>> {
+        let (values, range) = (self.values.borrow(), self.range(index));
+        match values.first() {
+            Some(first) if first.start <= range.start => whole_values(&values, range),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a chunk that has arrived may be stored rounded: what is not hashed from memory soon has to be read again
+    /// as it was served.
+    pub fn rounds_now(&self, index: u32) -> bool {
+        let early = WINDOW_BYTES / 2 / self.chunk_bytes();
+        self.rounds && u64::from(index) <= u64::from(self.hashed.get()) + early
+    }
+
+    /// Has a chunk that is stored as it was served be rounded when it is hashed.
+    pub fn round_later(&self, index: u32) {
+        if self.rounds && index >= self.hashed.get() {
+            self.to_round.borrow_mut().insert(index);
+        }
+    }
+
+    /// Bytes of storage for what is not in the cache.
+    pub fn missing_storage(&self) -> u64 {
+        let missing = self.missing();
+        let size = u128::from(self.entry.size.max(1));
+        missing - (u128::from(self.spared.get()) * u128::from(missing) / size) as u64
     }
 
     /// Bytes that are not in the cache.
@@ -173,6 +240,11 @@ impl<'a> ChunkReader<'a> {
             }
             (Some(hash), _) => (Some(FileHasher::new(hash, content.size)), 0),
         };
+        file.hashed.set(match hasher {
+            Some(_) => hashed_before,
+            // Nothing is to be hashed.
+            None => u32::MAX,
+        });
         Self {
             repository,
             file,
@@ -215,8 +287,8 @@ impl<'a> ChunkReader<'a> {
                         let url = self.file.remote.url().into();
                         return Err(Error::InvalidResponse { url, message });
                     }
-                    self.hash(&bytes);
-                    self.hash_early();
+                    self.hash(&bytes).await;
+                    self.hash_early().await;
                     self.keep_state().await;
                 }
                 Event::End => return Ok(None),
@@ -257,10 +329,11 @@ impl<'a> ChunkReader<'a> {
             Early::Left(_) => 0,
         });
         if held.sum::<u64>() * 2 > WINDOW_BYTES {
-            let present = file.present.borrow();
+            let (present, rounded) = (file.present.borrow(), file.rounded.borrow());
             for (index, early) in &mut self.early {
                 if let Early::Held(bytes, _) = early
                     && present.contains(index)
+                    && !rounded.contains_key(index)
                 {
                     *early = Early::Left(chunk_hash(bytes, *index));
                 }
@@ -291,8 +364,8 @@ impl<'a> ChunkReader<'a> {
         if index < self.hashed_before {
             self.replaced |= fetched;
         } else if index == self.hashed {
-            self.hash(&piece.bytes);
-            self.hash_early();
+            self.hash(&piece.bytes).await;
+            self.hash_early().await;
             self.keep_state().await;
         } else if self.hasher.is_some() {
             self.early.insert(index, Early::Held(piece.bytes.clone(), slot));
@@ -300,19 +373,24 @@ impl<'a> ChunkReader<'a> {
         piece
     }
 
-    /// Hashes the next chunk.
-    fn hash(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-            self.hashed += 1;
+    /// Hashes the next chunk, of which less is kept from then on.
+    async fn hash(&mut self, bytes: &[u8]) {
+        let Some(hasher) = &mut self.hasher else { return };
+        hasher.update(bytes);
+        let index = self.hashed;
+        self.hashed += 1;
+        self.file.hashed.set(self.hashed);
+        let is_left = self.file.to_round.borrow_mut().remove(&index);
+        if is_left {
+            self.repository.store_rounded(&self.file, index, bytes).await;
         }
     }
 
     /// Hashes those that are held and whose turn has come.
-    fn hash_early(&mut self) {
+    async fn hash_early(&mut self) {
         while let Some(Early::Held(bytes, _)) = self.early.get(&self.hashed) {
             let (index, bytes) = (self.hashed, bytes.clone());
-            self.hash(&bytes);
+            self.hash(&bytes).await;
             self.early.remove(&index);
         }
     }
@@ -338,6 +416,10 @@ impl<'a> ChunkReader<'a> {
         if file.has_stale_parts || !file.parts.take().is_empty() {
             repository.stored(cache.drop_all_parts(&file.entry.content).await);
         }
+        // Of what was about to be rounded when a page ended.
+        for index in file.stale_rounded.take() {
+            repository.stored(cache.drop_rounded(&file.entry.content, index, None).await);
+        }
     }
 
     async fn verify(&mut self) -> Result<()> {
@@ -348,7 +430,7 @@ impl<'a> ChunkReader<'a> {
                 // not been hashed: all once more, without counting them as arrived.
                 let mut hasher = FileHasher::new(hash, file.entry.size);
                 for index in 0..file.count() {
-                    hasher.update(&repository.chunk_again(file, index).await?);
+                    hasher.update(&repository.chunk_as_served(file, index).await?);
                 }
                 check_hash(&file.path, hash, hasher)
             }
@@ -412,6 +494,19 @@ impl FileReader for ChunkReader<'_> {
             }
             Ok(bytes)
         })
+    }
+
+    fn round(&mut self, values: Vec<Range<u64>>) {
+        self.file.values.replace(values);
+    }
+
+    fn expect_rounded(&mut self, bytes: u64) {
+        if self.file.rounds {
+            // The first chunk has the head, and stays as it is.
+            let others = u128::from(self.file.entry.size - self.file.length(0));
+            let size = u128::from(self.file.entry.size.max(1));
+            self.file.spared.set((u128::from(bytes) * others / size) as u64);
+        }
     }
 
     fn next<'a>(

@@ -10,6 +10,7 @@ use futures_util::future::LocalBoxFuture;
 use super::chunks::Arriving;
 use super::digest::{FileHasher, Sha256};
 use super::reader::{ChunkReader, OpenFile};
+use super::rounded::{LEAST_CHUNKS, Rounded};
 use super::slots::Slots;
 use super::{CHUNK_BYTES, MEMORY_BYTES, chunk_length, git_blob};
 use super::{Cache, ContentRecord, FileRecord, ModelRecord, StoreError, StoreResult, content_key};
@@ -33,7 +34,7 @@ pub enum Notice {
     },
     /// How much is going to be stored.
     Storage {
-        /// Bytes still to be fetched.
+        /// Bytes still to be stored.
         needed: u64,
         /// Bytes that can be stored, where the platform tells.
         free: Option<u64>,
@@ -226,7 +227,7 @@ impl<'a> Repository<'a> {
     /// there, and else nowhere.
     pub(super) async fn go_over(&self, cache: &Cache, error: &StoreError) {
         let record = self.record.borrow().clone();
-        if !cache.go_over(self.missing_bytes(), &record.key()).await {
+        if !cache.go_over(self.missing_storage(), &record.key()).await {
             return self.give_up_storing(error);
         }
         self.warn_not_kept(error, || in_memory_text(error));
@@ -392,7 +393,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    async fn open_large(&self, path: &str) -> Result<ChunkReader<'_>> {
+    async fn open_large(&self, path: &str, rounds: bool) -> Result<ChunkReader<'_>> {
         let remote = self.remote(path);
         let entry = match self.entry(path)? {
             Some(entry) => entry,
@@ -416,7 +417,7 @@ impl<'a> Repository<'a> {
         };
         let mut found = Found::default();
         if let Some(cache) = self.cache {
-            match self.find(cache, &entry).await {
+            match self.find(cache, &entry, rounds).await {
                 Ok(there) => found = there,
                 Err(error) => self.give_up_storing(&error),
             }
@@ -429,7 +430,8 @@ impl<'a> Repository<'a> {
             complete: false,
         });
         let hash = file_hash(&entry.content);
-        let file = OpenFile::new(path, entry, hash, remote, content, found);
+        let rounds = rounds && may_round(&entry, content.chunk_bytes);
+        let file = OpenFile::new(path, entry, hash, remote, content, found, rounds);
         self.used.borrow_mut().insert(file.entry.content.clone(), file.count());
         let file = Rc::new(file);
         self.opened.borrow_mut().push(Rc::downgrade(&file));
@@ -437,10 +439,21 @@ impl<'a> Repository<'a> {
     }
 
     /// What the cache has of a file that may be used.
-    async fn find(&self, cache: &Cache, entry: &FileRecord) -> StoreResult<Found> {
+    async fn find(&self, cache: &Cache, entry: &FileRecord, rounds: bool) -> StoreResult<Found> {
         let content = cache.content(&entry.content).await?;
         let content = content.filter(|record| record.size == entry.size);
         let chunks = cache.chunks(&entry.content).await?;
+        let (mut present, mut rounded) = (chunks.clone(), cache.rounded(&entry.content).await?);
+        let mut stale_rounded: BTreeSet<u32> = rounded.keys().copied().collect();
+        // Those that were not hashed yet cannot be any more: the page ended in between.
+        let hashed = match (&content, file_hash(&entry.content)) {
+            (Some(record), Some(_)) if !record.complete => record.hashed,
+            (Some(_), _) => u32::MAX,
+            (None, _) => 0,
+        };
+        rounded.retain(|index, _| rounds && *index < hashed && !chunks.contains(index));
+        stale_rounded.retain(|index| !rounded.contains_key(index));
+        present.extend(rounded.keys());
         let mut parts = cache.parts(&entry.content).await?;
         let whole = content.as_ref().is_some_and(|record| record.complete);
         let usable = whole || self.policy != CachePolicy::WholeFiles;
@@ -453,12 +466,24 @@ impl<'a> Repository<'a> {
                 };
                 let all = parts.len();
                 parts.retain(|index, bytes| {
-                    !chunks.contains(index) && length(*index).is_some_and(|all| *bytes < all)
+                    !present.contains(index) && length(*index).is_some_and(|all| *bytes < all)
                 });
                 let has_stale_parts = parts.len() < all;
-                Found { content, present: chunks, parts, has_stale_parts, ..Found::default() }
+                Found {
+                    content,
+                    present,
+                    rounded,
+                    stale_rounded,
+                    parts,
+                    has_stale_parts,
+                    ..Found::default()
+                }
             }
-            _ => Found { replaced: chunks, has_stale_parts: !parts.is_empty(), ..Found::default() },
+            _ => {
+                stale_rounded.extend(rounded.into_keys());
+                let has_stale_parts = !parts.is_empty();
+                Found { replaced: chunks, stale_rounded, has_stale_parts, ..Found::default() }
+            }
         })
     }
 
@@ -474,7 +499,7 @@ impl<'a> Repository<'a> {
     /// Looks once more for what the cache has of the open files: another tab had the time to store it.
     pub(super) async fn look_again(&self, cache: &Cache) {
         for file in self.open_files() {
-            match self.find(cache, &file.entry).await {
+            match self.find(cache, &file.entry, file.rounds()).await {
                 Ok(found) => file.found_again(found),
                 Err(error) => self.give_up_storing(&error),
             }
@@ -490,7 +515,18 @@ impl ModelFiles for Repository<'_> {
     fn open<'a>(&'a self, path: &str) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>> {
         let path = path.to_owned();
         Box::pin(async move {
-            let reader: Box<dyn FileReader + 'a> = Box::new(self.open_large(&path).await?);
+            let reader: Box<dyn FileReader + 'a> = Box::new(self.open_large(&path, false).await?);
+            Ok(reader)
+        })
+    }
+
+    fn open_rounded<'a>(
+        &'a self,
+        path: &str,
+    ) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>> {
+        let path = path.to_owned();
+        Box::pin(async move {
+            let reader: Box<dyn FileReader + 'a> = Box::new(self.open_large(&path, true).await?);
             Ok(reader)
         })
     }
@@ -520,6 +556,10 @@ impl ModelFiles for Repository<'_> {
         self.missing_bytes()
     }
 
+    fn storage(&self) -> u64 {
+        self.missing_storage()
+    }
+
     fn traffic(&self) -> Traffic {
         self.traffic.get()
     }
@@ -538,12 +578,22 @@ pub(super) struct Found {
     pub content: Option<ContentRecord>,
     /// The chunks that may be used.
     pub present: BTreeSet<u32>,
+    /// Those of them that are rounded.
+    pub rounded: BTreeMap<u32, Rounded>,
+    /// Chunks of which there is a rounded form that may not be used.
+    pub stale_rounded: BTreeSet<u32>,
     /// Other chunks of which there is a beginning, of so many bytes, that may be used.
     pub parts: BTreeMap<u32, u64>,
     /// Whether there are others, which may not.
     pub has_stale_parts: bool,
     /// The chunks that are fetched anew all the same.
     pub replaced: BTreeSet<u32>,
+}
+
+/// Whether a file's chunks may be rounded: not of a small one, nor where its hash is known at its end alone.
+fn may_round(entry: &FileRecord, chunk_bytes: u64) -> bool {
+    let is_large = entry.size.div_ceil(chunk_bytes) >= u64::from(LEAST_CHUNKS);
+    is_large && !matches!(file_hash(&entry.content), Some(FileHash::GitBlob(_)))
 }
 
 /// The hash that a content's id names, if it does.

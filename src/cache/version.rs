@@ -173,7 +173,7 @@ impl Repository<'_> {
         {
             self.look_again(cache).await;
         }
-        let needed = self.missing_bytes();
+        let needed = self.missing_storage();
         match self.storing().filter(|_| needed > 0) {
             None => {}
             Some(cache) if cache.is_in_memory() => {
@@ -194,6 +194,11 @@ impl Repository<'_> {
     /// Bytes of the open files that are not in the cache.
     pub(super) fn missing_bytes(&self) -> u64 {
         self.open_files().iter().map(|file| file.missing()).sum()
+    }
+
+    /// Bytes that these are going to take in the cache.
+    pub(super) fn missing_storage(&self) -> u64 {
+        self.open_files().iter().map(|file| file.missing_storage()).sum()
     }
 
     /// Removes other models where that makes room for `needed` bytes, and none where it does not.

@@ -127,6 +127,17 @@ pub trait ModelFiles {
     /// As [`read`](Self::read).
     fn open<'a>(&'a self, path: &str) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>>;
 
+    /// The same for a file of weights of which nobody needs more than half precision, see [`FileReader::round`].
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn open_rounded<'a>(
+        &'a self,
+        path: &str,
+    ) -> LocalBoxFuture<'a, Result<Box<dyn FileReader + 'a>>> {
+        self.open(path)
+    }
+
     /// A file's address, for messages.
     fn address(&self, path: &str) -> String;
 
@@ -153,6 +164,11 @@ pub trait ModelFiles {
     /// Bytes of the files that are open which are not on this machine yet.
     fn missing(&self) -> u64 {
         0
+    }
+
+    /// Bytes of this machine's storage that these are going to take.
+    fn storage(&self) -> u64 {
+        self.missing()
     }
 
     /// What has arrived so far.
@@ -186,6 +202,16 @@ pub trait FileReader {
         length: u64,
         on_arrival: &'a mut OnArrival<'_>,
     ) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+
+    /// Says, when the head is known and before anything else is handed out, where values of single precision are whose
+    /// reader rounds them to half precision: first and last byte of each tensor, in order. They may be kept as halves,
+    /// and come as such with four bytes each from then on. Only files that were
+    /// [opened for that](ModelFiles::open_rounded) are.
+    fn round(&mut self, _values: Vec<Range<u64>>) {}
+
+    /// Says how many bytes of storage less than its size the file is going to take by [`round`](Self::round), as far
+    /// as that is known without its head.
+    fn expect_rounded(&mut self, _bytes: u64) {}
 
     /// The next bytes that have arrived; `None` when all were handed out.
     ///

@@ -1,6 +1,8 @@
 //! The GPU device as a browser gives it, and as it goes.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -65,12 +67,20 @@ async fn adapter_name(webgpu: &JsValue) -> Option<String> {
     Some(parts.join(" "))
 }
 
-/// Calls `on_lost` with an error when the device ends.
-pub fn watch(health: Health, on_lost: Option<Function>, asked: &'static str) {
+/// Calls `on_lost` with an error when the device ends, but for too little memory while that `is_retried`.
+pub fn watch(
+    health: Health,
+    on_lost: Option<Function>,
+    asked: &'static str,
+    is_retried: Rc<Cell<bool>>,
+) {
     let Some(on_lost) = on_lost else { return };
     wasm_bindgen_futures::spawn_local(async move {
         // Nothing when the device was given back.
         let Some(failure) = health.ended().await else { return };
+        if failure == Failure::OutOfMemory && is_retried.get() {
+            return;
+        }
         let error: JsValue = JsError::from(ended(failure, &|| asked.into())).into();
         // The package's own function, which does not throw.
         let _ = on_lost.call1(&JsValue::UNDEFINED, &error);

@@ -14,13 +14,14 @@ mod save;
 mod source;
 mod start;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use js_sys::{Function, JSON, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
-use crate::cache::Notice;
+use crate::cache::{Notice, bytes_text};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -28,9 +29,9 @@ use crate::image::decode;
 use crate::kernels::held_memory;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
-    Components, InstructPix2Pix, LoadEvent, LoadOptions, NoiseSource, PipelineClass, RecordedNoise,
-    Requirements, StableDiffusionInstructPix2PixPipeline, StepTensorNames, TorchGenerator,
-    TorchGenerators, XlConfig, asked_of_edit, asked_of_load,
+    Components, InstructPix2Pix, LoadEvent, LoadOptions, MemoryChoice, NoiseSource, PipelineClass,
+    RecordedNoise, Requirements, StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
+    asked_of_edit, asked_of_load,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -38,7 +39,13 @@ use gpu::{on_device, request_gpu, watch};
 use observer::JsObserver;
 use request::{Edit, Texts};
 use save::JsSink;
-use source::{SourceOptions, notice_event};
+use source::{Access, SourceOptions, notice_event};
+
+/// What a checkpoint in one file takes its configurations from, unless told otherwise.
+const SD_CONFIG: &str = "timbrooks/instruct-pix2pix";
+
+/// The same for one of SDXL.
+const XL_CONFIG: &str = "diffusers/sdxl-instructpix2pix-768";
 
 /// A loaded pipeline on a GPU.
 #[wasm_bindgen]
@@ -48,6 +55,8 @@ pub struct Pipeline {
     model: String,
     /// The commit, where it came from the Hub.
     revision: Option<String>,
+    /// The model that the configurations are of, where it came in one file.
+    config: Option<String>,
     /// Last, so that it is dropped after what is on it.
     gpu: Gpu,
 }
@@ -98,7 +107,7 @@ impl Parts {
             }
         };
         asked.configure(&mut inner)?;
-        Ok(Pipeline { inner, model, revision: None, gpu })
+        Ok(Pipeline { inner, model, revision: None, config: None, gpu })
     }
 }
 
@@ -156,7 +165,7 @@ impl Pipeline {
         let checker = options.safety_checker.unwrap_or(false);
         let (weights, class) = (options.weight_dtype(), options.class()?);
         let found = InstructPix2Pix::requirements(&files, weights, checker, class);
-        let Requirements { class, files, missing, memory } = Box::pin(found).await?;
+        let Requirements { class, files, missing, storage, memory } = Box::pin(found).await?;
         if let Some(budget) = options.memory_budget()? {
             memory.take_turns(budget)?;
         }
@@ -164,6 +173,7 @@ impl Pipeline {
             ("className", class.name().into()),
             ("bytes", (files as f64).into()),
             ("missingBytes", (missing as f64).into()),
+            ("storageBytes", (storage as f64).into()),
             ("memoryBytes", (memory.all as f64).into()),
             ("memoryBytesInTurn", (memory.in_turn as f64).into()),
         ]))
@@ -177,7 +187,9 @@ impl Pipeline {
         sink: JsSink,
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
-        let access = SourceOptions::parse(&source)?.access(signal, &|_| ()).await?;
+        let source = SourceOptions::parse(&source)?;
+        let source = self.config.as_deref().map_or_else(|| source.clone(), |name| source.of(name));
+        let access = source.access(signal, &|_| ()).await?;
         let files = access.open(|_| ()).await?;
         let mut writer = save::Writer(sink);
         let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
@@ -358,35 +370,70 @@ impl Pipeline {
         on_lost: Option<Function>,
         parts: Parts,
     ) -> Result<Self> {
-        let source_options = SourceOptions::parse(&options)?;
+        let source = SourceOptions::parse(&options)?;
         let options: PipelineOptions = convert::parse(options, "options")?;
-        let weights = options.weight_dtype();
-        let notify = notifier(&on_progress);
-        let access = source_options.access(signal.clone(), &notify).await?;
-        let asked = match weights {
-            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs less",
-            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs less",
-            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs less",
-            WeightDtype::I4 => {
-                "weights in int4, which is the smallest there is; a smaller model, or closing \
-                 other pages that use the GPU, may help"
-            }
-        };
+        let access = source.access(signal.clone(), &notifier(&on_progress)).await?;
+        let budget = options.memory_budget()?;
+        // On a device of its own, what is stored need not be there all at once.
+        let may_retry = parts.gpu.is_none() && budget.is_none() && access.is_stored();
+        let load = Load { source, options, access, on_progress, signal, on_lost };
+        let is_retried = Rc::new(Cell::new(may_retry));
         let gpu = match parts.gpu {
             Some(gpu) => gpu,
-            None => {
-                let gpu = request_gpu().await?;
-                watch(gpu.health.clone(), on_lost, asked);
-                gpu
+            None => load.request_gpu(is_retried.clone()).await?,
+        };
+        let (loaded, needs) = Self::load_on(&load, gpu, parts.components, budget).await;
+        let asked = match (&loaded, needs) {
+            (Err(Error::OutOfMemory { .. }), Some(needs))
+                if may_retry && needs.asked.in_turn < needs.asked.all =>
+            {
+                needs.asked
+            }
+            _ => {
+                is_retried.set(false);
+                return loaded;
             }
         };
+        drop(loaded);
+        let message = format!(
+            "the GPU has no room for {} of weights: the models take turns, {} at a time, and edits take longer",
+            bytes_text(asked.all),
+            bytes_text(asked.in_turn)
+        );
+        notifier(&load.on_progress)(Notice::Warning { code: "memory", message });
+        let gpu = load.request_gpu(Rc::default()).await?;
+        Self::load_on(&load, gpu, Components::default(), Some(asked.in_turn)).await.0
+    }
+
+    /// Loads on a device, within a budget of its memory. Tells what the weights take, as far as that was found out.
+    async fn load_on(
+        load: &Load,
+        gpu: Gpu,
+        parts: Components,
+        budget: Option<u64>,
+    ) -> (Result<Self>, Option<MemoryChoice>) {
+        let mut needs = None;
+        // Too large a future for the stack of wasm.
+        let loaded = Box::pin(Self::load_within(load, gpu, parts, budget, &mut needs)).await;
+        (loaded, needs)
+    }
+
+    async fn load_within(
+        load: &Load,
+        gpu: Gpu,
+        parts: Components,
+        budget: Option<u64>,
+        needs: &mut Option<MemoryChoice>,
+    ) -> Result<Self> {
+        let Load { source: source_options, options, access, on_progress, signal, .. } = load;
+        let (weights, asked) = (options.weight_dtype(), load.asked());
+        let notify = notifier(on_progress);
         let dtype = options.dtype(&gpu)?;
         let placement = Placement { device: gpu.device.clone(), weights };
         let files = access.open(&notify).await?;
-        let mut needs = None;
         let mut on_event = |event: LoadEvent<'_>| match event {
-            LoadEvent::Needs(found) => needs = Some(found),
-            event => tell_load(&on_progress, event),
+            LoadEvent::Needs(found) => *needs = Some(found),
+            event => tell_load(on_progress, event),
         };
         let safety_checker = options.safety_checker.unwrap_or(false);
         // An emulated GPU takes longer for a kernel than a small edit for everything else.
@@ -395,8 +442,8 @@ impl Pipeline {
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up, prompts };
         let wanted = options.class()?;
         let scheduler = options.scheduler()?;
-        let is_whole = options.single_file.is_none() && parts.components.is_empty();
-        let take_turns = match options.memory_budget()? {
+        let is_whole = options.single_file.is_none() && parts.is_empty();
+        let take_turns = match budget {
             Some(_) if !is_whole => {
                 let message = "a model in one file, or with components of another, is held whole";
                 return Err(Error::argument("memoryBudget", message));
@@ -407,6 +454,7 @@ impl Pipeline {
             }
             None => false,
         };
+        let mut config = None;
         let loaded = match &options.single_file {
             None if take_turns => {
                 // What every edit reads is to be there.
@@ -436,34 +484,45 @@ impl Pipeline {
                 let load = Box::pin(InstructPix2Pix::load(
                     &files,
                     load_options,
-                    parts.components,
+                    parts,
                     wanted,
                     &mut on_event,
                 ));
                 on_device(&gpu.health, load, || asked.into()).await
             }
-            Some(_) if wanted == Some(PipelineClass::Xl) => {
-                let message = "SDXL from one file; load it from a folder in diffusers' layout";
-                return Err(Error::unsupported(message));
-            }
             Some(path) => {
-                let config = source_options.of(options.config.as_deref().unwrap_or_default());
+                let mut name = options.config.as_deref().unwrap_or(SD_CONFIG);
+                // Without a choice of the user's, the file's keys decide.
+                let class = match name == SD_CONFIG {
+                    true => Some(InstructPix2Pix::class_of_single_file(&files, path).await?),
+                    false => wanted,
+                };
+                if class != wanted && wanted.is_some() {
+                    let message = format!("{path}, a model of SD, as one of SDXL");
+                    return Err(Error::unsupported(message));
+                }
+                if name == SD_CONFIG && class == Some(PipelineClass::Xl) {
+                    name = XL_CONFIG;
+                }
+                let source = source_options.of(name);
+                config = Some(name.to_owned());
                 // A file that the user gave is not kept, but its configurations are.
-                let access = config.access(signal, &notify).await?;
+                let access = source.access(signal.clone(), &notify).await?;
                 let config = access.open(&notify).await?;
-                let load = Box::pin(StableDiffusionInstructPix2PixPipeline::load_single_file(
+                let load = Box::pin(InstructPix2Pix::load_single_file(
                     &files,
                     path,
                     &config,
                     load_options,
+                    class,
                     &mut on_event,
                 ));
-                on_device(&gpu.health, load, || asked.into()).await.map(InstructPix2Pix::Sd)
+                on_device(&gpu.health, load, || asked.into()).await
             }
         };
-        let mut inner = match (loaded, needs) {
+        let mut inner = match (loaded, &*needs) {
             (Err(Error::OutOfMemory { .. }), Some(needs)) if is_whole => {
-                let asked = asked_of_load(&needs, take_turns);
+                let asked = asked_of_load(needs, take_turns);
                 return Err(Error::OutOfMemory { message: format!("asked for: {asked}") });
             }
             (loaded, _) => loaded?,
@@ -473,8 +532,41 @@ impl Pipeline {
             let config = convert::scheduler_config(choice, inner.scheduler(), &JsValue::UNDEFINED)?;
             inner.set_scheduler(config)?;
         }
-        tell(&on_progress, object(&[("type", "ready".into())]));
-        Ok(Self { inner, model: source_options.name(), revision: files.commit(), gpu })
+        tell(on_progress, object(&[("type", "ready".into())]));
+        let (model, revision) = (source_options.name(), files.commit());
+        Ok(Self { inner, model, revision, config, gpu })
+    }
+}
+
+/// What a load was asked for, and with what.
+struct Load {
+    source: SourceOptions,
+    options: PipelineOptions,
+    access: Access,
+    on_progress: Option<Function>,
+    signal: Option<AbortSignal>,
+    on_lost: Option<Function>,
+}
+
+impl Load {
+    /// A device of the load's own, of whose end it tells; not of too little memory while that `is_retried`.
+    async fn request_gpu(&self, is_retried: Rc<Cell<bool>>) -> Result<Gpu> {
+        let gpu = request_gpu().await?;
+        watch(gpu.health.clone(), self.on_lost.clone(), self.asked(), is_retried);
+        Ok(gpu)
+    }
+
+    /// What is asked of a device's memory, and what smaller choice there is.
+    fn asked(&self) -> &'static str {
+        match self.options.weight_dtype() {
+            WeightDtype::F32 => "weights in float32; `weightDtype: 'float16'` needs less",
+            WeightDtype::F16 => "weights in float16; `weightDtype: 'int8'` needs less",
+            WeightDtype::I8 => "weights in int8; `weightDtype: 'int4'` needs less",
+            WeightDtype::I4 => {
+                "weights in int4, which is the smallest there is; a smaller model, or closing \
+                 other pages that use the GPU, may help"
+            }
+        }
     }
 }
 

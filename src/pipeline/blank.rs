@@ -191,6 +191,18 @@ impl Blank {
         Ok(Self { class, config, texts, vae, unet, scheduler, safety })
     }
 
+    /// Has it sample and take pictures as CosXL-Edit does, whose checkpoint has no configuration.
+    ///
+    /// Source: diffusers' documentation of `StableDiffusionXLInstructPix2PixPipeline`; the noise is that of CosXL's
+    /// `edm_vpred`.
+    pub fn be_cosxl(&mut self) -> Result<()> {
+        let json = r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 120.0, "sigma_data": 1.0,
+            "prediction_type": "v_prediction", "sigma_schedule": "exponential"}"#;
+        self.scheduler = SchedulerConfig::from_json("edm_vpred", json)?;
+        self.config.is_cosxl_edit = true;
+        Ok(())
+    }
+
     /// The models that are not given, each with its name and the stem of its files' names: text encoders
     /// first.
     pub fn components(

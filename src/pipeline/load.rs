@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::hub::{ModelFiles, Traffic};
 use crate::models::module::{Visitor, join};
 use crate::models::{Module, PerBlock, Placement, WeightDtype};
-use crate::weights::original::{Layout, diffusers_key};
+use crate::weights::original::{CONV_IN, Layout, is_edm_key, is_xl_key, whole_model_place};
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
 use futures_util::future::try_join_all;
@@ -85,6 +85,9 @@ pub struct Requirements {
     pub files: u64,
     /// Bytes of its weights that are not on this machine.
     pub missing: u64,
+    /// Bytes of storage that these take, of which those of single precision are kept as halves unless they are wanted
+    /// as they are.
+    pub storage: u64,
     /// Bytes of a device's memory for its weights.
     pub memory: MemoryNeeds,
 }
@@ -158,9 +161,9 @@ impl InstructPix2Pix {
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
         let mut opened = Vec::new();
-        for (name, stem, part) in blank.components(&given) {
-            let dtype = options.placement.weights;
-            opened.push((name, WeightFiles::open(files, name, stem, dtype).await?, part));
+        for (name, stem, mut part) in blank.components(&given) {
+            let weights = open(files, name, stem, &mut part, options.placement.weights).await?;
+            opened.push((name, weights, part));
         }
         let fill = fill(files, opened, Some(&options), on_event);
         #[cfg(feature = "wgpu")]
@@ -232,12 +235,13 @@ impl InstructPix2Pix {
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, wanted)).await?;
         let (class, memory) = (blank.class, blank.memory_needs(weights));
         let mut opened = Vec::new();
-        for (name, stem, _) in blank.components(&given) {
-            opened.push(WeightFiles::open(files, name, stem, weights).await?);
+        for (name, stem, mut part) in blank.components(&given) {
+            opened.push(open(files, name, stem, &mut part, weights).await?);
         }
         let bytes: u64 = opened.iter().map(WeightFiles::size).sum();
-        let (files, missing) = (files.traffic().total() + bytes, files.missing());
-        Ok(Requirements { class, files, missing, memory })
+        let (missing, storage) = (files.missing(), files.storage());
+        let files = files.traffic().total() + bytes;
+        Ok(Requirements { class, files, missing, storage, memory })
     }
 
     /// The class.
@@ -262,10 +266,106 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
         let mut opened = Vec::new();
-        for (name, stem, part) in blank.components(&given) {
-            opened.push((name, WeightFiles::open(files, name, stem, weights).await?, part));
+        for (name, stem, mut part) in blank.components(&given) {
+            let weights = open(files, name, stem, &mut part, weights).await?;
+            opened.push((name, weights, part));
         }
         fill(files, opened, None, on_event).await
+    }
+
+    /// Loads a model from one file with the keys of the original implementation, as trainers write
+    /// it (`from_single_file`), and with the configurations, the tokenizers and, where it is asked for,
+    /// the safety checker of `config`, a model of the same shape. A checkpoint that says of itself that it was
+    /// trained as CosXL was has its sampler and its way with pictures (`is_cosxl_edit`), whatever `config` says.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a file that is not safetensors; as [`load`](Self::load).
+    pub async fn load_single_file(
+        checkpoint: &dyn ModelFiles,
+        path: &str,
+        config: &dyn ModelFiles,
+        options: LoadOptions,
+        wanted: Option<PipelineClass>,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<Self> {
+        check_single_file(path)?;
+        if let Some(prompts) = &options.prompts {
+            prompts.check()?;
+        }
+        let given = Box::new(Components::default());
+        let checker = options.safety_checker;
+        let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
+        let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
+            let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
+            return Err(Error::unsupported(what));
+        };
+        let layout =
+            Layout { unet_layers, vae_blocks: blank.vae.config().block_out_channels.len() };
+        let (weights, is_edm) = (options.placement.weights, Cell::new(false));
+        let opened = WeightFiles::open_whole(checkpoint, path, weights, |tensor| {
+            is_edm.set(is_edm.get() || is_edm_key(&tensor.name));
+            whole_model_place(&tensor.name, layout)
+        });
+        let mut opened = opened.await?;
+        let Blank { texts, vae, unet, .. } = &mut blank;
+        let texts = texts.iter_mut().map(|text| {
+            let model: &mut dyn Module = &mut text.model;
+            (text.component, model)
+        });
+        let others: [(_, &mut dyn Module); 2] = [("vae", &mut **vae), ("unet", &mut **unet)];
+        let mut whole = Whole(texts.chain(others).collect());
+        opened.expect(&mut whole);
+        let part = Part::Other(&mut whole);
+        fill(checkpoint, vec![("checkpoint", opened, part)], Some(&options), on_event).await?;
+        drop(whole);
+        if is_edm.get() && blank.class == PipelineClass::Xl {
+            blank.be_cosxl()?;
+        }
+        if let Some((checker, _)) = &mut blank.safety {
+            let dtype = options.placement.weights;
+            let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
+            let opened = opened.await?;
+            let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
+            fill(config, vec![part], Some(&options), on_event).await?;
+        }
+        Box::pin(blank.finish(None, options, on_event)).await
+    }
+
+    /// The class that a checkpoint in one file is of, by its keys.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a file that is not safetensors, and for one whose UNet takes no picture; network
+    /// errors.
+    pub async fn class_of_single_file(
+        checkpoint: &dyn ModelFiles,
+        path: &str,
+    ) -> Result<PipelineClass> {
+        check_single_file(path)?;
+        let header = weights::peek(checkpoint, path).await?;
+        let first = header.tensors.iter().find(|tensor| tensor.name == CONV_IN);
+        if let Some(channels) = first.and_then(|tensor| tensor.shape.get(1))
+            && *channels != PICTURE_CHANNELS
+        {
+            let what = format!(
+                "{path}, whose UNet takes {channels} channels; one of InstructPix2Pix takes {PICTURE_CHANNELS}"
+            );
+            return Err(Error::unsupported(what));
+        }
+        let is_xl = header.tensors.iter().any(|tensor| is_xl_key(&tensor.name));
+        Ok(if is_xl { PipelineClass::Xl } else { PipelineClass::Sd })
+    }
+}
+
+/// Channels of the noise and of a picture.
+const PICTURE_CHANNELS: usize = 8;
+
+/// Refuses what other programs write in one file.
+fn check_single_file(path: &str) -> Result<()> {
+    match path.ends_with(".safetensors") {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!(
+            "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
+        ))),
     }
 }
 
@@ -300,12 +400,10 @@ impl StableDiffusionInstructPix2PixPipeline {
         }
     }
 
-    /// Loads a model from one file with the keys of the original implementation, as trainers write
-    /// it (`from_single_file`), and with the configurations, the tokenizer and, where it is asked for,
-    /// the safety checker of `config`, a model of the same shape.
+    /// Loads a model of this class from one file, as [`InstructPix2Pix::load_single_file`] does.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a file that is not safetensors; as [`load`](Self::load).
+    /// As [`InstructPix2Pix::load_single_file`].
     pub async fn load_single_file(
         checkpoint: &dyn ModelFiles,
         path: &str,
@@ -313,40 +411,10 @@ impl StableDiffusionInstructPix2PixPipeline {
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
     ) -> Result<Self> {
-        if !path.ends_with(".safetensors") {
-            return Err(Error::unsupported(format!(
-                "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
-            )));
-        }
-        if let Some(prompts) = &options.prompts {
-            prompts.check()?;
-        }
-        let given = Box::new(Components::default());
-        let (checker, wanted) = (options.safety_checker, Some(PipelineClass::Sd));
-        let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
-        let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
-            let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
-            return Err(Error::unsupported(what));
-        };
-        let layout =
-            Layout { unet_layers, vae_blocks: blank.vae.config().block_out_channels.len() };
-        let opened = WeightFiles::open_whole(checkpoint, path, |key| {
-            diffusers_key(key, layout).map(|(component, key)| join(component, &key))
-        });
-        let opened = opened.await?;
-        let Blank { texts, vae, unet, .. } = &mut blank;
-        let text = &mut texts[0].model;
-        let mut whole = Whole([("text_encoder", text), ("vae", &mut **vae), ("unet", &mut **unet)]);
-        let part = Part::Other(&mut whole);
-        fill(checkpoint, vec![("checkpoint", opened, part)], Some(&options), on_event).await?;
-        if let Some((checker, _)) = &mut blank.safety {
-            let dtype = options.placement.weights;
-            let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
-            let opened = opened.await?;
-            let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
-            fill(config, vec![part], Some(&options), on_event).await?;
-        }
-        match blank.finish(None, options, on_event).await? {
+        let wanted = Some(PipelineClass::Sd);
+        let load =
+            InstructPix2Pix::load_single_file(checkpoint, path, config, options, wanted, on_event);
+        match load.await? {
             InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
             InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
         }
@@ -375,7 +443,7 @@ impl PipelineBase {
 }
 
 /// Several components as one model: their names begin the keys.
-struct Whole<'a>([(&'static str, &'a mut dyn Module); 3]);
+struct Whole<'a>(Vec<(&'static str, &'a mut dyn Module)>);
 
 impl Module for Whole<'_> {
     fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
@@ -383,6 +451,19 @@ impl Module for Whole<'_> {
             model.visit(&join(path, name), visitor);
         }
     }
+}
+
+/// Opens the files of a component, whose storage is counted as its model's.
+async fn open<'a>(
+    files: &'a dyn ModelFiles,
+    component: &str,
+    stem: &str,
+    part: &mut Part<'_>,
+    weights: WeightDtype,
+) -> Result<WeightFiles<'a>> {
+    let mut opened = WeightFiles::open(files, component, stem, weights).await?;
+    opened.expect(part.model());
+    Ok(opened)
 }
 
 /// Fills models from their opened files as `options` say, or passes over those without any, and tells

@@ -19,8 +19,18 @@ const QUEUED_MAX: u64 = 16 << 20;
 /// A tensor of a file, and the parameter that it is for, if any.
 pub(super) struct Planned {
     pub tensor: TensorInfo,
-    /// The model's key, and the type to read.
-    pub target: Option<(String, Dtype)>,
+    /// What it is for.
+    pub target: Option<Target>,
+}
+
+/// A parameter that takes a tensor.
+pub(super) struct Target {
+    /// The model's key.
+    pub key: String,
+    /// The type to read.
+    pub dtype: Dtype,
+    /// Whether the file has columns in place of rows.
+    pub transposed: bool,
 }
 
 /// What has arrived of a tensor.
@@ -54,14 +64,16 @@ impl<'a> Assembly<'a> {
             if tensor.start >= end {
                 break;
             }
-            let Some((key, dtype)) = target else { continue };
+            let Some(Target { key, dtype, transposed }) = target else { continue };
             let (from, to) = (tensor.start.max(piece.start), tensor.end.min(end));
             let bytes = &piece.bytes[(from - piece.start) as usize..(to - piece.start) as usize];
             let at = (from - tensor.start) as usize;
             let length = (tensor.end - tensor.start) as usize;
             let mut parameter = Slot { model: &mut *model, key };
             if matches!(state, State::Nothing) {
-                *state = State::new(tensor, *dtype, bytes.len(), &mut parameter, self.placement);
+                let whole = *transposed;
+                let arrived = bytes.len();
+                *state = State::new(tensor, *dtype, arrived, &mut parameter, self.placement, whole);
             }
             match state {
                 State::Rows(rows) => {
@@ -88,6 +100,7 @@ impl<'a> Assembly<'a> {
             };
             queue.make_room(length as u64);
             let host = HostTensor::new(tensor.shape.clone(), *dtype, bytes);
+            let host = if *transposed { host.from_columns() } else { host };
             parameter.with(|parameter| parameter.load(host, self.placement));
         }
     }
@@ -102,9 +115,10 @@ impl State {
         arrived: usize,
         parameter: &mut Slot<'_>,
         placement: &Placement,
+        whole: bool,
     ) -> Self {
         let length = (tensor.end - tensor.start) as usize;
-        let writer = match length > PART_MAX {
+        let writer = match length > PART_MAX && !whole {
             true => parameter.with(|parameter| parameter.writer(placement)).flatten(),
             false => None,
         };
@@ -296,7 +310,9 @@ mod tests {
             let placement = Placement { device: device.clone(), weights };
             let fill = |pieces: Vec<(usize, usize)>| {
                 let plan = header.tensors.iter().map(|tensor| {
-                    let target = (tensor.name != "other").then(|| (tensor.name.clone(), dtype));
+                    let key = tensor.name.clone();
+                    let target = Target { key, dtype, transposed: false };
+                    let target = (tensor.name != "other").then_some(target);
                     Planned { tensor: tensor.clone(), target }
                 });
                 let mut assembly = Assembly::new(plan.collect(), &placement);

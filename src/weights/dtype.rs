@@ -64,6 +64,23 @@ impl HostTensor {
         Self::new(shape, Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
+    /// The same values, of a matrix whose columns are there one after the other.
+    ///
+    /// # Panics
+    /// When it has not two axes.
+    pub fn from_columns(&self) -> Self {
+        let &[rows, columns] = &self.shape[..] else { panic!("a matrix has two axes") };
+        let size = self.dtype.size();
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for row in 0..rows {
+            for column in 0..columns {
+                let at = (column * rows + row) * size;
+                bytes.extend_from_slice(&self.bytes[at..at + size]);
+            }
+        }
+        Self::new(self.shape.clone(), self.dtype, bytes)
+    }
+
     /// The values as single precision; exact for every type.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
@@ -116,6 +133,12 @@ impl HostTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_become_rows() {
+        let columns = HostTensor::from_f32(vec![2, 3], &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(columns.from_columns().to_f32(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
 
     #[test]
     fn every_type_reads_as_both() {

@@ -2,26 +2,31 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use futures_util::future::try_join_all;
 
-use super::assembly::{Assembly, Planned, Queue};
+use super::assembly::{Assembly, Planned, Queue, Target};
+use super::original::Place;
 use super::safetensors::LENGTH_BYTES;
-use super::{Header, TensorInfo};
+use super::{Dtype, Header, TensorInfo};
 use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
+use crate::kernels::Packing;
 use crate::models::module::{Module, Placement, WeightDtype};
 
 /// Files by the names that errors call them by.
 type OpenFiles<'a> = Vec<(String, Box<dyn FileReader + 'a>)>;
 
-type Rename<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+type Rename<'a> = Box<dyn Fn(&TensorInfo) -> Option<Place> + 'a>;
 
 /// The weight files of one component, opened.
 pub struct WeightFiles<'a> {
     component: String,
     files: OpenFiles<'a>,
-    /// The model's key for a key of the files; nothing for what the model has no use for.
+    /// Whether weights are kept in half precision at most.
+    rounds: bool,
+    /// The place in the model of a tensor of the files; nothing for what the model has no use for.
     key: Rename<'a>,
 }
 
@@ -58,19 +63,20 @@ impl<'a> WeightFiles<'a> {
             }
             WeightDtype::F32 => plain.iter().chain(&half).collect(),
         };
+        let rounds = rounds(dtype);
         for name in names {
             let path = format!("{component}/{name}");
-            let files = match Self::open_one(model, component, &path).await {
+            let files = match Self::open_one(model, component, &path, rounds).await {
                 Err(Error::NotFound { .. }) => continue,
                 other => other?,
             };
-            let key = Box::new(|name: &str| Some(current_key(name)));
-            return Ok(Self { component: component.to_owned(), files, key });
+            let key = Box::new(|tensor: &TensorInfo| Some(Place::Whole(current_key(&tensor.name))));
+            return Ok(Self { component: component.to_owned(), files, rounds, key });
         }
         Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
     }
 
-    /// Opens a file that holds several components under other names: `key` gives those of the model
+    /// Opens a file that holds several components under other names: `key` gives the places in the model
     /// that it is loaded into.
     ///
     /// # Errors
@@ -78,26 +84,32 @@ impl<'a> WeightFiles<'a> {
     pub async fn open_whole(
         model: &'a dyn ModelFiles,
         path: &str,
-        key: impl Fn(&str) -> Option<String> + 'a,
+        dtype: WeightDtype,
+        key: impl Fn(&TensorInfo) -> Option<Place> + 'a,
     ) -> Result<Self> {
-        let files = vec![(path.to_owned(), model.open(path).await?)];
-        Ok(Self { component: "checkpoint".into(), files, key: Box::new(key) })
+        let rounds = rounds(dtype);
+        let files = Self::open_one(model, "", path, rounds).await?;
+        Ok(Self { component: "checkpoint".into(), files, rounds, key: Box::new(key) })
     }
 
     async fn open_one(
         model: &'a dyn ModelFiles,
         component: &str,
         path: &str,
+        rounds: bool,
     ) -> Result<OpenFiles<'a>> {
+        let open = async |path: &str| match rounds {
+            true => model.open_rounded(path).await,
+            false => model.open(path).await,
+        };
         if !path.ends_with(".json") {
-            let reader = model.open(path).await?;
-            return Ok(vec![(path.to_owned(), reader)]);
+            return Ok(vec![(path.to_owned(), open(path).await?)]);
         }
         let json = model.read(path).await?;
         let mut files = Vec::new();
         for shard in super::index::shards(path, &json)? {
             let shard = format!("{component}/{shard}");
-            let reader = model.open(&shard).await?;
+            let reader = open(&shard).await?;
             files.push((shard, reader));
         }
         Ok(files)
@@ -107,6 +119,41 @@ impl<'a> WeightFiles<'a> {
     pub fn size(&self) -> u64 {
         self.files.iter().map(|(_, reader)| reader.size()).sum()
     }
+
+    /// Has the files' storage be counted as what weights for `model` take there: those of single precision, which
+    /// sizes tell, are kept as halves.
+    pub fn expect(&mut self, model: &mut dyn Module) {
+        let (mut weights, mut others) = (0, 0);
+        model.visit("", &mut |_, parameter| {
+            let values = parameter.shape().iter().map(|side| *side as u64).product::<u64>();
+            match parameter.packing(WeightDtype::F16) {
+                Packing::Floats => others += values,
+                _ => weights += values,
+            }
+        });
+        let size = self.size();
+        if !self.rounds || size < 4 * (weights + others) {
+            return;
+        }
+        for (_, reader) in &mut self.files {
+            let part =
+                u128::from(2 * weights) * u128::from(reader.size()) / u128::from(size.max(1));
+            reader.expect_rounded(part as u64);
+        }
+    }
+}
+
+/// Whether weights of this type are made of halves, whatever they were before.
+fn rounds(dtype: WeightDtype) -> bool {
+    dtype != WeightDtype::F32
+}
+
+/// Where the weights of single precision are. Biases and norms, of one axis, keep theirs.
+fn single_weights(header: &Header) -> Vec<Range<u64>> {
+    let weights = header.tensors.iter().filter(|tensor| {
+        tensor.dtype == Ok(Dtype::F32) && tensor.shape.len() > 1 && tensor.end > tensor.start
+    });
+    weights.map(|tensor| tensor.start..tensor.end).collect()
 }
 
 /// Reads the files and fills `model`: each tensor goes to the device as soon as its bytes are there, in
@@ -122,8 +169,8 @@ pub async fn load(
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
-    let WeightFiles { component, mut files, key } = files;
-    let result = fill(model, &component, &mut files, &*key, placement, on_progress).await;
+    let mut files = files;
+    let result = fill(model, &mut files, placement, on_progress).await;
     let content = matches!(
         result,
         Err(Error::InvalidSafetensors { .. }
@@ -132,7 +179,7 @@ pub async fn load(
             | Error::UnsupportedDtype { .. })
     );
     if content {
-        for (_, reader) in &mut files {
+        for (_, reader) in &mut files.files {
             reader.reject().await;
         }
     }
@@ -147,14 +194,18 @@ pub async fn pass_over(
     files: WeightFiles<'_>,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<()> {
-    let WeightFiles { component, files, .. } = files;
+    let WeightFiles { component, files, rounds, .. } = files;
     let (component, on_progress) = (&component, &RefCell::new(on_progress));
     let parts = files.into_iter().map(|(file, mut reader)| async move {
         let mut report = || (on_progress.borrow_mut())(Progress { component, file: &file });
         let header = read_header(&file, &mut *reader, &mut report).await;
-        if let Err(error) = header {
-            reader.reject().await;
-            return Err(error);
+        match header {
+            Ok(header) if rounds => reader.round(single_weights(&header)),
+            Ok(_) => {}
+            Err(error) => {
+                reader.reject().await;
+                return Err(error);
+            }
         }
         reader.finish(&mut report).await
     });
@@ -163,29 +214,39 @@ pub async fn pass_over(
 
 async fn fill(
     model: &mut dyn Module,
-    component: &str,
-    files: &mut [(String, Box<dyn FileReader + '_>)],
-    key_of: &dyn Fn(&str) -> Option<String>,
+    files: &mut WeightFiles<'_>,
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
+    let WeightFiles { component, files, rounds, key: key_of } = files;
+    let component = component.as_str();
     let mut missing = shapes(model);
     let mut unused = Vec::new();
     let mut plans = Vec::new();
     for (file, reader) in files.iter_mut() {
         let mut report = || on_progress(Progress { component, file });
         let header = read_header(file, &mut **reader, &mut report).await?;
+        if *rounds {
+            reader.round(single_weights(&header));
+        }
         let mut plan = Vec::new();
         for tensor in header.tensors {
-            let found = key_of(&tensor.name).and_then(|key| missing.remove_entry(&key));
-            let target = match found {
-                Some((key, shape)) => Some((key, check(file, &tensor, &shape)?)),
-                None => {
-                    unused.push(tensor.name.clone());
-                    None
-                }
-            };
-            plan.push(Planned { tensor, target });
+            let name = tensor.name.clone();
+            let before = missing.len();
+            for (tensor, key, transposed) in places(tensor, key_of) {
+                let found = key.and_then(|key| missing.remove_entry(&key));
+                let target = match found {
+                    Some((key, shape)) => {
+                        let dtype = check(file, &tensor, &shape)?;
+                        Some(Target { key, dtype, transposed })
+                    }
+                    None => None,
+                };
+                plan.push(Planned { tensor, target });
+            }
+            if missing.len() == before {
+                unused.push(name);
+            }
         }
         plans.push(plan);
     }
@@ -209,6 +270,60 @@ async fn fill(
     });
     try_join_all(parts).await?;
     Ok(unused)
+}
+
+/// What a tensor is made of, each with its key in the model, and whether it is transposed to that.
+fn places(
+    tensor: TensorInfo,
+    key_of: &dyn Fn(&TensorInfo) -> Option<Place>,
+) -> Vec<(TensorInfo, Option<String>, bool)> {
+    match key_of(&tensor) {
+        None => vec![(tensor, None, false)],
+        Some(Place::Whole(key)) => vec![(tensor, Some(key), false)],
+        // Of another number of axes it has not the shape that is wanted either.
+        Some(Place::Transposed(key)) if tensor.shape.len() != 2 => vec![(tensor, Some(key), false)],
+        Some(Place::Transposed(key)) => {
+            let shape = tensor.shape.iter().rev().copied().collect();
+            vec![(TensorInfo { shape, ..tensor }, Some(key), true)]
+        }
+        Some(Place::Rows(keys)) => {
+            let count = keys.len();
+            let mut shape = tensor.shape.clone();
+            match shape.first_mut() {
+                Some(rows) if rows.is_multiple_of(count) => *rows /= count,
+                // Not a shape that any of them has.
+                _ => return vec![(tensor, keys.into_iter().next(), false)],
+            }
+            let bytes = (tensor.end - tensor.start) / count as u64;
+            let part = |(i, key)| {
+                let start = tensor.start + i as u64 * bytes;
+                let part = TensorInfo {
+                    name: tensor.name.clone(),
+                    shape: shape.clone(),
+                    dtype: tensor.dtype.clone(),
+                    start,
+                    end: start + bytes,
+                };
+                (part, Some(key), false)
+            };
+            keys.into_iter().enumerate().map(part).collect()
+        }
+    }
+}
+
+/// The beginning of a file of weights alone, for what its header says. Nothing of it is handed out.
+///
+/// # Errors
+/// As [`load`].
+pub async fn peek(model: &dyn ModelFiles, path: &str) -> Result<Header> {
+    let mut reader = model.open_rounded(path).await?;
+    model.prepare().await?;
+    let header = read_header(path, &mut *reader, &mut || ()).await;
+    drop(reader);
+    if header.is_err() {
+        model.stop().await;
+    }
+    header
 }
 
 async fn read_header(

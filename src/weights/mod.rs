@@ -14,6 +14,6 @@ pub mod textual_inversion;
 
 pub use dtype::{Dtype, HostTensor};
 pub use index::shards;
-pub use load::{Progress, WeightFiles, load, pass_over};
+pub use load::{Progress, WeightFiles, load, pass_over, peek};
 pub use safetensors::{Header, TensorInfo, header};
 pub use state_dict::{Entry, StateDict};

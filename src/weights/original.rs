@@ -1,4 +1,5 @@
-//! The names of layers in the original checkpoints of Stable Diffusion (CompVis), and what diffusers calls them.
+//! The names of layers in the original checkpoints of Stable Diffusion (CompVis) and Stable Diffusion XL (Stability's
+//! `generative-models`), and what diffusers calls them.
 //!
 //! Source: diffusers `loaders/single_file_utils.py`.
 
@@ -11,9 +12,100 @@ pub struct Layout {
     pub vae_blocks: usize,
 }
 
-/// The component and the key in it that an original key stands for; nothing for what inference does
+/// Where a tensor of a file belongs in a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It is the tensor of this key.
+    Whole(String),
+    /// Its rows are those of these keys' tensors, one after the other, each as many.
+    Rows([String; 3]),
+    /// Its rows are the columns of this key's tensor.
+    Transposed(String),
+}
+
+impl Place {
+    /// The same with other keys.
+    fn map(self, key: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Whole(name) => Self::Whole(key(&name)),
+            Self::Rows(names) => Self::Rows(names.map(|name| key(&name))),
+            Self::Transposed(name) => Self::Transposed(key(&name)),
+        }
+    }
+}
+
+/// What the key of SDXL's original checkpoints begins with that no other has: that of its second text encoder.
+///
+/// Source: `CHECKPOINT_KEY_NAMES`, `xl_base` and `xl_refiner`.
+const XL_KEYS: [&str; 2] = ["conditioner.embedders.1.model.", "conditioner.embedders.0.model."];
+
+/// Whether a key is of a checkpoint of SDXL.
+pub fn is_xl_key(key: &str) -> bool {
+    XL_KEYS.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Whether a key is of a checkpoint that was trained in EDM's way with a prediction of velocities, as CosXL's are.
+pub fn is_edm_key(key: &str) -> bool {
+    key == "edm_vpred.sigma_max"
+}
+
+/// The first convolution of the UNet, whose input channels tell what the model was trained for.
+pub const CONV_IN: &str = "model.diffusion_model.input_blocks.0.0.weight";
+
+/// The component that an original key belongs to, and its place there; nothing for what inference does
 /// not need (averages of weights, the schedule).
-pub fn diffusers_key(key: &str, layout: Layout) -> Option<(&'static str, String)> {
+pub fn diffusers_place(key: &str, layout: Layout) -> Option<(&'static str, Place)> {
+    if let Some(key) = key.strip_prefix("conditioner.embedders.0.transformer.") {
+        return Some(("text_encoder", Place::Whole(key.to_owned())));
+    }
+    if let Some(key) = XL_KEYS.iter().find_map(|prefix| key.strip_prefix(prefix)) {
+        return Some(("text_encoder_2", open_clip_place(key)?));
+    }
+    let (component, key) = diffusers_key(key, layout)?;
+    Some((component, Place::Whole(key)))
+}
+
+/// The same with the component before each key.
+pub fn whole_model_place(key: &str, layout: Layout) -> Option<Place> {
+    let (component, place) = diffusers_place(key, layout)?;
+    Some(place.map(|key| format!("{component}.{key}")))
+}
+
+/// The place in a `CLIPTextModelWithProjection` of what OpenCLIP calls `key`.
+///
+/// Source: `convert_open_clip_checkpoint`.
+fn open_clip_place(key: &str) -> Option<Place> {
+    let outside = match key {
+        "positional_embedding" => "text_model.embeddings.position_embedding.weight",
+        "token_embedding.weight" => "text_model.embeddings.token_embedding.weight",
+        "ln_final.weight" => "text_model.final_layer_norm.weight",
+        "ln_final.bias" => "text_model.final_layer_norm.bias",
+        "text_projection" => return Some(Place::Transposed("text_projection.weight".into())),
+        _ => "",
+    };
+    if !outside.is_empty() {
+        return Some(Place::Whole(outside.into()));
+    }
+    let (number, layer) = key.strip_prefix("transformer.resblocks.")?.split_once('.')?;
+    let path = format!("text_model.encoder.layers.{number}");
+    if let Some(kind) = layer.strip_prefix("attn.in_proj_") {
+        let part = |part: &str| format!("{path}.self_attn.{part}_proj.{kind}");
+        return Some(Place::Rows(["q", "k", "v"].map(part)));
+    }
+    let (layer, kind) = layer.rsplit_once('.')?;
+    let layer = match layer {
+        "ln_1" => "layer_norm1",
+        "ln_2" => "layer_norm2",
+        "mlp.c_fc" => "mlp.fc1",
+        "mlp.c_proj" => "mlp.fc2",
+        "attn.out_proj" => "self_attn.out_proj",
+        _ => return None,
+    };
+    Some(Place::Whole(format!("{path}.{layer}.{kind}")))
+}
+
+/// The component and the key in it that an original key of what both kinds of checkpoints have stands for.
+fn diffusers_key(key: &str, layout: Layout) -> Option<(&'static str, String)> {
     if let Some(key) = key.strip_prefix("model.diffusion_model.") {
         let (layer, parameter) = key.rsplit_once('.')?;
         let layer = unet_layer(layer, '.', layout.unet_layers)?;
@@ -158,6 +250,43 @@ mod tests {
             let (component, key) = diffusers_key(&original, LAYOUT).expect(&original);
             assert_eq!(format!("{component} {key}"), expected, "{original}");
         }
+    }
+
+    #[test]
+    fn open_clips_names_become_those_of_transformers() {
+        let place = |key: &str| {
+            let key = format!("conditioner.embedders.1.model.{key}");
+            diffusers_place(&key, LAYOUT).map(|(component, place)| {
+                assert_eq!(component, "text_encoder_2");
+                place
+            })
+        };
+        let whole = |key: &str| Some(Place::Whole(format!("text_model.{key}")));
+        let layer = "encoder.layers.31";
+        assert_eq!(
+            place("transformer.resblocks.31.attn.in_proj_bias"),
+            Some(Place::Rows(
+                ["q", "k", "v"]
+                    .map(|part| format!("text_model.{layer}.self_attn.{part}_proj.bias"))
+            ))
+        );
+        for (original, key) in [
+            ("mlp.c_fc.weight", "mlp.fc1.weight"),
+            ("mlp.c_proj.bias", "mlp.fc2.bias"),
+            ("ln_2.weight", "layer_norm2.weight"),
+            ("attn.out_proj.weight", "self_attn.out_proj.weight"),
+        ] {
+            let found = place(&format!("transformer.resblocks.31.{original}"));
+            assert_eq!(found, whole(&format!("{layer}.{key}")));
+        }
+        assert_eq!(place("positional_embedding"), whole("embeddings.position_embedding.weight"));
+        let projection = Place::Transposed("text_projection.weight".into());
+        assert_eq!(place("text_projection"), Some(projection));
+        assert_eq!(place("logit_scale"), None);
+        let first = "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias";
+        let key = Place::Whole("text_model.final_layer_norm.bias".into());
+        assert_eq!(diffusers_place(first, LAYOUT), Some(("text_encoder", key)));
+        assert!(is_xl_key("conditioner.embedders.1.model.logit_scale") && !is_xl_key(first));
     }
 
     #[test]

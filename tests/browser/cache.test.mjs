@@ -393,6 +393,54 @@ describe('the cache', () => {
     }
   });
 
+  test('weights in float32 are kept as halves, unless they are wanted as they are', async () => {
+    const VAE = weightFile(WEIGHTS[1]);
+    const found = await page.evaluate(async (endpoint) => {
+      const options = { endpoint, rangeBytes: 32 << 10 };
+      const edit = async (pipe) => {
+        const picture = new ImageData(16, 16);
+        picture.data.forEach((_, i) => (picture.data[i] = (i * 7) % 251));
+        const { images } = await pipe.edit({
+          image: picture, prompt: 'make it snowy', numInferenceSteps: 1, seed: 7, outputType: 'latent',
+        });
+        return [...images.data];
+      };
+      const requirements = () => InstructPix2Pix.requirements('tests/tiny', options);
+      const before = await requirements();
+      const first = await window.load({ ...options, use: edit });
+      const after = await requirements();
+      const [{ bytes }] = await cache.list();
+      const sizes = await entries();
+      const name = `${endpoint}/tests/tiny`;
+      const refused = await attempt(cache.export(name));
+      const second = await window.load({ ...options, localFilesOnly: true, use: edit });
+      const lacking = await window.load({ ...options, localFilesOnly: true, weightDtype: 'float32' });
+      const floats = await window.load({ ...options, weightDtype: 'float32' });
+      const hashes = await keptHashes(name);
+      return { before, first, after, bytes, sizes, refused, second, lacking, floats, hashes };
+    }, hub.url);
+    const { before, first, after, second, floats } = found;
+    for (const outcome of [first, second, floats]) assertLoaded(outcome);
+    assert.deepEqual(second.value, first.value);
+    assert.equal(second.last.cached, second.last.total);
+    const spared = sizes[VAE] / 2;
+    const within = (value, expected) => Math.abs(value - expected) < sizes[VAE] / 30;
+    assert.ok(within(before.model.missingBytes - before.model.storageBytes, spared));
+    assert.equal(before.storage.needed, before.model.storageBytes);
+    assert.deepEqual([after.model.missingBytes, after.storage.needed], [0, 0]);
+    const event = first.events.find(({ type }) => type === 'storage');
+    assert.equal(event.needed, before.model.storageBytes);
+    const stored = Object.entries(found.sizes).filter(([key]) => key.startsWith('chunk/'));
+    const sum = stored.reduce((all, [, size]) => all + size - 8, 0);
+    assert.equal(found.bytes, sum);
+    assert.ok(within(first.last.total - sum, spared), `${first.last.total}, ${sum}`);
+    assertRefused(found.refused, 'unsupported');
+    assertRefused(found.lacking, 'not-cached');
+    assert.ok(within(floats.last.total - floats.last.cached, sizes[VAE]));
+    const served = createHash('sha256').update(readFileSync(join(tiny, VAE))).digest('hex');
+    assert.equal(found.hashes[VAE], served);
+  });
+
   test('a store and a fetch of the user’s own', async () => {
     // What the store does not take stays in its memory.
     const { page: own } = await newPage();

@@ -125,9 +125,42 @@ test('a load that the GPU has no memory for says how much it asked for, and what
       if (type === 'component' && !done) accident('memory');
       done ||= type === 'component';
     };
-    return attempt(InstructPix2Pix.fromPretrained(tiny, { onProgress, rangeBytes: 65536 }));
+    // Within a budget that is kept to, models do not take turns by themselves.
+    const options = { onProgress, rangeBytes: 65536, memoryBudget: 1e9 };
+    return attempt(InstructPix2Pix.fromPretrained(tiny, options));
   });
   assertError(error, 'out-of-memory', MEMORY_ADVICE);
+});
+
+test('where the GPU has no memory for all models, they take turns', async () => {
+  const found = await page.evaluate(async () => {
+    const own = await InstructPix2Pix.fromPretrained(tiny);
+    const edit = async (pipe) => (await pipe.edit({ ...quick, image: picture() })).images[0].data;
+    const expected = await edit(own);
+    await own.dispose();
+    const events = [];
+    /** Loads on a device that ends once, or as often as there is one. */
+    const load = (Class, times) => {
+      events.length = 0;
+      const onProgress = (event) => {
+        events.push(event);
+        if (event.type === 'component' && times-- > 0) accident('memory');
+      };
+      return Class.fromPretrained(tiny, { onProgress, rangeBytes: 65536 });
+    };
+    const loads = [];
+    for (const Class of [InstructPix2Pix, DirectInstructPix2Pix]) {
+      const pipe = await load(Class, 1);
+      const warnings = events.filter(({ type }) => type === 'warning');
+      loads.push([pipe.info.residency, warnings.map(({ code }) => code), difference(expected, await edit(pipe))]);
+      // Another accident is one as before.
+      await pipe.dispose();
+    }
+    return { loads, message: events.find(({ code }) => code === 'memory').message };
+  });
+  const turns = ['inTurn', ['memory'], 'none'];
+  assert.deepEqual(found.loads, [turns, turns]);
+  assert.match(found.message, /no room for .*[kMG]B of weights.*take turns, .*[kMG]B at a time/);
 });
 
 test('the GPU process crashes', LONG, async () => {

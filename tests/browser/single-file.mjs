@@ -1,4 +1,4 @@
-/** The tiny model as a checkpoint in one file, with the names of the original implementation. */
+/** The tiny models as checkpoints in one file, with the names of the original implementation. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -80,21 +80,60 @@ const ORIGINAL = {
 
 /** @param {string} model the folder of the tiny model */
 export function singleFile(model) {
+  const tensors = Object.entries(FILES).flatMap(([component, path]) =>
+    Object.entries(read(join(model, path))).map(([key, tensor]) => [ORIGINAL[component](key), tensor]),
+  );
+  return write(tensors);
+}
+
+/**
+ * The tiny model of SDXL, as CosXL-Edit comes where `isCosxl`.
+ *
+ * @param {string} model its folder
+ * @param {Record<string, { component: string, keys: string[], transposed: boolean }>} names of `single_file_xl.json`
+ */
+export function singleFileXL(model, names, isCosxl = false) {
+  const paths = { ...FILES, text_encoder_2: 'text_encoder_2/model.safetensors' };
+  const files = Object.fromEntries(Object.entries(paths).map(([name, path]) => [name, read(join(model, path))]));
+  const tensors = Object.entries(names).map(([original, { component, keys, transposed }]) => {
+    const parts = keys.map((key) => files[component][key]);
+    const [{ dtype, shape: [rows, ...rest] }] = parts;
+    const bytes = Buffer.concat(parts.map((part) => part.bytes));
+    if (!transposed) return [original, { dtype, shape: [rows * parts.length, ...rest], bytes }];
+    const [columns] = rest;
+    const size = bytes.length / rows / columns;
+    const turned = Array.from({ length: rows * columns }, (_, i) => {
+      const at = ((i % rows) * columns + Math.floor(i / rows)) * size;
+      return bytes.subarray(at, at + size);
+    });
+    return [original, { dtype, shape: [columns, rows], bytes: Buffer.concat(turned) }];
+  });
+  const sigma = { dtype: 'F32', shape: [], bytes: Buffer.alloc(4) };
+  return write(isCosxl ? [...tensors, ['edm_vpred.sigma_max', sigma], ['edm_vpred.sigma_min', sigma]] : tensors);
+}
+
+/** The tensors of a file by their keys. */
+function read(path) {
+  const file = readFileSync(path);
+  const length = Number(file.readBigUInt64LE(0));
+  const { __metadata__: _, ...tensors } = JSON.parse(file.subarray(8, 8 + length).toString());
+  const entries = Object.entries(tensors).map(([key, { dtype, shape, data_offsets: [from, to] }]) => [
+    key,
+    { dtype, shape, bytes: file.subarray(8 + length + from, 8 + length + to) },
+  ]);
+  return Object.fromEntries(entries);
+}
+
+/** A file of tensors. */
+function write(tensors) {
   const header = {};
-  const parts = [];
   let end = 0;
-  for (const [component, path] of Object.entries(FILES)) {
-    const file = readFileSync(join(model, path));
-    const length = Number(file.readBigUInt64LE(0));
-    const { __metadata__: _, ...tensors } = JSON.parse(file.subarray(8, 8 + length).toString());
-    for (const [key, { dtype, shape, data_offsets: [from, to] }] of Object.entries(tensors)) {
-      parts.push(file.subarray(8 + length + from, 8 + length + to));
-      header[ORIGINAL[component](key)] = { dtype, shape, data_offsets: [end, end + to - from] };
-      end += to - from;
-    }
+  for (const [key, { dtype, shape, bytes }] of tensors) {
+    header[key] = { dtype, shape, data_offsets: [end, end + bytes.length] };
+    end += bytes.length;
   }
   const json = Buffer.from(JSON.stringify(header));
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(json.length));
-  return Buffer.concat([size, json, ...parts]);
+  return Buffer.concat([size, json, ...tensors.map(([, { bytes }]) => bytes)]);
 }

@@ -1,19 +1,34 @@
 /** The class for SDXL, through the package, on software WebGPU; its numbers are compared by parity.mjs. */
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { endAfterMinutes, repository } from './harness.mjs';
+import { serveHub } from './hub.mjs';
+import { singleFile, singleFileXL } from './single-file.mjs';
 import { openSite } from './site.mjs';
 
 endAfterMinutes(40);
 
-let assertRefused, close, page, problems;
+const model = `${repository}tests/fixtures/oracle/models/tiny-sdxl-ip2p`;
+
+let assertRefused, close, hub, page, problems, whole;
 
 before(async () => {
+  whole = mkdtempSync(join(tmpdir(), 'whole-xl-'));
+  const names = JSON.parse(readFileSync(`${repository}tests/fixtures/single_file_xl.json`, 'utf8'));
+  writeFileSync(join(whole, 'xl.safetensors'), singleFileXL(model, names));
+  writeFileSync(join(whole, 'cosxl_edit.safetensors'), singleFileXL(model, names, true));
+  writeFileSync(join(whole, 'sd.safetensors'), singleFile(`${repository}www/models/tiny-random`));
+  hub = await serveHub({ 'tests/whole': whole, 'diffusers/sdxl-instructpix2pix-768': model });
   ({ assertRefused, close, page, problems } = await openSite({
     '/oracle': `${repository}tests/fixtures/oracle`,
+    '/whole': whole,
   }));
-  await page.evaluate(async () => {
+  await page.evaluate(async (endpoint) => {
+    window.endpoint = endpoint;
     window.model = '/oracle/models/tiny-sdxl-ip2p';
     // One load for all tests, by the class that lets the model decide.
     window.pipe = await InstructPix2Pix.fromPretrained(model, { dtype: 'float32' });
@@ -21,10 +36,14 @@ before(async () => {
       pipe.edit({ ...quick, image: picture(32, 32), height: 16, width: 16, ...options });
     window.latents = async (options) =>
       (await edit({ outputType: 'latent', ...options })).latents.data;
-  });
+  }, hub.url);
 });
 
-after(() => close?.());
+after(async () => {
+  await close?.();
+  hub?.close();
+  if (whole) rmSync(whole, { recursive: true });
+});
 
 test('the model decides on the class', async () => {
   const found = await page.evaluate(() => ({
@@ -55,8 +74,76 @@ test('the model decides on the class', async () => {
     /isCosxlEdit/,
     'InstructPix2Pix.fromPretrained(tiny, { isCosxlEdit: true })',
   );
-  await assertRefused('unsupported', /one file/, 'InstructPix2PixXL.fromSingleFile("/x.safetensors")');
+  await assertRefused(
+    'unsupported',
+    /sd.safetensors, a model of SD/,
+    'InstructPix2PixXL.fromSingleFile("/whole/sd.safetensors")',
+  );
 });
+
+test('a checkpoint in one file is the same model, and CosXL-Edit is sampled as it was trained', async () => {
+  const found = await page.evaluate(async () => {
+    const own = await latents();
+    const of = async (pipe, options) => {
+      const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+      return (await pipe.edit({ ...request, ...options })).latents.data;
+    };
+    const found = [];
+    for (const [Class, source, options] of [
+      [InstructPix2PixXL, '/whole/xl.safetensors', { config: model }],
+      // The file's keys decide on the class, and that on the configurations.
+      [InstructPix2Pix, `${endpoint}/tests/whole/blob/main/xl.safetensors`, { endpoint }],
+      [InstructPix2Pix, `${endpoint}/tests/whole/blob/main/cosxl_edit.safetensors`, { endpoint }],
+    ]) {
+      const other = await Class.fromSingleFile(source, { ...options, dtype: 'float32', shareWith: pipe });
+      const { className, scheduler, schedulerConfig } = other.info;
+      const isXL = other instanceof InstructPix2PixXL;
+      const result = await of(other);
+      found.push([isXL, className, scheduler, schedulerConfig.prediction_type, difference(own, result)]);
+      if (options.endpoint && scheduler !== 'EDMEulerScheduler') {
+        const directory = await (await navigator.storage.getDirectory()).getDirectoryHandle('xl', { create: true });
+        await other.savePretrained(directory);
+        const again = await InstructPix2PixXL.fromPretrained(directory, { dtype: 'float32', shareWith: pipe });
+        found.push(difference(own, await of(again)));
+        await again.dispose();
+      }
+      await other.dispose();
+    }
+    return found;
+  });
+  const xl = [true, 'StableDiffusionXLInstructPix2PixPipeline'];
+  const same = [...xl, 'EulerDiscreteScheduler', 'epsilon', 'none'];
+  const cosxl = found.pop();
+  assert.deepEqual(found, [same, same, 'none']);
+  assert.deepEqual(cosxl.slice(0, 4), [...xl, 'EDMEulerScheduler', 'v_prediction']);
+  assert.notEqual(cosxl[4], 'none');
+});
+
+// Of a small model with random weights, which integers change more than a trained one: the least and the most.
+for (const [weightDtype, least, most] of [
+  ['int8', 1e-4, 0.1],
+  ['int4', 1e-3, 0.7],
+]) {
+  test(`weights in ${weightDtype}: edits are near those of float16, and take less of the GPU`, async () => {
+    const found = await page.evaluate(async (weightDtype) => {
+      const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+      const small = await InstructPix2Pix.fromPretrained(model, { dtype: 'float32', weightDtype });
+      const { info } = small;
+      const { latents: { data } } = await small.edit(request);
+      await small.dispose();
+      const halves = await latents();
+      const square = (values) => values.reduce((sum, x) => sum + x * x, 0);
+      const cost = Math.sqrt(square(data.map((x, i) => x - halves[i])) / square(halves));
+      const needs = (options) => InstructPix2Pix.requirements(model, options);
+      const [less, all] = [await needs({ weightDtype }), await needs()].map((found) => found.model.memoryBytes);
+      return { info, cost, less, all };
+    }, weightDtype);
+    console.log(`SDXL in ${weightDtype}: ${found.cost.toExponential(1)} from float16`);
+    assert.deepEqual([found.info.weightDtype, found.info.residency], [weightDtype, 'all']);
+    assert.ok(found.cost > least && found.cost < most, `${found.cost} from float16`);
+    assert.ok(found.less < found.all, `${found.less} bytes in place of ${found.all}`);
+  });
+}
 
 test('results are lists of pictures alone, of the size that is asked for', async () => {
   const [length, width, height] = await page.evaluate(async () => {

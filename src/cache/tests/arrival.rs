@@ -6,7 +6,7 @@ use super::*;
 use crate::hub::{Request, Response};
 
 /// A server one of whose chunks does not come until it is let go.
-struct Late<'a> {
+pub(super) struct Late<'a> {
     server: &'a Memory,
     chunk: u64,
     is_late: Cell<bool>,
@@ -14,11 +14,11 @@ struct Late<'a> {
 }
 
 impl<'a> Late<'a> {
-    fn new(server: &'a Memory, chunk: u64) -> Self {
+    pub(super) fn new(server: &'a Memory, chunk: u64) -> Self {
         Self { server, chunk, is_late: Cell::new(true), waker: RefCell::default() }
     }
 
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         self.is_late.set(false);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -50,9 +50,9 @@ impl Fetch for Late<'_> {
 }
 
 /// Polls until nothing moves any more.
-fn poll_on<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+pub(super) fn poll_on<F: Future>(mut future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
-    for _ in 0..100 {
+    for _ in 0..1000 {
         if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
             return Poll::Ready(value);
         }

@@ -12,6 +12,7 @@ use futures_util::future::{LocalBoxFuture, pending, ready};
 mod arrival;
 mod kept;
 mod memory;
+mod rounded;
 mod shared;
 mod stopped;
 
@@ -151,16 +152,33 @@ async fn load(
     cache: Option<&Cache>,
     policy: CachePolicy,
 ) -> Result<Loaded> {
+    load_as(fetch, source, cache, policy, None).await
+}
+
+/// The same, where single precision at some places may be rounded.
+async fn load_as(
+    fetch: &dyn Fetch,
+    source: ModelSource,
+    cache: Option<&Cache>,
+    policy: CachePolicy,
+    values: Option<&[std::ops::Range<u64>]>,
+) -> Result<Loaded> {
     let notices = RefCell::new(Vec::new());
     let notify = |notice| notices.borrow_mut().push(notice);
     let files = Repository::open(fetch, source, cache, policy, notify).await?;
     let index = files.read(INDEX).await?;
-    let mut reader = files.open(LARGE).await?;
+    let mut reader = match values {
+        None => files.open(LARGE).await?,
+        Some(_) => files.open_rounded(LARGE).await?,
+    };
     files.prepare().await?;
     let arrivals = Cell::new(0);
     let mut on_arrival = || arrivals.set(arrivals.get() + 1);
     for length in [8, 100] {
         assert_eq!(reader.head(length, &mut on_arrival).await?.len() as u64, length);
+    }
+    if let Some(values) = values {
+        reader.round(values.to_vec());
     }
     let weights = read_all(&mut *reader, &mut on_arrival).await?;
     reader.finish(&mut on_arrival).await?;
