@@ -6,9 +6,11 @@ use std::task::{Poll, Waker};
 
 use burn::tensor::wgpu::{WgpuSetup, wgpu};
 use burn::tensor::{DType, Device, Tensor};
-use burn_wgpu::CubeBackend;
+use burn_wgpu::{CubeBackend, CubeTensor};
 use cubecl::config::memory::PersistentMemory;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+#[cfg(not(target_family = "wasm"))]
+use cubecl::device::Device as CubeDevice;
 
 use crate::arena;
 use crate::error::{Error, Result};
@@ -42,13 +44,16 @@ struct Owned {
     health: Health,
 }
 
+/// A tensor of the device, to ask about it.
+fn probe(device: &Device) -> Option<CubeTensor> {
+    Tensor::<1>::empty([1], (device, DType::F32)).try_into_primitive::<CubeBackend>().ok()
+}
+
 impl Drop for Owned {
     fn drop(&mut self) {
         self.health.release();
         // What is written down about the buffers goes too.
-        if let Ok(probe) =
-            Tensor::<1>::empty([1], (&self.burn, DType::F32)).try_into_primitive::<CubeBackend>()
-        {
+        if let Some(probe) = probe(&self.burn) {
             arena::release(&probe);
         }
         self.burn.memory_cleanup();
@@ -200,9 +205,15 @@ impl Gpu {
             .await
             .map_err(|e| unavailable(e.to_string()))?;
         let features = adapter.features() & WANTED;
+        #[cfg(not(target_family = "wasm"))]
+        let features = match multiplies_matrices(&adapter) {
+            true => features | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+            false => features,
+        };
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 required_features: features,
+                experimental_features: experiments(),
                 required_limits: adapter.limits(),
                 memory_hints: wgpu::MemoryHints::MemoryUsage,
                 ..Default::default()
@@ -230,6 +241,11 @@ impl Gpu {
         }
         let lease =
             Lease(Arc::new(Owned { burn: device.clone(), device: raw, health: health.clone() }));
+        #[cfg(not(target_family = "wasm"))]
+        if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            let mut devices = WITH_MATRICES.lock().unwrap_or_else(PoisonError::into_inner);
+            devices.extend(probe(&device).map(|probe| probe.device));
+        }
         let f16 = features.contains(wgpu::Features::SHADER_F16);
         Ok(Self { device, name, f16, health, software, lease })
     }
@@ -237,6 +253,47 @@ impl Gpu {
     /// The type of activations that suits the adapter.
     pub fn preferred_dtype(&self) -> DType {
         if self.f16 { DType::F16 } else { DType::F32 }
+    }
+}
+
+/// Devices whose subgroups of 32 multiply matrices of 16 x 16 halves.
+#[cfg(not(target_family = "wasm"))]
+static WITH_MATRICES: Mutex<Vec<CubeDevice>> = Mutex::new(Vec::new());
+
+/// Whether the device's subgroups, of 32, multiply matrices of 16 x 16 halves and sum in `f32`.
+#[cfg(not(target_family = "wasm"))]
+pub fn has_cooperative_matrices(device: &CubeDevice) -> bool {
+    WITH_MATRICES.lock().unwrap_or_else(PoisonError::into_inner).contains(device)
+}
+
+/// The same of an adapter.
+#[cfg(not(target_family = "wasm"))]
+fn multiplies_matrices(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let info = adapter.get_info();
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::SHADER_F16;
+    let kinds = adapter.cooperative_matrix_properties();
+    adapter.features().contains(needed)
+        && [info.subgroup_min_size, info.subgroup_max_size] == [32; 2]
+        && kinds.iter().any(|kind| {
+            [kind.m_size, kind.n_size, kind.k_size] == [16; 3]
+                && (kind.ab_type, kind.cr_type) == (F16, F32)
+        })
+}
+
+/// Leave to use what wgpu calls experimental: cooperative matrices, which are not in WebGPU yet.
+fn experiments() -> wgpu::ExperimentalFeatures {
+    if cfg!(target_family = "wasm") {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    #[expect(
+        unsafe_code,
+        reason = "wgpu says that its experiments may have holes; our shaders are fixed"
+    )]
+    unsafe {
+        wgpu::ExperimentalFeatures::enabled()
     }
 }
 

@@ -17,6 +17,8 @@ use cubecl::{CubeKernel, PrecompiledSource};
 
 use super::template::{self, Value};
 use crate::arena;
+#[cfg(not(target_family = "wasm"))]
+use crate::device;
 
 /// Workgroups that a dispatch may have along an axis.
 pub const WORKGROUPS_PER_AXIS: usize = 65_535;
@@ -99,6 +101,16 @@ pub fn has_subgroups(tensor: &CubeTensor) -> bool {
     tensor.client.properties().features.plane.contains(Plane::Ops)
 }
 
+/// Whether subgroups of 32 multiply matrices of 16 x 16 halves.
+#[cfg(not(target_family = "wasm"))]
+pub fn has_matrices(tensor: &CubeTensor) -> bool {
+    #[cfg(feature = "tuning")]
+    if let Some(matrices) = PRETENDED.get().matrices {
+        return matrices;
+    }
+    device::has_cooperative_matrices(&tensor.device)
+}
+
 /// What a device is taken for, whatever it is.
 #[cfg(feature = "tuning")]
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,6 +119,8 @@ pub struct Pretended {
     pub wide: bool,
     /// They cannot exchange values but through workgroup memory.
     pub no_subgroups: bool,
+    /// They can multiply matrices together, or not.
+    pub matrices: Option<bool>,
     /// No buffer has more bytes; also where there is no GPU.
     pub largest_buffer: Option<u64>,
 }
@@ -114,7 +128,12 @@ pub struct Pretended {
 #[cfg(feature = "tuning")]
 thread_local! {
     static PRETENDED: Cell<Pretended> = const {
-        Cell::new(Pretended { wide: false, no_subgroups: false, largest_buffer: None })
+        Cell::new(Pretended {
+            wide: false,
+            no_subgroups: false,
+            matrices: None,
+            largest_buffer: None,
+        })
     };
 }
 
@@ -280,6 +299,12 @@ impl Wgsl {
         self
     }
 
+    /// The kernel's WGSL.
+    #[cfg(test)]
+    pub fn text(self) -> String {
+        Shared(Arc::new(self)).source().complete()
+    }
+
     /// Runs the kernel: `buffers` are bound in order, without gaps, then `parameters` as a
     /// `var<uniform>` of 32-bit numbers.
     pub fn launch(
@@ -328,6 +353,9 @@ impl KernelSource for Shared {
         let mut text = template::expand(self.0.text, &scope);
         if text.contains("f16>") {
             text.insert_str(0, "enable f16;\n");
+        }
+        if text.contains("coop_mat") {
+            text.insert_str(0, "enable wgpu_cooperative_matrix;\n");
         }
         // Without a browser, subgroups need no word, and bear none.
         let subgroups = ("SUBGROUPS", Value::from(true));

@@ -83,23 +83,6 @@ mod gpu {
         let added = options.added.as_ref().and_then(|added| on_gpu(&added.clone().cast(dtype)));
         let residual = options.residual.as_ref();
         let residual = residual.and_then(|residual| on_gpu(&residual.clone().cast(dtype)));
-        if options.kernel == [3, 3]
-            && options.stride == 1
-            && let Some(tile) = Winograd::suits(batch, channels, output, is_narrow(&input))
-        {
-            let winograd = Winograd {
-                input,
-                weight,
-                bias,
-                added,
-                residual,
-                picture: [batch, height, width, channels],
-                output,
-                padding: [top, left],
-                upsample_2x: options.upsample_2x,
-            };
-            return Some(to_tensor(winograd.run(tile)));
-        }
         let gemm = Gemm {
             input,
             weight,
@@ -117,6 +100,24 @@ mod gpu {
             }),
             size: [batch * out_height * out_width, outputs, depth],
         };
+        if options.kernel == [3, 3]
+            && options.stride == 1
+            && !gemm.is_cooperative()
+            && let Some(tile) = Winograd::suits(batch, channels, output, is_narrow(&gemm.input))
+        {
+            let winograd = Winograd {
+                input: gemm.input,
+                weight: gemm.weight,
+                bias: gemm.bias,
+                added: gemm.added,
+                residual: gemm.residual,
+                picture: [batch, height, width, channels],
+                output,
+                padding: [top, left],
+                upsample_2x: options.upsample_2x,
+            };
+            return Some(to_tensor(winograd.run(tile)));
+        }
         Some(to_tensor(gemm.run("conv2d", [batch, out_height, out_width, outputs])))
     }
 }

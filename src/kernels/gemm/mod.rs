@@ -1,5 +1,7 @@
 //! The matrix product behind dense layers and convolutions, on the GPU.
 
+#[cfg(not(target_family = "wasm"))]
+mod cooperative;
 mod plan;
 
 use burn::tensor::{DType, Shape};
@@ -108,6 +110,13 @@ const DIRECT: &str = concat!(
     include_str!("../scaled.wgsl"),
     include_str!("epilogue.wgsl")
 );
+#[cfg(not(target_family = "wasm"))]
+const COOPERATIVE: &str = concat!(
+    include_str!("operands.wgsl"),
+    include_str!("cooperative.wgsl"),
+    include_str!("../scaled.wgsl"),
+    include_str!("epilogue.wgsl")
+);
 const REDUCE: &str = concat!(include_str!("reduce.wgsl"), include_str!("epilogue.wgsl"));
 
 /// Invocations of a workgroup of the reduction.
@@ -123,25 +132,60 @@ const FEW_ROWS: usize = 4;
 impl Gemm {
     /// Runs the product; the result has the shape `shape` of `m * n` elements.
     pub fn run(&self, name: &'static str, shape: impl Into<Shape>) -> CubeTensor {
-        let [m, n, k] = self.size;
         let gated = self.is_gated();
         let output = empty(&self.input, shape, self.input.dtype);
         if is_narrow(&self.input) {
             self.multiply_directly(name, Cut::Whole, &output);
             return output;
         }
+        #[cfg(not(target_family = "wasm"))]
+        if self.is_cooperative() {
+            let (tile, splits) = cooperative::plan(self.size, gated);
+            self.in_parts(splits, tile.depth, &output, |cut, output| {
+                self.multiply_together(name, tile, cut, output);
+            });
+            return output;
+        }
         let plan = plan(self.size, gated, workgroup_memory(&self.input));
-        let splits = if gated { 1 } else { plan.splits };
-        let part = k.div_ceil(splits).next_multiple_of(plan.tile.depth);
+        let (tile, splits) = (plan.tile, if gated { 1 } else { plan.splits });
+        self.in_parts(splits, tile.depth, &output, |cut, output| {
+            self.multiply(name, tile, cut, output);
+        });
+        output
+    }
+
+    /// Multiplies parts of the depth side by side, each of whole slices, and sums them.
+    fn in_parts(
+        &self,
+        splits: usize,
+        slice: usize,
+        output: &CubeTensor,
+        multiply: impl FnOnce(Cut, &CubeTensor),
+    ) {
+        let [m, n, k] = self.size;
+        let part = k.div_ceil(splits).next_multiple_of(slice);
         let parts = k.div_ceil(part);
         if parts == 1 {
-            self.multiply(name, plan.tile, Cut::Whole, &output);
+            multiply(Cut::Whole, output);
         } else {
             let partial = empty(&self.input, [parts, m, n], DType::F32);
-            self.multiply(name, plan.tile, Cut::Parts(parts, part), &partial);
-            self.reduce(&partial, parts, &output);
+            multiply(Cut::Parts(parts, part), &partial);
+            self.reduce(&partial, parts, output);
         }
-        output
+    }
+
+    /// Whether the product is for cooperative matrices.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn is_cooperative(&self) -> bool {
+        let [m, _, k] = self.size;
+        let channels = self.window.map_or(k, |window| window.picture[2]);
+        cooperative::suits(&self.input, &self.weight, m, k, channels)
+    }
+
+    /// Nothing is, in a browser.
+    #[cfg(target_family = "wasm")]
+    pub const fn is_cooperative(&self) -> bool {
+        false
     }
 
     /// Runs `count` products of this size, whose matrices lie one after the other, into `output` of
@@ -177,6 +221,22 @@ impl Gemm {
         self.launch(kernel, &weight, cut, output, workgroups);
     }
 
+    /// By cooperative matrices.
+    #[cfg(not(target_family = "wasm"))]
+    fn multiply_together(
+        &self,
+        name: &'static str,
+        tile: cooperative::Tile,
+        cut: Cut,
+        output: &CubeTensor,
+    ) {
+        let [m, n, _] = self.size;
+        let columns = if self.is_gated() { tile.columns / 2 } else { tile.columns };
+        let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), cut.count()];
+        let kernel = Wgsl::new(name, COOPERATIVE).define_all(&tile.constants());
+        self.launch(kernel, &self.weight, cut, output, workgroups);
+    }
+
     fn is_gated(&self) -> bool {
         self.activation == Activation::GeGlu
     }
@@ -193,34 +253,7 @@ impl Gemm {
         let part = if let Cut::Parts(_, part) = cut { part } else { k };
         // Either way, sums are written as they are, one product after the other.
         let split = cut != Cut::Whole;
-        let channels = self.window.map_or(k, |window| window.picture[2]);
-        let vector = k.is_multiple_of(4) && channels.is_multiple_of(4);
-        let float = float_name(self.input.dtype);
-        let input = match (vector, float) {
-            (true, "f16") => "vec4<f16>",
-            (true, _) => "vec4<f32>",
-            (false, float) => float,
-        };
-        let (four, stored) = match (vector, weight.packing) {
-            (true, Packing::Halves) => ("vec2<u32>", "vec2<u32>"),
-            (true, Packing::Floats) => ("vec4<f32>", "vec4<f32>"),
-            // With the scale beside them.
-            (_, Packing::Integers(_)) => ("vec2<u32>", "u32"),
-            (false, Packing::Halves) => ("u32", "u32"),
-            (false, Packing::Floats) => ("f32", "f32"),
-        };
-        let kernel = self
-            .epilogue(kernel, split)
-            .define("INPUT", input)
-            .define("WEIGHT", four)
-            .define("STORED", stored)
-            .define("PACKED", weight.packing == Packing::Halves)
-            .define("WEIGHTS", "weight")
-            .define_all(&weight.constants())
-            .define("VECTOR", vector)
-            .define("BATCH", matches!(cut, Cut::Batch(_)))
-            .define("WINDOW", self.window.is_some())
-            .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x));
+        let kernel = self.operands(kernel, weight, cut);
         let mut buffers = vec![(&self.input, Access::Read)];
         buffers.extend(weight.tensors().map(|tensor| (tensor, Access::Read)));
         buffers.push((output, Access::Write));
@@ -241,6 +274,44 @@ impl Gemm {
         parameters.resize(16, 0);
         let parameters: Vec<u32> = parameters.into_iter().map(|x| x as u32).collect();
         kernel.launch(workgroups, &buffers, &parameters);
+    }
+
+    /// Defines what the operands are, and what becomes of the outputs.
+    fn operands(&self, kernel: Wgsl, weight: &Buffer, cut: Cut) -> Wgsl {
+        let k = self.size[2];
+        let split = cut != Cut::Whole;
+        let channels = self.window.map_or(k, |window| window.picture[2]);
+        let vector = k.is_multiple_of(4) && channels.is_multiple_of(4);
+        let float = float_name(self.input.dtype);
+        let input = match (vector, float) {
+            (true, "f16") => "vec4<f16>",
+            (true, _) => "vec4<f32>",
+            (false, float) => float,
+        };
+        let batch = matches!(cut, Cut::Batch(_));
+        // Halves go through workgroup memory as they are.
+        let together = self.is_cooperative() && !batch;
+        let (four, stored) = match (vector, weight.packing) {
+            (true, Packing::Halves) if together => ("vec4<f16>", "vec4<f16>"),
+            (true, Packing::Halves) => ("vec2<u32>", "vec2<u32>"),
+            (true, Packing::Floats) => ("vec4<f32>", "vec4<f32>"),
+            // With the scale beside them.
+            (_, Packing::Integers(_)) => ("vec2<u32>", "u32"),
+            (false, Packing::Halves) => ("u32", "u32"),
+            (false, Packing::Floats) => ("f32", "f32"),
+        };
+        self.epilogue(kernel, split)
+            .define("INPUT", input)
+            .define("WEIGHT", four)
+            .define("STORED", stored)
+            .define("PACKED", weight.packing == Packing::Halves && !together)
+            .define("LANE", if together { "f16" } else { "f32" })
+            .define("WEIGHTS", "weight")
+            .define_all(&weight.constants())
+            .define("VECTOR", vector)
+            .define("BATCH", batch)
+            .define("WINDOW", self.window.is_some())
+            .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
     }
 
     fn reduce(&self, partial: &CubeTensor, parts: usize, output: &CubeTensor) {
@@ -286,5 +357,82 @@ impl Gemm {
             .define("QUICK_GELU", Activation::QuickGelu as usize)
             .define("SILU", Activation::Silu as usize)
             .define("GELU", Activation::Gelu as usize)
+    }
+}
+
+#[cfg(all(test, feature = "tuning"))]
+mod tests {
+    use burn::tensor::Tensor;
+    use burn::tensor::wgpu::wgpu::naga;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    use super::*;
+    use crate::kernels::source::{Pretended, on_gpu, pretend};
+    use crate::kernels::{Matrix, Packing, StandIn};
+
+    /// Few machines can run these kernels. Everywhere else they must at least be WGSL.
+    #[test]
+    fn kernels_of_cooperative_matrices_are_valid_wherever_they_cannot_run() {
+        let gpu = pollster::block_on(crate::device::Gpu::request())
+            .expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one");
+        let device = &gpu.device;
+        let pretended = Pretended { wide: true, matrices: Some(true), ..Pretended::default() };
+        let window = Window {
+            picture: [8, 8, 8],
+            output: [8, 8],
+            kernel_width: 3,
+            stride: 1,
+            padding: [1, 1],
+            upsample_2x: true,
+        };
+        let float = |shape: [usize; 2], dtype| {
+            on_gpu(&Tensor::<2>::ones(shape, (device, dtype))).expect("it is there")
+        };
+        pretend(pretended, || {
+            for (activation, window) in [
+                (Activation::GeGlu, None),
+                (Activation::None, Some(window)),
+                (Activation::Silu, None),
+            ] {
+                for packing in [Packing::Halves, Packing::Integers(crate::kernels::Bits::Eight)] {
+                    for cut in [Cut::Whole, Cut::Parts(2, 64)] {
+                        let [m, n, k] = [64, 32, 72];
+                        let gated = activation == Activation::GeGlu;
+                        if gated && cut != Cut::Whole {
+                            continue;
+                        }
+                        let rows = if gated { 2 * n } else { n };
+                        let weight = Matrix::stand_in(StandIn::Nothing, [rows, k], packing, device);
+                        let gemm = Gemm {
+                            input: float([m, if window.is_some() { 8 } else { k }], DType::F16),
+                            weight: weight.buffer().expect("on the GPU"),
+                            bias: Some(float([1, rows], DType::F32)),
+                            added: window.map(|_| float([1, n], DType::F16)),
+                            residual: (!gated).then(|| float([m, n], DType::F16)),
+                            activation,
+                            window,
+                            size: [m, n, k],
+                        };
+                        assert!(gemm.is_cooperative());
+                        let (tile, _) = cooperative::plan(gemm.size, gated);
+                        let kernel = Wgsl::new("gemm", COOPERATIVE).define_all(&tile.constants());
+                        let text = gemm.operands(kernel, &gemm.weight, cut).text();
+                        let module = naga::front::wgsl::Frontend::new_with_options(
+                            naga::front::wgsl::Options {
+                                parse_doc_comments: false,
+                                capabilities: Capabilities::all(),
+                            },
+                        )
+                        .parse(&text)
+                        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&text)));
+                        let valid = Validator::new(ValidationFlags::all(), Capabilities::all())
+                            .validate(&module);
+                        if let Err(error) = valid {
+                            panic!("{}", error.emit_to_string(&text));
+                        }
+                    }
+                }
+            }
+        });
     }
 }

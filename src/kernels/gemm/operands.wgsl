@@ -66,39 +66,39 @@ fn window_pixel(base: u32, y: i32, x: i32, channel: u32) -> u32 {
 
 // Four values of the window at `corner` in the picture at `base`, from depth `k` on, which is channel
 // `channel` of the window's pixel `kernel`.
-fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: u32) -> vec4<f32> {
-    var value = vec4<f32>();
+fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: u32) -> vec4<${LANE}> {
+    var value = vec4<${LANE}>();
 //# if VECTOR
     let at = corner + kernel;
     if (k < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w) {
-        value = vec4<f32>(input[window_pixel(base, at.y, at.x, channel) / 4u]);
+        value = vec4<${LANE}>(input[window_pixel(base, at.y, at.x, channel) / 4u]);
     }
 //# else
     for (var e = 0u; e < 4u; e++) {
         let tap = (k + e) / p.channels;
         let at = corner + vec2<i32>(i32(tap % p.kernel_w), i32(tap / p.kernel_w));
         if (k + e < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w) {
-            value[e] = f32(input[window_pixel(base, at.y, at.x, (k + e) % p.channels)]);
+            value[e] = ${LANE}(input[window_pixel(base, at.y, at.x, (k + e) % p.channels)]);
         }
     }
 //# end
     return value;
 }
 //# else
-fn load_input(row: u32, k: u32) -> vec4<f32> {
-    var value = vec4<f32>();
+fn load_input(row: u32, k: u32) -> vec4<${LANE}> {
+    var value = vec4<${LANE}>();
 //# if VECTOR
     if (k < p.k && row < p.m) {
 //# if BATCH
-        value = vec4<f32>(input[input_base + (row * p.k + k) / 4u]);
+        value = vec4<${LANE}>(input[input_base + (row * p.k + k) / 4u]);
 //# else
-        value = vec4<f32>(input[(row * p.k + k) / 4u]);
+        value = vec4<${LANE}>(input[(row * p.k + k) / 4u]);
 //# end
     }
 //# else
     for (var e = 0u; e < 4u; e++) {
         if (k + e < p.k && row < p.m) {
-            value[e] = f32(input[row * p.k + k + e]);
+            value[e] = ${LANE}(input[row * p.k + k + e]);
         }
     }
 //# end
@@ -131,7 +131,7 @@ fn widen(four: ${WEIGHT}) -> vec4<f32> {
 //# if PACKED
     return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));
 //# else
-    return four;
+    return vec4<f32>(four);
 //# end
 //# end
 }
