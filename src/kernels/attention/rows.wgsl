@@ -21,8 +21,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<${FLOAT}>>;
 @group(0) @binding(4) var<uniform> p: Params;
 
-var<workgroup> tile_k: array<vec4<${FLOAT}>, ${KEYS * D4}>;
-var<workgroup> tile_v: array<vec4<${FLOAT}>, ${KEYS * D4}>;
+// By chunk, key of the chunk and part: an index that is no constant is compared with its bound at every read in a
+// browser, and here that is the chunk's and the part's, once for all reads of a chunk.
+alias Tile = array<array<array<array<vec4<${FLOAT}>, ${D4 / PARTS}>, ${PARTS}>, ${CHUNK}>, ${KEYS / CHUNK}>;
+var<workgroup> tile_k: Tile;
+var<workgroup> tile_v: Tile;
 //# if PARTS > 1 && !SUBGROUPS
 var<workgroup> scores: array<vec4<f32>, ${THREADS * QUERIES * CHUNK / 4}>;
 //# end
@@ -65,8 +68,9 @@ fn ${kernel}(
                 key_value = k[at];
                 value = v[at];
             }
-            tile_k[i] = key_value;
-            tile_v[i] = value;
+            let at = vec4<u32>(i / ${CHUNK * D4}u, i / ${D4}u % ${CHUNK}u, i / ${D4 / PARTS}u % ${PARTS}u, i % ${D4 / PARTS}u);
+            tile_k[at.x][at.y][at.z][at.w] = key_value;
+            tile_v[at.x][at.y][at.z][at.w] = value;
         }
         workgroupBarrier();
 //# if HALF
@@ -77,7 +81,7 @@ fn ${kernel}(
 //# end
 //# end
         for (var chunk = 0u; chunk < ${KEYS}u; chunk += ${CHUNK}u) {
-            let base = chunk * ${D4}u + own;
+            let slice = chunk / ${CHUNK}u;
 //# for i in 0..QUERIES
 //# for t in 0..CHUNK
             var s_${i}_${t} = 0.0;
@@ -89,7 +93,7 @@ fn ${kernel}(
 //# for c in 0..D4 / PARTS
 //# for t in 0..CHUNK
             {
-                let key = tile_k[base + ${t * D4 + c}u];
+                let key = tile_k[slice][${t}][part][${c}];
 //# for i in 0..QUERIES
 //# if HALF
                 four_${i}_${t} = fma(q_${i}_${c}, key, four_${i}_${t});
@@ -178,7 +182,7 @@ fn ${kernel}(
 //# for t in 0..CHUNK
 //# for c in 0..D4 / PARTS
             {
-                let value = tile_v[base + ${t * D4 + c}u];
+                let value = tile_v[slice][${t}][part][${c}];
 //# for i in 0..QUERIES
                 ${RESULT}_${i}_${c} = fma(vec4<${FLOAT}>(${FLOAT}(s_${i}_${t})), value, ${RESULT}_${i}_${c});
 //# end

@@ -5,8 +5,10 @@
 // rows at one depth are a vec4. An invocation fetches blocks of 4 x 4 and turns them in registers,
 // the next slice's while the current one is multiplied.
 
-var<workgroup> tile_a: array<vec4<f32>, ${STAGES * DEPTH * (ROWS / 4 + 1)}>;
-var<workgroup> tile_b: array<vec4<f32>, ${STAGES * DEPTH * (COLUMNS / 4 + 1)}>;
+// By run of UNROLL depths, depth of the run and quad, of which one pads: an index that is no constant is compared with its
+// bound at every read in a browser, and so that is the run's, once for all its reads, and the quad's, before the loop.
+var<workgroup> tile_a: array<array<array<vec4<f32>, ${ROWS / 4 + 1}>, ${UNROLL}>, ${STAGES * DEPTH / UNROLL}>;
+var<workgroup> tile_b: array<array<array<vec4<f32>, ${COLUMNS / 4 + 1}>, ${UNROLL}>, ${STAGES * DEPTH / UNROLL}>;
 
 @compute @workgroup_size(${THREADS})
 fn ${kernel}(
@@ -123,16 +125,15 @@ fn ${kernel}(
 //# end
         }
         if (depth > begin) {
-            var a_at = stage * ${DEPTH * (ROWS / 4 + 1)}u + ty;
-            var b_at = stage * ${DEPTH * (COLUMNS / 4 + 1)}u + tx;
             for (var s = 0u; s < ${DEPTH / UNROLL}u; s++) {
+                let run = stage * ${DEPTH / UNROLL}u + s;
 //# for d in 0..UNROLL
                 {
 //# for j in 0..TN / 4
-                    let b_${j} = tile_b[b_at + ${d * (COLUMNS / 4 + 1) + j * TX}u];
+                    let b_${j} = tile_b[run][${d}][tx + ${j * TX}u];
 //# end
 //# for i in 0..TM / 4
-                    let a_${i} = tile_a[a_at + ${d * (ROWS / 4 + 1) + i * TY}u];
+                    let a_${i} = tile_a[run][${d}][ty + ${i * TY}u];
 //# for e in 0..4
 //# for j in 0..TN / 4
                     sum_${i * 4 + e}_${j} = fma(vec4<f32>(a_${i}[${e}]), b_${j}, sum_${i * 4 + e}_${j});
@@ -141,8 +142,6 @@ fn ${kernel}(
 //# end
                 }
 //# end
-                a_at += ${UNROLL * (ROWS / 4 + 1)}u;
-                b_at += ${UNROLL * (COLUMNS / 4 + 1)}u;
             }
         }
 //# if STAGES == 2
@@ -153,20 +152,20 @@ fn ${kernel}(
         if (depth < end) {
 //# for u in 0..A_BLOCKS
             if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
-                let at = (stage * ${DEPTH}u + a_depth_${u}) * ${ROWS / 4 + 1}u + a_quad_${u};
+                let at = stage * ${DEPTH}u + a_depth_${u};
 //# for e in 0..4
-                tile_a[at + ${e * (ROWS / 4 + 1)}u] = vec4<f32>(next_a_${u}_0[${e}], next_a_${u}_1[${e}], next_a_${u}_2[${e}], next_a_${u}_3[${e}]);
+                tile_a[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][a_quad_${u}] = vec4<f32>(next_a_${u}_0[${e}], next_a_${u}_1[${e}], next_a_${u}_2[${e}], next_a_${u}_3[${e}]);
 //# end
             }
 //# end
 //# for u in 0..B_BLOCKS
             if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
-                let at = (stage * ${DEPTH}u + b_depth_${u}) * ${COLUMNS / 4 + 1}u + b_quad_${u};
+                let at = stage * ${DEPTH}u + b_depth_${u};
 //# for e in 0..4
                 let wide_${e} = widen(next_b_${u}_${e});
 //# end
 //# for e in 0..4
-                tile_b[at + ${e * (COLUMNS / 4 + 1)}u] = vec4<f32>(wide_0[${e}], wide_1[${e}], wide_2[${e}], wide_3[${e}]);
+                tile_b[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][b_quad_${u}] = vec4<f32>(wide_0[${e}], wide_1[${e}], wide_2[${e}], wide_3[${e}]);
 //# end
             }
 //# end
