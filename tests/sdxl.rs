@@ -21,6 +21,8 @@ use instruct_pix2pix::pipeline::{
     StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
     XlConfig, XlEditRequest, to_host,
 };
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 type Pipeline = StableDiffusionXLInstructPix2PixPipeline;
 
@@ -203,6 +205,70 @@ fn the_scale_of_adapters_counts_for_one_call() {
     let unused = pipeline.load_lora(Some("b"), "b.safetensors", &saved).expect("loads");
     assert_eq!((unused, pipeline.list_adapters().len()), (Vec::new(), 3));
     assert_eq!(latents(&pipeline, &request()), whole);
+}
+
+/// A LoRA in PEFT's names in those of kohya's trainers, whose blocks are diffusers' or, with `sgm`, Stability's. Its factors
+/// count half with `alpha` at half of their rank.
+fn as_kohya(peft: &[u8], sgm: bool, alpha: Option<f32>) -> Vec<u8> {
+    // The blocks of the tiny model, which has one layer in a stage.
+    let blocks = [
+        ("down_blocks_1_attentions_0", "input_blocks_3_1"),
+        ("mid_block_attentions_0", "middle_block_1"),
+        ("up_blocks_0_attentions_0", "output_blocks_0_1"),
+        ("up_blocks_0_attentions_1", "output_blocks_1_1"),
+    ];
+    let prefixes =
+        [("unet.", "lora_unet_"), ("text_encoder.", "lora_te1_"), ("text_encoder_2.", "lora_te2_")];
+    let alpha = alpha.map(f32::to_le_bytes);
+    let peft = SafeTensors::deserialize(peft).expect("valid");
+    let mut views = Vec::new();
+    for (key, view) in peft.tensors() {
+        let (prefix, kohya) =
+            prefixes.iter().find(|(prefix, _)| key.starts_with(prefix)).expect("a model's");
+        let (layer, factor) = key[prefix.len()..].split_once(".lora_").expect("a factor");
+        let mut layer = format!("{kohya}{}", layer.replace('.', "_"));
+        if sgm && *prefix == "unet." {
+            let (diffusers, original) =
+                blocks.iter().find(|(name, _)| layer.contains(name)).expect("a block");
+            layer = layer.replace(diffusers, original);
+        }
+        let down = factor.starts_with('A');
+        if let Some(alpha) = alpha.as_ref().filter(|_| down) {
+            let alpha = TensorView::new(Dtype::F32, Vec::new(), alpha).expect("a number");
+            views.push((format!("{layer}.alpha"), alpha));
+        }
+        views.push((format!("{layer}.lora_{}.weight", if down { "down" } else { "up" }), view));
+    }
+    safetensors::serialize(views, None).expect("valid")
+}
+
+#[test]
+fn a_lora_is_the_same_in_names_of_peft_kohya_and_sgm() {
+    let mut pipeline = pipeline();
+    let file = "lora_xl_peft.safetensors";
+    let peft = fs::read(fixture("adapters").join(file)).expect("readable");
+    let without = latents(&pipeline, &request());
+    pipeline.load_lora(Some("a"), file, &peft).expect("loads");
+    let whole = latents(&pipeline, &request());
+    let half = latents(&pipeline, &changed(|request| request.edit.lora_scale = 0.5));
+    assert!(whole != half && half != without);
+    for (sgm, alpha, expected) in [
+        (false, None, &whole),
+        (true, None, &whole),
+        // The rank is 4.
+        (false, Some(2.0), &half),
+        (true, Some(2.0), &half),
+    ] {
+        pipeline.unload_lora();
+        let bytes = as_kohya(&peft, sgm, alpha);
+        let unused = pipeline.load_lora(Some("b"), "b.safetensors", &bytes).expect("loads");
+        assert_eq!((unused, pipeline.list_adapters().len()), (Vec::new(), 3), "{sgm} {alpha:?}");
+        assert_eq!(&latents(&pipeline, &request()), expected, "{sgm} {alpha:?}");
+        let saved = pollster::block_on(pipeline.save_lora("b")).expect("saves");
+        pipeline.unload_lora();
+        pipeline.load_lora(Some("c"), "c.safetensors", &saved).expect("loads");
+        assert_eq!(&latents(&pipeline, &request()), expected, "saved: {sgm} {alpha:?}");
+    }
 }
 
 #[test]

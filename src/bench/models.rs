@@ -1,6 +1,6 @@
 //! Whole models with random weights.
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use web_time::Instant;
 
 use super::{Bench, Launches};
@@ -12,8 +12,9 @@ use crate::models::{
     Placement, UNet2DConditionConfig, UNet2DConditionModel,
 };
 use crate::pipeline::{
-    EditRequest, Images, LoadOptions, Prompts, StableDiffusionInstructPix2PixPipeline,
-    TorchGenerator, Unobserved, WarmUp,
+    EditRequest, Images, LoadOptions, NoiseSource, Observer, Output, Prompts,
+    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline, Tap,
+    TorchGenerator, Unobserved, WarmUp, XlConfig, XlEditRequest,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
@@ -29,7 +30,7 @@ pub async fn all(bench: &mut Bench<'_>) -> Result<()> {
     if let Some(bytes) = largest_buffer(&bench.device) {
         bench.count("bytes of the largest buffer that the adapter allows", bytes);
     }
-    if bench.wants("SDXL") {
+    if bench.wants("SDXL") || bench.wants("SDXL edit") {
         sdxl(bench).await?;
     }
     if !bench.wants("UNet") && !bench.wants("VAE") && !bench.wants("text") && !bench.wants("edit") {
@@ -135,6 +136,16 @@ fn sdxl_unet() -> UNet2DConditionConfig {
     )
 }
 
+/// The second text encoder of SDXL.
+fn sdxl_text() -> ClipTextConfig {
+    // The bench's vocabulary ends elsewhere than CLIP's: 2 stands for the largest id.
+    parse(
+        r#"{"architectures": ["CLIPTextModelWithProjection"], "hidden_size": 1280,
+            "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+            "projection_dim": 1280, "hidden_act": "gelu", "eos_token_id": 2}"#,
+    )
+}
+
 fn random<const D: usize>(bench: &Bench<'_>, shape: [usize; D]) -> Tensor<D> {
     let device = (&bench.device, burn::tensor::DType::F32);
     Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), device).cast(bench.dtype)
@@ -197,6 +208,16 @@ async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
     bench.wait().await?;
     let [weights, _] = device_memory(&bench.device);
     bench.count("SDXL UNet: bytes of weights", weights);
+    if bench.wants("SDXL") {
+        sdxl_steps(bench, &unet).await?;
+    }
+    if bench.wants("SDXL edit") {
+        sdxl_edits(bench, unet).await?;
+    }
+    Ok(())
+}
+
+async fn sdxl_steps(bench: &mut Bench<'_>, unet: &UNet2DConditionModel) -> Result<()> {
     for (side, batch) in [(768, 3), (768, 1), (1024, 3), (1024, 1)] {
         release_memory(&bench.device);
         let x = random(bench, [batch, side / 8, side / 8, 8]);
@@ -248,39 +269,50 @@ fn tokenizer() -> Result<ClipTokenizer> {
     ClipTokenizer::new(&serde_json::Value::from(vocab).to_string(), "", None)
 }
 
-async fn edit(
-    bench: &mut Bench<'_>,
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
-    text: ClipTextModel,
-) -> Result<()> {
-    let scheduler = SchedulerConfig::from_json(
-        "scheduler_config.json",
-        r#"{"_class_name": "EulerAncestralDiscreteScheduler", "beta_schedule": "scaled_linear",
-            "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading",
-            "steps_offset": 1}"#,
-    )?;
-    let pipeline = StableDiffusionInstructPix2PixPipeline::new(
-        tokenizer()?,
-        text,
-        vae,
-        unet,
-        scheduler,
-        load_options(bench),
-    );
-    let pixels = (0..512 * 512 * 3).map(|i| (i * 7 % 251) as u8).collect();
-    let request = EditRequest {
-        images: Images::Pictures(vec![RgbImage::new(512, 512, pixels)?]),
+fn scheduler(class: &str) -> Result<SchedulerConfig> {
+    let config = serde_json::json!({
+        "_class_name": class, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+        "beta_end": 0.012, "timestep_spacing": "leading", "steps_offset": 1,
+    });
+    SchedulerConfig::from_json("scheduler_config.json", &config.to_string())
+}
+
+/// What every edit is asked for, with a picture of this side.
+fn request(side: usize) -> Result<EditRequest> {
+    let pixels = (0..side * side * 3).map(|i| (i * 7 % 251) as u8).collect();
+    Ok(EditRequest {
+        images: Images::Pictures(vec![RgbImage::new(side, side, pixels)?]),
         text: Prompts::new("make it snowy"),
         num_inference_steps: STEPS,
         ..EditRequest::default()
-    };
-    for name in ["edit, first", "edit"] {
+    })
+}
+
+/// The most memory that was held whenever something passed by.
+struct Held<'a> {
+    device: &'a Device,
+    most: u64,
+}
+
+impl Observer for Held<'_> {
+    fn tap(&mut self, _name: &'static str, _tap: Tap<'_>) {
+        let [_, held] = device_memory(self.device);
+        self.most = self.most.max(held);
+    }
+}
+
+/// Times a first edit and the next; another, which is not timed, tells its memory.
+async fn measure_edit(
+    bench: &mut Bench<'_>,
+    what: &str,
+    side: usize,
+    run: impl AsyncFn(&mut dyn NoiseSource, &mut dyn Observer) -> Result<Output>,
+) -> Result<()> {
+    for first in [", first", ""] {
         let launches = Launches::watch();
-        let mut noise = TorchGenerator::new(42);
-        let timings = pipeline.edit(&request, &mut noise, &mut Unobserved).await?.timings;
+        let timings = run(&mut TorchGenerator::new(42), &mut Unobserved).await?.timings;
         let launches = launches.count();
-        let name = format!("{name}, {STEPS} steps at 512");
+        let name = format!("{what}{first}, {STEPS} steps at {side}");
         bench.row(format!("{name}: encode"), timings.encode, 0.0, 0);
         bench.row(format!("{name}: a step"), timings.denoise / STEPS as f64, 0.0, 0);
         bench.row(format!("{name}: decode"), timings.decode, 0.0, 0);
@@ -288,7 +320,67 @@ async fn edit(
         bench.count(format!("{name}: dispatches"), launches);
     }
     let [used, held] = device_memory(&bench.device);
-    bench.count("bytes used after an edit", used);
-    bench.count("bytes held after an edit", held);
+    bench.count(format!("bytes used after an {what} at {side}"), used);
+    bench.count(format!("bytes held after an {what} at {side}"), held);
+    let device = bench.device.clone();
+    let mut seen = Held { device: &device, most: 0 };
+    run(&mut TorchGenerator::new(42), &mut seen).await?;
+    bench.count(format!("most bytes held during an {what} at {side}"), seen.most);
+    Ok(())
+}
+
+async fn edit(
+    bench: &mut Bench<'_>,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    text: ClipTextModel,
+) -> Result<()> {
+    let pipeline = StableDiffusionInstructPix2PixPipeline::new(
+        tokenizer()?,
+        text,
+        vae,
+        unet,
+        scheduler("EulerAncestralDiscreteScheduler")?,
+        load_options(bench),
+    );
+    let request = request(512)?;
+    let run = async |noise: &mut dyn NoiseSource, observer: &mut dyn Observer| {
+        pipeline.edit(&request, noise, observer).await
+    };
+    measure_edit(bench, "edit", 512, run).await
+}
+
+async fn sdxl_edits(bench: &mut Bench<'_>, unet: UNet2DConditionModel) -> Result<()> {
+    let placement = placement(bench);
+    let mut texts = [sd_text(), sdxl_text()].map(|config| config.init());
+    texts.iter_mut().for_each(|text| text.stand_in(StandIn::Random, &placement));
+    let mut vae = sd_vae().init();
+    vae.stand_in(StandIn::Random, &placement);
+    bench.wait().await?;
+    release_memory(&bench.device);
+    let [weights, _] = device_memory(&bench.device);
+    bench.count("SDXL edit: bytes of weights", weights);
+    let [first, second] = texts;
+    let pipeline = StableDiffusionXLInstructPix2PixPipeline::new(
+        Some((tokenizer()?, first)),
+        (tokenizer()?, second),
+        vae,
+        unet,
+        scheduler("EulerDiscreteScheduler")?,
+        XlConfig::default(),
+        load_options(bench),
+    );
+    for side in [768, 1024] {
+        let request = XlEditRequest {
+            edit: EditRequest { guidance_scale: 5.0, ..request(side)? },
+            height: Some(side),
+            width: Some(side),
+            ..XlEditRequest::default()
+        };
+        let run = async |noise: &mut dyn NoiseSource, observer: &mut dyn Observer| {
+            pipeline.edit(&request, noise, observer).await
+        };
+        measure_edit(bench, "SDXL edit", side, run).await?;
+    }
     Ok(())
 }
