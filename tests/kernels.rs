@@ -18,7 +18,7 @@ use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::kernels::{
-    MatrixWriter, Packing, Pretended, StandIn, as_wide, compile_only, memory_of, pretend,
+    MatrixWriter, Packing, Pretended, StandIn, as_wide, memory_of, pretend, warm_up,
 };
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
@@ -143,7 +143,7 @@ fn a_matrix_is_written_row_by_row_in_any_order() {
             writer.write(rows.start, bytes[rows.start * 12..rows.end * 12].to_vec());
             // Kernels may compile in the middle of loading.
             let x = Tensor::<1>::ones([8], (device, DType::F32));
-            compile_only(device, || x.exp());
+            warm_up(device, || x.exp());
         }
         let read = writer.finish().to_float(DType::F32).into_data();
         let expected: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();

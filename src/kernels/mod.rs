@@ -41,7 +41,7 @@ pub use quantise::Bits;
 #[cfg(feature = "tuning")]
 pub use source::{Pretended, as_wide, device_memory, memory_of, pretend};
 #[cfg(feature = "wgpu")]
-pub use source::{compile_only, flush, held_memory, largest_buffer, release_memory};
+pub use source::{flush, held_memory, largest_buffer, release_memory, warm_up};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

@@ -1,6 +1,7 @@
 //! Hand-written WGSL on Burn's buffers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -160,20 +161,45 @@ pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTe
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
 }
 
-/// Compiles the kernels of `work` without running any, nor taking memory: tensors that come of it hold
-/// nothing. On other devices than GPUs nothing is done.
+/// Compiles the kernels of `work` without running it, nor taking its memory: tensors that come of it hold
+/// nothing. Then runs one workgroup of each, on nothing: drivers leave a part of a kernel's work to its first
+/// dispatch. On other devices than GPUs nothing is done.
 ///
 /// Meanwhile no launch of this process runs, so `work` must be all that goes on.
-pub fn compile_only<T>(device: &Device, work: impl FnOnce() -> T) {
-    if on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))).is_none() {
-        return;
-    }
+pub fn warm_up<T>(device: &Device, work: impl FnOnce() -> T) {
+    let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
+    let before = LAUNCHES.replace(Some(HashMap::new()));
     {
         let _dry_run = cubecl::dry_run::DryRun::new();
         work();
     }
+    let launches = LAUNCHES.replace(before).unwrap_or_default();
+    if BOUNDED {
+        let [read, written] = [(), ()].map(|()| empty(&probe, [SCRATCH], DType::F32));
+        for (kernel, launch) in launches {
+            kernel.run_once(&launch, &read, &written);
+        }
+    }
     // What was set aside, and never taken.
     release_memory(device);
+}
+
+/// Floats that kernels may read and write while they are warmed.
+const SCRATCH: usize = 256;
+/// Whether buffers end where they end, whatever a kernel asks for: as WebGPU demands, and Vulkan and Direct3D do for
+/// kernels that are not checked. Nothing does for those on Metal.
+const BOUNDED: bool = cfg!(any(target_family = "wasm", not(target_vendor = "apple")));
+
+/// What a kernel was launched with.
+#[derive(Debug)]
+struct Launch {
+    buffers: Vec<Access>,
+    parameters: Vec<u32>,
+}
+
+thread_local! {
+    /// The first launch of each kernel, while kernels are warmed.
+    static LAUNCHES: RefCell<Option<HashMap<Wgsl, Launch>>> = const { RefCell::new(None) };
 }
 
 /// Bytes of the device's memory that `work` would leave held for itself and for what comes later, without running or
@@ -316,6 +342,14 @@ impl Wgsl {
         if workgroups.contains(&0) {
             return;
         }
+        LAUNCHES.with_borrow_mut(|launches| {
+            if let Some(launches) = launches {
+                launches.entry(self.clone()).or_insert_with(|| Launch {
+                    buffers: buffers.iter().map(|(_, access)| *access).collect(),
+                    parameters: parameters.to_vec(),
+                });
+            }
+        });
         let [x, y, z] = workgroups.map(|count| count as u32);
         let mut arguments = KernelArguments::new();
         for (tensor, access) in buffers {
@@ -339,6 +373,16 @@ impl Wgsl {
             inner: SourceKernel::new(Shared(Arc::new(self)), CubeDim::new_1d(1)),
         };
         client.launch(Box::new(kernel), CubeCount::Static(x, y, z), arguments);
+    }
+
+    /// Runs one workgroup of what `launch` was, on other buffers, which may be smaller.
+    fn run_once(self, launch: &Launch, read: &CubeTensor, written: &CubeTensor) {
+        let of = |access: &Access| match access {
+            Access::Read => (read, Access::Read),
+            Access::Write => (written, Access::Write),
+        };
+        let buffers: Vec<_> = launch.buffers.iter().map(of).collect();
+        self.launch([1; 3], &buffers, &launch.parameters);
     }
 }
 
@@ -426,5 +470,40 @@ mod tests {
         let read = pollster::block_on(crate::pipeline::to_host(to_tensor::<1>(output)));
         let error = read.expect_err("nothing was written").to_string();
         assert!(error.contains("misspelt"), "{error}");
+    }
+
+    /// A dry run alone would leave a part of the first use to the first edit.
+    #[test]
+    fn what_is_warmed_is_run_for_one_workgroup_within_the_bounds_of_other_buffers() {
+        const TEXT: &str = "
+            @group(0) @binding(0) var<storage, read> input: array<f32>;
+            @group(0) @binding(1) var<storage, read_write> output: array<f32>;
+            @group(0) @binding(2) var<uniform> p: vec4<u32>;
+            @compute @workgroup_size(1)
+            fn ${kernel}(@builtin(workgroup_id) workgroup: vec3<u32>) {
+                output[workgroup.x] = f32(p.x) + min(0.0, input[p.y]);
+                output[p.y] = 1.0;
+            }";
+        let gpu = pollster::block_on(crate::device::Gpu::request())
+            .expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one");
+        let device = &gpu.device;
+        let of = |value: f32, length| {
+            let tensor = Tensor::<1>::full([length], value, (device, DType::F32));
+            on_gpu(&tensor).expect("it is there")
+        };
+        let (input, output) = (of(1.0, 4), of(0.0, 4));
+        let kernel = || Wgsl::new("writes", TEXT);
+        LAUNCHES.set(Some(HashMap::new()));
+        for first in [7, 8] {
+            let buffers = [(&input, Access::Read), (&output, Access::Write)];
+            kernel().launch([2, 1, 1], &buffers, &[first, 1 << 20]);
+        }
+        let launches = LAUNCHES.take().expect("it was set");
+        assert_eq!(launches.len(), 1, "once for a kernel");
+        let written = of(-1.0, 4);
+        kernel().run_once(&launches[&kernel()], &input, &written);
+        let read = pollster::block_on(crate::pipeline::to_host(to_tensor::<1>(written)));
+        let values = read.expect("it can be read").to_vec();
+        assert_eq!(values[..3], [7.0, -1.0, -1.0], "the first launch's, and no second workgroup");
     }
 }

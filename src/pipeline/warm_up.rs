@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor};
 use super::LoadOptions;
 use crate::error::Result;
 use crate::hub::ModelFiles;
-use crate::kernels::{StandIn, combine, compile_only};
+use crate::kernels::{StandIn, combine, warm_up};
 use crate::models::{
     AddedConditions, AutoencoderKLConfig, ClipTextConfig, Module, UNet2DConditionConfig,
 };
@@ -45,7 +45,7 @@ impl WarmUp {
     pub fn run(&self) {
         for text in &self.texts {
             let ids = vec![vec![0; TOKENS]];
-            compile_only(&self.options.placement.device, || {
+            warm_up(&self.options.placement.device, || {
                 let mut model = text.init();
                 model.stand_in(StandIn::Nothing, &self.options.placement);
                 model.forward(&ids, self.options.dtype)
@@ -93,7 +93,7 @@ fn images(
     };
     let side = unet.sample_side().unwrap_or(64);
     let channels = vae.latent_channels;
-    compile_only(device, || {
+    warm_up(device, || {
         let mut model = unet.init();
         model.stand_in(StandIn::Nothing, &options.placement);
         let text = Tensor::<3>::empty([3, TOKENS, unet.text_channels()], (device, DType::F32));
@@ -104,7 +104,7 @@ fn images(
         let rows: Vec<_> = output.chunk(3, 0);
         combine(&[(1.0, &rows[0]), (1.0, &rows[1]), (1.0, &rows[2])])
     });
-    compile_only(device, || {
+    warm_up(device, || {
         let mut model = vae.init();
         model.stand_in(StandIn::Nothing, &options.placement);
         let scale = vae.scale_factor();

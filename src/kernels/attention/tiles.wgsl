@@ -17,10 +17,12 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<${FLOAT}>>;
 @group(0) @binding(4) var<uniform> p: Params;
 
-var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (DEPTH / 4 + 1)}>;
-var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (DEPTH / 4 + 1)}>;
+// By what an invocation computes, invocation and depth, of which one pads: an index that is no constant is compared with its
+// bound at every read in a browser, and so that is the depth's, once for all reads at it, and the invocation's, before the loop.
+var<workgroup> tile_q: array<array<array<vec4<f32>, ${DEPTH / 4 + 1}>, ${TY}>, ${ROWS / TY}>;
+var<workgroup> tile_k: array<array<array<vec4<f32>, ${DEPTH / 4 + 1}>, ${TX}>, ${KEYS / TX}>;
 // Scores, then weights.
-var<workgroup> weights: array<f32, ${ROWS * KEYS}>;
+var<workgroup> weights: array<array<array<f32, ${KEYS}>, ${TY}>, ${ROWS / TY}>;
 // For each row and each of the TX invocations that share its reduction.
 var<workgroup> partial: array<f32, ${ROWS * TX}>;
 
@@ -63,7 +65,7 @@ fn ${kernel}(
                 if (row < p.queries && c < ${D4}u) {
                     value = vec4<f32>(q[(first_query + row) * stride + head + c]) * p.scale;
                 }
-                tile_q[i / ${DEPTH / 4}u * ${DEPTH / 4 + 1}u + i % ${DEPTH / 4}u] = value;
+                tile_q[i / ${DEPTH / 4 * TY}u][i / ${DEPTH / 4}u % ${TY}u][i % ${DEPTH / 4}u] = value;
             }
             for (var i = local; i < ${KEYS * DEPTH / 4}u; i += ${TX * TY}u) {
                 let key = tile + i / ${DEPTH / 4}u;
@@ -72,15 +74,15 @@ fn ${kernel}(
                 if (key < p.keys && c < ${D4}u) {
                     value = vec4<f32>(k[(first_key + key) * stride + head + c]);
                 }
-                tile_k[i / ${DEPTH / 4}u * ${DEPTH / 4 + 1}u + i % ${DEPTH / 4}u] = value;
+                tile_k[i / ${DEPTH / 4 * TX}u][i / ${DEPTH / 4}u % ${TX}u][i % ${DEPTH / 4}u] = value;
             }
             workgroupBarrier();
             for (var c = 0u; c < ${DEPTH / 4}u; c++) {
 //# for i in 0..ROWS / TY
-                let q_${i} = tile_q[(ty + ${i * TY}u) * ${DEPTH / 4 + 1}u + c];
+                let q_${i} = tile_q[${i}][ty][c];
 //# end
 //# for j in 0..KEYS / TX
-                let k_${j} = tile_k[(tx + ${j * TX}u) * ${DEPTH / 4 + 1}u + c];
+                let k_${j} = tile_k[${j}][tx][c];
 //# for e in 0..4
 //# for i in 0..ROWS / TY
                 s_${i}_${j} = fma(q_${i}[${e}], k_${j}[${e}], s_${i}_${j});
@@ -128,7 +130,7 @@ fn ${kernel}(
                 let weight = exp2(s_${i}_${j} - top);
                 // Each invocation sums its own weights; they meet at the end.
                 sum_${i} += weight;
-                weights[row * ${KEYS}u + tx + ${j * TX}u] = weight;
+                weights[${i}][ty][tx + ${j * TX}u] = weight;
             }
 //# end
         }
@@ -146,7 +148,7 @@ fn ${kernel}(
 //# end
 //# for i in 0..ROWS / TY
             {
-                let weight = weights[(ty + ${i * TY}u) * ${KEYS}u + key];
+                let weight = weights[${i}][ty][key];
 //# for c in 0..(D4 + TX - 1) / TX
                 o_${i}_${c} = fma(vec4<f32>(weight), v_${c}, o_${i}_${c});
 //# end
