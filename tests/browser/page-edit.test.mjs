@@ -100,7 +100,6 @@ test('the whole path by keyboard alone, and no long task', async (t) => {
   await page.keyboard.type('make it black and white');
   const task = await longestTask(page, async () => {
     await page.keyboard.press('Enter');
-    await page.getByText(/^Loading the model/).waitFor();
     await page.getByText(/The first edit compiles its shaders/).waitFor();
     await shoot('edit-first');
     await page.getByText(/^Step \d+ of 12, about .* left$/).waitFor();
