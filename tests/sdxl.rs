@@ -13,7 +13,7 @@ use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traf
 use instruct_pix2pix::image::{RgbImage, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
-    AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+    AutoencoderKLConfig, FreeU, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
@@ -268,6 +268,50 @@ fn a_lora_is_the_same_in_names_of_peft_kohya_and_sgm() {
         pipeline.unload_lora();
         pipeline.load_lora(Some("c"), "c.safetensors", &saved).expect("loads");
         assert_eq!(&latents(&pipeline, &request()), expected, "saved: {sgm} {alpha:?}");
+    }
+}
+
+/// What the parity cases leave out, as diffusers does it: `fixtures/gen_xl_extras.py`.
+#[test]
+fn freeu_slices_an_early_end_and_names_of_loras_are_those_of_diffusers() {
+    let goldens = fs::read(fixture("../xl_extras.safetensors")).expect("readable");
+    let goldens = SafeTensors::deserialize(&goldens).expect("valid");
+    let check = |name: &str, found: &[f32], tolerance: f32| {
+        let golden = goldens.tensor(name).expect("there");
+        let golden = golden.data().as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+        assert_eq!(found.len(), golden.len(), "{name}");
+        let scale = golden.clone().fold(0.0, |max: f32, x| max.max(x.abs()));
+        for (i, (found, golden)) in found.iter().zip(golden).enumerate() {
+            let far = (found - golden).abs() / scale;
+            assert!(far <= tolerance, "{name}, {i}: {found}, not {golden}");
+        }
+    };
+    let mut pipeline = pipeline();
+    pipeline.set_freeu(Some(FreeU { s1: 0.9, s2: 0.2, b1: 1.2, b2: 1.4 }));
+    check("freeu", &latents(&pipeline, &request()), 1e-4);
+    pipeline.set_freeu(None);
+    pipeline.set_vae_slicing(true);
+    let two = changed(|request| {
+        request.edit.images = Images::Pictures(vec![picture(32, 32), picture(48, 40)]);
+        request.edit.text.prompts = vec!["make it snowy".into(), "a cartoon".into()];
+        request.edit.output = OutputType::Nhwc;
+    });
+    let output = run(&pipeline, &two, &mut Unobserved).expect("edits");
+    let OutputImages::Samples(samples) = output.images else { panic!("samples") };
+    // The greatest sample is 1.
+    check("sliced", &samples.data, 1e-4);
+    pipeline.set_vae_slicing(false);
+    let early = changed(|request| {
+        request.edit.num_inference_steps = 6;
+        (request.denoising_end, request.guidance_rescale) = (Some(0.5), 0.7);
+    });
+    check("rescaled_until_half", &latents(&pipeline, &early), 1e-4);
+    let peft = fs::read(fixture("adapters/lora_xl_peft.safetensors")).expect("readable");
+    for (name, sgm) in [("kohya", false), ("sgm", true)] {
+        let bytes = as_kohya(&peft, sgm, Some(2.0));
+        pipeline.load_lora(Some(name), "a.safetensors", &bytes).expect("loads");
+        check(name, &latents(&pipeline, &request()), 1e-4);
+        pipeline.unload_lora();
     }
 }
 
