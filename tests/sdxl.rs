@@ -306,10 +306,15 @@ fn freeu_slices_an_early_end_and_names_of_loras_are_those_of_diffusers() {
         (request.denoising_end, request.guidance_rescale) = (Some(0.5), 0.7);
     });
     check("rescaled_until_half", &latents(&pipeline, &early), 1e-4);
-    let peft = fs::read(fixture("adapters/lora_xl_peft.safetensors")).expect("readable");
-    for (name, sgm) in [("kohya", false), ("sgm", true)] {
-        let bytes = as_kohya(&peft, sgm, Some(2.0));
-        pipeline.load_lora(Some(name), "a.safetensors", &bytes).expect("loads");
+    let read = |path| fs::read(fixture(path)).expect("readable");
+    let peft = read("adapters/lora_xl_peft.safetensors");
+    for (name, bytes) in [
+        ("kohya", as_kohya(&peft, false, Some(2.0))),
+        ("sgm", as_kohya(&peft, true, Some(2.0))),
+        ("sgm_beside_attention", read("../lora_xl_sgm.safetensors")),
+    ] {
+        let unused = pipeline.load_lora(Some(name), name, &bytes).expect("loads");
+        assert_eq!(unused, Vec::<String>::new(), "{name}");
         check(name, &latents(&pipeline, &request()), 1e-4);
         pipeline.unload_lora();
     }
