@@ -10,7 +10,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
-use instruct_pix2pix::image::{RgbImage, watermark};
+use instruct_pix2pix::image::{RgbImage, to_u8, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, FreeU, Module, Placement, UNet2DConditionConfig, WeightDtype,
@@ -112,6 +112,13 @@ fn changed(change: impl FnOnce(&mut XlEditRequest)) -> XlEditRequest {
 fn refused(pipeline: &Pipeline, request: &XlEditRequest) -> (&'static str, String) {
     let error = run(pipeline, request, &mut Unobserved).expect_err("refused");
     (error.code(), error.to_string())
+}
+
+/// Where `IP2P_SAVE=folder` keeps a file, for `fixtures/check_with_diffusers.py`.
+fn kept(file: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("IP2P_SAVE")?).join(file);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+    Some(path)
 }
 
 /// Keeps what passes by.
@@ -316,6 +323,10 @@ fn freeu_slices_an_early_end_and_names_of_loras_are_those_of_diffusers() {
         let unused = pipeline.load_lora(Some(name), name, &bytes).expect("loads");
         assert_eq!(unused, Vec::<String>::new(), "{name}");
         check(name, &latents(&pipeline, &request()), 1e-4);
+        if let Some(path) = kept(&format!("lora/xl_{name}.safetensors")) {
+            let saved = pollster::block_on(pipeline.save_lora(name)).expect("saves");
+            fs::write(path, saved).expect("written");
+        }
         pipeline.unload_lora();
     }
 }
@@ -881,8 +892,8 @@ fn a_watermark_is_put_into_large_results_on_demand() {
             (request.height, request.width) = (Some(side), Some(side));
             request.edit.output = OutputType::Nhwc;
             request.edit.num_inference_steps = 1;
-            // The VAE alone is looked at.
-            request.denoising_end = Some(1e-3);
+            // The VAE alone is looked at, unless the picture is kept.
+            request.denoising_end = kept("marked.png").is_none().then_some(1e-3);
         });
         let mut recorder = Recorder::default();
         let output = run(pipeline, &request, &mut recorder).expect("edits");
@@ -902,6 +913,12 @@ fn a_watermark_is_put_into_large_results_on_demand() {
     let expected: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
     assert!(difference(&marked, &expected) < 1e-5);
     assert!(difference(&marked, &plain) > 1e-2);
+    for (name, samples) in [("marked.png", &marked), ("plain.png", &plain)] {
+        if let Some(path) = kept(name) {
+            let color = image::ColorType::Rgb8;
+            image::save_buffer(path, &to_u8(samples), 256, 256, color).expect("saved");
+        }
+    }
     let (small, _, warnings) = samples(&pipeline, 32);
     assert!(warnings[0].starts_with("addWatermarker"), "{warnings:?}");
     pipeline.set_config(XlConfig::default());
