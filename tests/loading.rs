@@ -659,6 +659,7 @@ fn checkpoints_in_one_file_that_do_not_fit_are_refused() {
     assert_eq!(loaded.expect_err("it lacks one").code(), "missing-tensor");
 }
 
+/// `IP2P_SAVE=folder` keeps what is written in its folder `xl`, for `check_with_diffusers.py`.
 #[test]
 fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
     let (load, edit) = (load_xl, edit_xl);
@@ -670,12 +671,14 @@ fn sdxl_is_saved_with_both_text_encoders_and_its_settings() {
         add_watermarker: true,
     };
     pipeline.set_config(config);
-    let folder = Folder::new("saved-xl");
+    let temporary = Folder::new("saved-xl");
+    let kept = std::env::var_os("IP2P_SAVE").map(|folder| PathBuf::from(folder).join("xl"));
+    let folder = kept.unwrap_or_else(|| temporary.0.clone());
     let fetch = Directory(model.into());
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
-    let mut sink = FolderSink { folder: folder.0.clone(), file: None, paths: Vec::new() };
+    let mut sink = FolderSink { folder: folder.clone(), file: None, paths: Vec::new() };
     pollster::block_on(pipeline.save_pretrained(&files, &mut sink)).expect("saves");
-    let saved = load(&folder.0);
+    let saved = load(&folder);
     assert_eq!(saved.config(), config);
     assert_eq!(edit(&saved), edit(&pipeline));
     assert!(sink.paths.iter().any(|path| path == "tokenizer_2/vocab.json"));

@@ -10,10 +10,10 @@ use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
-use instruct_pix2pix::image::{RgbImage, watermark};
+use instruct_pix2pix::image::{RgbImage, to_u8, watermark};
 use instruct_pix2pix::kernels::StandIn;
 use instruct_pix2pix::models::{
-    AutoencoderKLConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+    AutoencoderKLConfig, FreeU, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
@@ -112,6 +112,13 @@ fn changed(change: impl FnOnce(&mut XlEditRequest)) -> XlEditRequest {
 fn refused(pipeline: &Pipeline, request: &XlEditRequest) -> (&'static str, String) {
     let error = run(pipeline, request, &mut Unobserved).expect_err("refused");
     (error.code(), error.to_string())
+}
+
+/// Where `IP2P_SAVE=folder` keeps a file, for `fixtures/check_with_diffusers.py`.
+fn kept(file: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("IP2P_SAVE")?).join(file);
+    fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+    Some(path)
 }
 
 /// Keeps what passes by.
@@ -268,6 +275,59 @@ fn a_lora_is_the_same_in_names_of_peft_kohya_and_sgm() {
         pipeline.unload_lora();
         pipeline.load_lora(Some("c"), "c.safetensors", &saved).expect("loads");
         assert_eq!(&latents(&pipeline, &request()), expected, "saved: {sgm} {alpha:?}");
+    }
+}
+
+/// What the parity cases leave out, as diffusers does it: `fixtures/gen_xl_extras.py`.
+#[test]
+fn freeu_slices_an_early_end_and_names_of_loras_are_those_of_diffusers() {
+    let goldens = fs::read(fixture("../xl_extras.safetensors")).expect("readable");
+    let goldens = SafeTensors::deserialize(&goldens).expect("valid");
+    let check = |name: &str, found: &[f32], tolerance: f32| {
+        let golden = goldens.tensor(name).expect("there");
+        let golden = golden.data().as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+        assert_eq!(found.len(), golden.len(), "{name}");
+        let scale = golden.clone().fold(0.0, |max: f32, x| max.max(x.abs()));
+        for (i, (found, golden)) in found.iter().zip(golden).enumerate() {
+            let far = (found - golden).abs() / scale;
+            assert!(far <= tolerance, "{name}, {i}: {found}, not {golden}");
+        }
+    };
+    let mut pipeline = pipeline();
+    pipeline.set_freeu(Some(FreeU { s1: 0.9, s2: 0.2, b1: 1.2, b2: 1.4 }));
+    check("freeu", &latents(&pipeline, &request()), 1e-4);
+    pipeline.set_freeu(None);
+    pipeline.set_vae_slicing(true);
+    let two = changed(|request| {
+        request.edit.images = Images::Pictures(vec![picture(32, 32), picture(48, 40)]);
+        request.edit.text.prompts = vec!["make it snowy".into(), "a cartoon".into()];
+        request.edit.output = OutputType::Nhwc;
+    });
+    let output = run(&pipeline, &two, &mut Unobserved).expect("edits");
+    let OutputImages::Samples(samples) = output.images else { panic!("samples") };
+    // The greatest sample is 1.
+    check("sliced", &samples.data, 1e-4);
+    pipeline.set_vae_slicing(false);
+    let early = changed(|request| {
+        request.edit.num_inference_steps = 6;
+        (request.denoising_end, request.guidance_rescale) = (Some(0.5), 0.7);
+    });
+    check("rescaled_until_half", &latents(&pipeline, &early), 1e-4);
+    let read = |path| fs::read(fixture(path)).expect("readable");
+    let peft = read("adapters/lora_xl_peft.safetensors");
+    for (name, bytes) in [
+        ("kohya", as_kohya(&peft, false, Some(2.0))),
+        ("sgm", as_kohya(&peft, true, Some(2.0))),
+        ("sgm_beside_attention", read("../lora_xl_sgm.safetensors")),
+    ] {
+        let unused = pipeline.load_lora(Some(name), name, &bytes).expect("loads");
+        assert_eq!(unused, Vec::<String>::new(), "{name}");
+        check(name, &latents(&pipeline, &request()), 1e-4);
+        if let Some(path) = kept(&format!("lora/xl_{name}.safetensors")) {
+            let saved = pollster::block_on(pipeline.save_lora(name)).expect("saves");
+            fs::write(path, saved).expect("written");
+        }
+        pipeline.unload_lora();
     }
 }
 
@@ -832,8 +892,8 @@ fn a_watermark_is_put_into_large_results_on_demand() {
             (request.height, request.width) = (Some(side), Some(side));
             request.edit.output = OutputType::Nhwc;
             request.edit.num_inference_steps = 1;
-            // The VAE alone is looked at.
-            request.denoising_end = Some(1e-3);
+            // The VAE alone is looked at, unless the picture is kept.
+            request.denoising_end = kept("marked.png").is_none().then_some(1e-3);
         });
         let mut recorder = Recorder::default();
         let output = run(pipeline, &request, &mut recorder).expect("edits");
@@ -853,6 +913,12 @@ fn a_watermark_is_put_into_large_results_on_demand() {
     let expected: Vec<f32> = expected.iter().map(|x| (x / 255.0).clamp(0.0, 1.0)).collect();
     assert!(difference(&marked, &expected) < 1e-5);
     assert!(difference(&marked, &plain) > 1e-2);
+    for (name, samples) in [("marked.png", &marked), ("plain.png", &plain)] {
+        if let Some(path) = kept(name) {
+            let color = image::ColorType::Rgb8;
+            image::save_buffer(path, &to_u8(samples), 256, 256, color).expect("saved");
+        }
+    }
     let (small, _, warnings) = samples(&pipeline, 32);
     assert!(warnings[0].starts_with("addWatermarker"), "{warnings:?}");
     pipeline.set_config(XlConfig::default());

@@ -1,30 +1,36 @@
-/** The class for SDXL, through the package, on software WebGPU; its numbers are compared by parity.mjs. */
+/**
+ * The class for SDXL, through the package, on software WebGPU; its numbers are compared by parity.mjs. `FULL=1` adds those of
+ * a LoRA.
+ */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { endAfterMinutes, repository } from './harness.mjs';
+import { endAfterMinutes, readSafetensors, repository } from './harness.mjs';
 import { serveHub } from './hub.mjs';
 import { singleFile, singleFileXL } from './single-file.mjs';
 import { openSite } from './site.mjs';
 
 endAfterMinutes(40);
 
-const model = `${repository}tests/fixtures/oracle/models/tiny-sdxl-ip2p`;
+const FULL = process.env.FULL === '1';
+const fixtures = `${repository}tests/fixtures`;
+const model = `${fixtures}/oracle/models/tiny-sdxl-ip2p`;
 
 let assertRefused, close, hub, page, problems, whole;
 
 before(async () => {
   whole = mkdtempSync(join(tmpdir(), 'whole-xl-'));
-  const names = JSON.parse(readFileSync(`${repository}tests/fixtures/single_file_xl.json`, 'utf8'));
+  const names = JSON.parse(readFileSync(`${fixtures}/single_file_xl.json`, 'utf8'));
   writeFileSync(join(whole, 'xl.safetensors'), singleFileXL(model, names));
   writeFileSync(join(whole, 'cosxl_edit.safetensors'), singleFileXL(model, names, true));
   writeFileSync(join(whole, 'sd.safetensors'), singleFile(`${repository}www/models/tiny-random`));
   hub = await serveHub({ 'tests/whole': whole, 'diffusers/sdxl-instructpix2pix-768': model });
   ({ assertRefused, close, page, problems } = await openSite({
-    '/oracle': `${repository}tests/fixtures/oracle`,
+    '/oracle': `${fixtures}/oracle`,
+    '/fixtures': fixtures,
     '/whole': whole,
   }));
   await page.evaluate(async (endpoint) => {
@@ -258,6 +264,28 @@ test('within a memory budget models take turns, and give the same pictures', asy
     /memoryBudget/,
     'InstructPix2Pix.fromPretrained(model, { memoryBudget: 1000 })',
   );
+});
+
+test("a LoRA in the names of Stability's blocks gives the latents of diffusers", { skip: !FULL && 'without FULL=1' }, async () => {
+  // Of gen_xl_extras.py, as the edit.
+  const golden = readSafetensors(readFileSync(`${fixtures}/xl_extras.safetensors`)).sgm_beside_attention.data;
+  const found = await page.evaluate(async () => {
+    const options = { dtype: 'float32', weightDtype: 'float32', shareWith: pipe };
+    const exact = await InstructPix2Pix.fromPretrained(model, options);
+    await exact.loadLoraWeights('/fixtures/lora_xl_sgm.safetensors');
+    const image = new ImageData(32, 32);
+    image.data.fill(255);
+    for (let i = 0; i < 32 * 32 * 3; i++) image.data[i + Math.floor(i / 3)] = (i * 7) % 251;
+    const request = { prompt: 'make it snowy', image, height: 32, width: 32, seed: 7 };
+    const { latents } = await exact.edit({ ...request, numInferenceSteps: 2, outputType: 'latent' });
+    await exact.dispose();
+    return [...latents.data];
+  });
+  assert.equal(found.length, golden.length);
+  const largest = (values) => values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const peak = largest(found.map((x, i) => x - golden[i])) / largest(golden);
+  console.log(`SDXL with a LoRA: latents peak ${peak.toExponential(1)}`);
+  assert.ok(peak <= 1e-4);
 });
 
 test('options that are not for the model, or that are no sizes, are refused', async () => {
