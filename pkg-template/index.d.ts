@@ -949,6 +949,30 @@ export interface ModelDescription {
   memoryBytes: number;
   /** The least that {@link LoadOptions.memoryBudget} may be: bytes of the largest models that have to be there together. */
   memoryBytesInTurn: number;
+  /** The most of these two that its weights will take at a time, by `residency`. */
+  memoryBytesHeld: number;
+  /**
+   * Whether all models will be on the GPU, or each in its turn because of the {@link LoadOptions.memoryBudget}. Loading may still
+   * come to `'inTurn'` by itself where the GPU says that it has no memory for all.
+   */
+  residency: PipelineInfo['residency'];
+  /** The sub-models. Text encoders take one turn together. */
+  parts: PartDescription[];
+}
+
+/** What a sub-model takes. */
+export interface PartDescription {
+  /** E.g. `'unet'`. */
+  component: string;
+  /** Bytes of GPU memory for its weights. */
+  memoryBytes: number;
+  /**
+   * Bytes of the largest of its weights, which is one buffer. Where the adapter's are smaller (`maxBufferSize` or
+   * `maxStorageBufferBindingSize`), loading rejects with `unsupported` before weights are downloaded.
+   */
+  largestBytes: number;
+  /** Whether it is on the GPU for as long as the pipeline: always with `residency: 'all'`. */
+  stays: boolean;
 }
 
 /** What `onProgress` is told. */

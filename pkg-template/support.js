@@ -79,6 +79,10 @@ export async function requirements(tools, Class, model, { signal, ...given }) {
     }
   };
   const adapter = await attempt(findAdapter(tools, signal));
+  if (adapter) {
+    const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+    request.largestBuffer = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  }
   const engine = Class.place.create(site);
   let found;
   try {

@@ -18,7 +18,7 @@ use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
     Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
-    PipelineClass, Prompts, Sink, StableDiffusionInstructPix2PixPipeline,
+    PipelineClass, Prompts, Room, Sink, StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLInstructPix2PixPipeline, TorchGenerator, Unobserved, XlConfig, XlEditRequest,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
@@ -936,7 +936,8 @@ fn a_model_is_the_same_from_the_network_and_from_halves_in_the_cache() {
                 let source = ModelSource::Base(String::new());
                 let files = Repository::open(&fetch, source, Some(&cache), policy, |_| ()).await;
                 let files = files.expect("opens");
-                let needs = InstructPix2Pix::requirements(&files, weights, false, None);
+                let needs =
+                    InstructPix2Pix::requirements(&files, weights, false, None, Room::default());
                 let needs = needs.await.expect("known");
                 let mut on_event = |_: LoadEvent<'_>| {};
                 let loaded =

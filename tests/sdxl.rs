@@ -12,12 +12,14 @@ use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
 use instruct_pix2pix::image::{RgbImage, to_u8, watermark};
 use instruct_pix2pix::kernels::StandIn;
+#[cfg(feature = "tuning")]
+use instruct_pix2pix::kernels::{Pretended, pretend};
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, FreeU, Module, Placement, UNet2DConditionConfig, WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
-    Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, SecondTexts,
+    Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, Room, SecondTexts,
     StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
     XlConfig, XlEditRequest, to_host,
 };
@@ -783,7 +785,8 @@ fn needs_are_known_before_weights_are_read() {
         opened: RefCell::default(),
     };
     let of = |weights| {
-        pollster::block_on(InstructPix2Pix::memory_needs(&files, weights, false)).expect("known")
+        let plan = InstructPix2Pix::plan(&files, weights, false, Room::default());
+        pollster::block_on(plan).expect("known").needs
     };
     let needs = of(WeightDtype::F32);
     assert_eq!(files.opened.take(), Vec::<String>::new());
@@ -806,13 +809,51 @@ fn needs_are_known_before_weights_are_read() {
     assert!(error.to_string().starts_with("memoryBudget"), "{error}");
 }
 
+#[cfg(feature = "tuning")]
+#[test]
+fn a_device_without_a_buffer_for_a_weight_is_refused_before_weights_are_read() {
+    let fetch = Directory(fixture(XL));
+    let files = Watched {
+        files: Repository::uncached(&fetch, ModelSource::Base(String::new())),
+        opened: RefCell::default(),
+    };
+    let plan = InstructPix2Pix::plan(&files, WeightDtype::F32, false, Room::default());
+    let plan = pollster::block_on(plan).expect("known");
+    let largest = plan.parts.iter().map(|part| part.largest).max().expect("parts");
+    let on_device_of = |bytes| Pretended { largest_buffer: Some(bytes), ..Pretended::default() };
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let refused = pretend(on_device_of(largest - 1), || {
+        let given = Components::default;
+        let load = InstructPix2Pix::load(&files, options(), given(), None, &mut on_event);
+        let loaded = pollster::block_on(load).map(drop);
+        let open = InstructPix2Pix::open(&files, options(), None, &mut on_event);
+        let opened = pollster::block_on(open).map(drop);
+        let path = "x.safetensors";
+        let load =
+            InstructPix2Pix::load_single_file(&files, path, &files, options(), None, &mut on_event);
+        [loaded, opened, pollster::block_on(load).map(drop)]
+    });
+    for result in refused {
+        let error = result.expect_err("no room");
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains(&format!("({largest} bytes)")), "{error}");
+    }
+    assert_eq!(files.opened.take(), Vec::<String>::new());
+    pretend(on_device_of(largest), || {
+        let load =
+            InstructPix2Pix::load(&files, options(), Components::default(), None, &mut on_event);
+        pollster::block_on(load).expect("loads");
+    });
+}
+
 #[test]
 fn what_a_model_takes_is_known_by_its_small_files() {
     let fetch = Directory(fixture(XL));
     let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
     let ask = |wanted| {
         let weights = WeightDtype::F32;
-        pollster::block_on(InstructPix2Pix::requirements(&files, weights, false, wanted))
+        let room = Room::default();
+        pollster::block_on(InstructPix2Pix::requirements(&files, weights, false, wanted, room))
     };
     let found = ask(None).expect("known");
     assert_eq!(found.class, PipelineClass::Xl);
@@ -826,8 +867,8 @@ fn what_a_model_takes_is_known_by_its_small_files() {
     let weights: u64 = sizes.iter().sum();
     assert_eq!((found.files, found.missing), (read + weights, weights));
     assert!(read < weights, "{read} bytes were read of {weights}");
-    let needs = InstructPix2Pix::memory_needs(&files, WeightDtype::F32, false);
-    assert_eq!(found.memory, pollster::block_on(needs).expect("known"));
+    let plan = InstructPix2Pix::plan(&files, WeightDtype::F32, false, Room::default());
+    assert_eq!(found.residency, pollster::block_on(plan).expect("known"));
     let error = ask(Some(PipelineClass::Sd)).expect_err("another class");
     assert_eq!(error.code(), "unsupported");
 }
@@ -876,10 +917,23 @@ fn the_needs_of_the_full_size_are_as_documented() {
         let fetch = Directory(folder.0.clone());
         let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
         for (weights, gigabytes) in expected {
-            let needs = InstructPix2Pix::memory_needs(&files, weights, false);
-            let needs = pollster::block_on(needs).expect("known");
+            let plan = |largest_buffer| {
+                let room = Room { largest_buffer, budget: None };
+                pollster::block_on(InstructPix2Pix::plan(&files, weights, false, room))
+            };
+            let needs = plan(None).expect("known").needs;
             let found = [needs.all, needs.in_turn].map(|bytes| (bytes as f64 / 1e8).round() / 10.0);
             assert_eq!(found, gigabytes, "{full} in {weights:?}");
+            // The least that WebGPU promises of a binding.
+            match plan(Some(128 << 20)) {
+                Err(error) if weights == WeightDtype::F32 => {
+                    let text = error.to_string();
+                    assert_eq!(error.code(), "unsupported");
+                    assert!(text.contains("a weight takes"), "{text}");
+                    assert!(text.contains("`weightDtype: 'float16'`"), "{text}");
+                }
+                found => assert_eq!(found.expect("room").needs, needs),
+            }
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::models::{FreeU, WeightDtype};
 use crate::pipeline::{
-    Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PipelineClass, Prompts,
-    SchedulerChoice, StepTensors, XlConfig,
+    Floats, InstructPix2Pix, LoadEvent, Output, OutputImages, PartNeeds, PipelineClass, Prompts,
+    Residency, SchedulerChoice, StepTensors, XlConfig,
 };
 use crate::schedulers::{SchedulerClass, SchedulerConfig};
 
@@ -32,6 +32,8 @@ pub struct PipelineOptions {
     class_name: Option<String>,
     /// Bytes of the device's memory for weights.
     memory_budget: Option<f64>,
+    /// Bytes of the largest buffer of the device that there will be.
+    largest_buffer: Option<f64>,
     force_zeros_for_empty_prompt: Option<bool>,
     is_cosxl_edit: Option<bool>,
     add_watermarker: Option<bool>,
@@ -100,6 +102,11 @@ impl PipelineOptions {
         }
     }
 
+    /// Bytes of the device's largest buffer, as far as the page looked.
+    pub fn largest_buffer(&self) -> Option<u64> {
+        self.largest_buffer.map(|bytes| bytes as u64)
+    }
+
     /// The sampler in place of the model's own, if it is one.
     pub fn scheduler(&self) -> Result<Option<SchedulerChoice>> {
         let choice = scheduler(&self.scheduler)?;
@@ -146,6 +153,24 @@ impl PipelineOptions {
             )),
         }
     }
+}
+
+/// Whether models take turns, as JavaScript is told.
+pub fn residency_name(in_turn: bool) -> &'static str {
+    if in_turn { "inTurn" } else { "all" }
+}
+
+/// A plan's models.
+pub fn parts(residency: &Residency) -> Array {
+    let part = |part: &PartNeeds| {
+        object(&[
+            ("component", part.component.into()),
+            ("memoryBytes", (part.bytes as f64).into()),
+            ("largestBytes", (part.largest as f64).into()),
+            ("stays", residency.stays(part.component).into()),
+        ])
+    };
+    residency.parts.iter().map(part).collect()
 }
 
 /// The name of a type of activations.

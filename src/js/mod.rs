@@ -30,7 +30,7 @@ use crate::kernels::held_memory;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
     Components, InstructPix2Pix, LoadEvent, LoadOptions, MemoryChoice, NoiseSource, PipelineClass,
-    RecordedNoise, Requirements, StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
+    RecordedNoise, Requirements, Room, StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
     asked_of_edit, asked_of_load,
 };
 use convert::{PipelineOptions, object};
@@ -164,18 +164,20 @@ impl Pipeline {
         let files = access.open(&notify).await?;
         let checker = options.safety_checker.unwrap_or(false);
         let (weights, class) = (options.weight_dtype(), options.class()?);
-        let found = InstructPix2Pix::requirements(&files, weights, checker, class);
-        let Requirements { class, files, missing, storage, memory } = Box::pin(found).await?;
-        if let Some(budget) = options.memory_budget()? {
-            memory.take_turns(budget)?;
-        }
+        let room =
+            Room { largest_buffer: options.largest_buffer(), budget: options.memory_budget()? };
+        let found = InstructPix2Pix::requirements(&files, weights, checker, class, room);
+        let Requirements { class, files, missing, storage, residency } = Box::pin(found).await?;
         Ok(object(&[
             ("className", class.name().into()),
             ("bytes", (files as f64).into()),
             ("missingBytes", (missing as f64).into()),
             ("storageBytes", (storage as f64).into()),
-            ("memoryBytes", (memory.all as f64).into()),
-            ("memoryBytesInTurn", (memory.in_turn as f64).into()),
+            ("memoryBytes", (residency.needs.all as f64).into()),
+            ("memoryBytesInTurn", (residency.needs.in_turn as f64).into()),
+            ("memoryBytesHeld", (residency.most() as f64).into()),
+            ("residency", convert::residency_name(residency.in_turn).into()),
+            ("parts", convert::parts(&residency).into()),
         ]))
     }
 
@@ -351,7 +353,7 @@ impl Pipeline {
         object(&[
             ("model", self.model.as_str().into()),
             ("revision", self.revision.as_deref().into()),
-            ("residency", if self.inner.takes_turns() { "inTurn" } else { "all" }.into()),
+            ("residency", convert::residency_name(self.inner.takes_turns()).into()),
             ("className", self.inner.class().name().into()),
             ("adapter", self.gpu.name.as_str().into()),
             ("dtype", convert::dtype_name(*dtype).into()),
@@ -449,8 +451,9 @@ impl Pipeline {
                 return Err(Error::argument("memoryBudget", message));
             }
             Some(budget) => {
-                let needs = InstructPix2Pix::memory_needs(&files, weights, safety_checker);
-                Box::pin(needs).await?.take_turns(budget)?
+                let room = Room { budget: Some(budget), ..Room::of(&gpu.device) };
+                let plan = InstructPix2Pix::plan(&files, weights, safety_checker, room);
+                Box::pin(plan).await?.in_turn
             }
             None => false,
         };

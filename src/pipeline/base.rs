@@ -13,7 +13,7 @@ use super::text::{Conditions, TextEncoder};
 use super::turns::{Turn, Turns};
 use super::{
     EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, OutputImages, OutputType,
-    PipelineClass, SafetyCheck, Tap, Timings, XlConfig,
+    PipelineClass, Room, SafetyCheck, Tap, Timings, XlConfig,
 };
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
@@ -128,11 +128,7 @@ impl PipelineBase {
 
     /// The most values that an activation of the VAE can have, where the device says so.
     fn most_values(&self) -> Option<usize> {
-        #[cfg(feature = "wgpu")]
-        let bytes = crate::kernels::largest_buffer(self.device());
-        #[cfg(not(feature = "wgpu"))]
-        let bytes: Option<u64> = None;
-        let values = bytes? / self.vae_dtype().size() as u64;
+        let values = Room::of(self.device()).largest_buffer? / self.vae_dtype().size() as u64;
         Some(values.try_into().unwrap_or(usize::MAX))
     }
 

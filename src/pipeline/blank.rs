@@ -6,14 +6,15 @@ use futures_util::future::try_join_all;
 use super::base::PipelineBase;
 use super::text::TextEncoder;
 use super::{
-    Components, InstructPix2Pix, LoadEvent, LoadOptions, SafetyCheck,
-    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline, XlConfig,
+    Components, InstructPix2Pix, LoadEvent, LoadOptions, MemoryNeeds, PartNeeds, Residency, Room,
+    SafetyCheck, StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline,
+    XlConfig,
 };
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::image::ClipImageProcessor;
 use crate::models::{
-    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, Module, SafetyCheckerConfig,
+    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, Module, Placement, SafetyCheckerConfig,
     StableDiffusionSafetyChecker, UNet2DConditionConfig, UNet2DConditionModel, WeightDtype,
 };
 use crate::schedulers::SchedulerConfig;
@@ -261,24 +262,35 @@ impl Blank {
         })
     }
 
-    /// Bytes on the device.
-    pub fn memory_needs(&mut self, weights: WeightDtype) -> MemoryNeeds {
-        let mut needs = MemoryNeeds::default();
-        let (mut texts, mut checker) = (0, 0);
-        for (component, _, mut part) in self.components(&Components::default()) {
-            let bytes = bytes_of(part.model(), weights);
-            needs.all += bytes;
-            match component {
-                SAFETY_CHECKER => checker = bytes,
-                "vae" | "unet" => needs.in_turn = needs.in_turn.max(bytes),
-                _ => texts += bytes,
-            }
-        }
-        needs.in_turn = needs.in_turn.max(texts) + checker;
-        needs
+    /// What the models that are not given take on the device.
+    fn needs(&mut self, given: &Components, weights: WeightDtype) -> Vec<PartNeeds> {
+        let components = self.components(given).into_iter();
+        components.map(|(name, _, mut part)| needs_of(name, part.model(), weights)).collect()
     }
 
-    /// The same, and what the next smaller type of weights would take.
+    /// When the models that are not given are on a device.
+    ///
+    /// # Errors
+    /// As [`Residency::plan`].
+    pub fn plan(
+        &mut self,
+        given: &Components,
+        weights: WeightDtype,
+        room: Room,
+    ) -> Result<Residency> {
+        Residency::plan(weights, &mut |dtype| self.needs(given, dtype), room)
+    }
+
+    /// Refuses a weight that no buffer of the device can hold.
+    pub fn check(&mut self, given: &Components, placement: &Placement) -> Result<()> {
+        self.plan(given, placement.weights, Room::of(&placement.device)).map(drop)
+    }
+
+    fn memory_needs(&mut self, weights: WeightDtype) -> MemoryNeeds {
+        MemoryNeeds::of(&self.needs(&Components::default(), weights))
+    }
+
+    /// Bytes on the device, and what the next smaller type of weights would take.
     pub fn choice(&mut self, weights: WeightDtype) -> MemoryChoice {
         let asked = self.memory_needs(weights);
         let smaller = weights.smaller().map(|dtype| (dtype, self.memory_needs(dtype)));
@@ -297,47 +309,20 @@ pub struct MemoryChoice {
     pub smaller: Option<(WeightDtype, MemoryNeeds)>,
 }
 
-/// Bytes of a device's memory that a model's weights take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MemoryNeeds {
-    /// All models at once.
-    pub all: u64,
-    /// Models in their turn: the largest of UNet, VAE and text encoders, and the safety checker, which stays.
-    pub in_turn: u64,
-}
-
-impl MemoryNeeds {
-    /// Whether models have to take turns so that their weights stay within `budget` bytes.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when they do not even then.
-    pub fn take_turns(self, budget: u64) -> Result<bool> {
-        match (self.all <= budget, self.in_turn <= budget) {
-            (true, _) => Ok(false),
-            (false, true) => Ok(true),
-            (false, false) => Err(Error::argument(
-                "memoryBudget",
-                format!(
-                    "{budget} bytes; the weights of this model take {} at least, one model at a time",
-                    self.in_turn
-                ),
-            )),
-        }
-    }
-}
-
-/// Bytes of a model's parameters on the device.
-fn bytes_of(model: &mut dyn Module, weights: WeightDtype) -> u64 {
-    let mut bytes = 0;
+/// What a model's parameters take on the device.
+fn needs_of(component: &'static str, model: &mut dyn Module, weights: WeightDtype) -> PartNeeds {
+    let mut needs = PartNeeds { component, bytes: 0, largest: 0 };
     model.visit("", &mut |_, parameter| {
         let (shape, packing) = (parameter.shape(), parameter.packing(weights));
         let [rows, columns] = match shape {
             [length] => [1, *length],
             _ => [shape[0], shape[1..].iter().product()],
         };
-        bytes += packing.bytes([rows, columns]) as u64;
+        let bytes = packing.bytes([rows, columns]) as u64;
+        needs.bytes += bytes;
+        needs.largest = needs.largest.max(bytes);
     });
-    bytes
+    needs
 }
 
 pub(super) async fn read_text(files: &dyn ModelFiles, path: &str) -> Result<String> {

@@ -17,12 +17,12 @@ use web_time::Instant;
 
 use super::base::PipelineBase;
 use super::blank::{
-    Blank, MemoryChoice, MemoryNeeds, Part, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM,
+    Blank, MemoryChoice, Part, PipelineClass, SAFETY_CHECKER, TRANSFORMERS_STEM,
     read_safety_checker,
 };
 use super::speed::Speed;
 use super::{
-    Components, Prompts, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
+    Components, Prompts, Residency, Room, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
 };
 
@@ -77,7 +77,7 @@ pub enum LoadEvent<'a> {
 }
 
 /// What a model is, and what it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirements {
     /// The class that its `model_index.json` names.
     pub class: PipelineClass,
@@ -88,8 +88,8 @@ pub struct Requirements {
     /// Bytes of storage that these take, of which those of single precision are kept as halves unless they are wanted
     /// as they are.
     pub storage: u64,
-    /// Bytes of a device's memory for its weights.
-    pub memory: MemoryNeeds,
+    /// When its models are on a device, and what they take there.
+    pub residency: Residency,
 }
 
 /// The least time between two reports of one file.
@@ -157,6 +157,7 @@ impl InstructPix2Pix {
         }
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
         on_event(LoadEvent::Needs(blank.choice(options.placement.weights)));
+        blank.check(&given, &options.placement)?;
         #[cfg(feature = "wgpu")]
         let warm_up = options.warm_up.then(|| blank.warm_up(&options));
         // All are opened before the first is read, so that the total is known from the start.
@@ -193,6 +194,7 @@ impl InstructPix2Pix {
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
         on_event(LoadEvent::Needs(blank.choice(options.placement.weights)));
+        blank.check(&given, &options.placement)?;
         let mut opened = Vec::new();
         if let Some((checker, _)) = &mut blank.safety {
             let dtype = options.placement.weights;
@@ -205,35 +207,37 @@ impl InstructPix2Pix {
         Ok(pipeline)
     }
 
-    /// How many bytes of a device's memory the weights of a model take, of which no more than the configurations are
-    /// read. Activations come on top of them.
+    /// When the models of a pipeline are on a device that has this room for them. Of the model no more than the
+    /// configurations are read. Activations come on top of the weights.
     ///
     /// # Errors
-    /// As [`load`](Self::load), except those of tensors.
-    pub async fn memory_needs(
+    /// As [`load`](Self::load), except those of tensors, and as [`Residency::plan`].
+    pub async fn plan(
         files: &dyn ModelFiles,
         weights: WeightDtype,
         safety_checker: bool,
-    ) -> Result<MemoryNeeds> {
+        room: Room,
+    ) -> Result<Residency> {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, None)).await?;
-        Ok(blank.memory_needs(weights))
+        blank.plan(&given, weights, room)
     }
 
     /// What a model takes, of the class that is `wanted` or of any. Configurations are read, and of weights only their
     /// sizes: most of what would keep the model from loading is found out.
     ///
     /// # Errors
-    /// As [`load`](Self::load), except those of tensors.
+    /// As [`load`](Self::load), except those of tensors, and as [`Residency::plan`].
     pub async fn requirements(
         files: &dyn ModelFiles,
         weights: WeightDtype,
         safety_checker: bool,
         wanted: Option<PipelineClass>,
+        room: Room,
     ) -> Result<Requirements> {
         let given = Box::new(Components::default());
         let mut blank = Box::pin(Blank::read(files, &given, safety_checker, wanted)).await?;
-        let (class, memory) = (blank.class, blank.memory_needs(weights));
+        let (class, residency) = (blank.class, blank.plan(&given, weights, room)?);
         let mut opened = Vec::new();
         for (name, stem, mut part) in blank.components(&given) {
             opened.push(open(files, name, stem, &mut part, weights).await?);
@@ -241,7 +245,7 @@ impl InstructPix2Pix {
         let bytes: u64 = opened.iter().map(WeightFiles::size).sum();
         let (missing, storage) = (files.missing(), files.storage());
         let files = files.traffic().total() + bytes;
-        Ok(Requirements { class, files, missing, storage, memory })
+        Ok(Requirements { class, files, missing, storage, residency })
     }
 
     /// The class.
@@ -295,6 +299,7 @@ impl InstructPix2Pix {
         let given = Box::new(Components::default());
         let checker = options.safety_checker;
         let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
+        blank.check(&given, &options.placement)?;
         let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
             let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
             return Err(Error::unsupported(what));

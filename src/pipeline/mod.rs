@@ -14,6 +14,7 @@ mod noise;
 mod observer;
 mod pictures;
 mod request;
+mod residency;
 mod safety;
 mod save;
 mod sd;
@@ -30,7 +31,7 @@ pub use adapters::{
     TEXTUAL_INVERSION_FILES, UNetWeight, read_adapter,
 };
 pub use base::PipelineBase;
-pub use blank::{MemoryChoice, MemoryNeeds, PipelineClass};
+pub use blank::{MemoryChoice, PipelineClass};
 pub use components::Components;
 pub use guidance::Guidance;
 pub use layout::{from_nchw, to_host, to_nchw};
@@ -39,6 +40,7 @@ pub use needs::{asked_of_edit, asked_of_load};
 pub use noise::{NoiseSource, RecordedNoise, TorchGenerator, TorchGenerators};
 pub use observer::{CONTINUE, Observer, Step, StepTensorNames, StepTensors, Tap, Unobserved};
 pub use request::{EditRequest, Floats, Images, OutputType, Prompts, SchedulerChoice};
+pub use residency::{MemoryNeeds, PartNeeds, Residency, Room};
 pub use safety::SafetyCheck;
 pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;

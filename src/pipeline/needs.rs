@@ -4,7 +4,7 @@ use super::{EditRequest, Images, MemoryChoice, MemoryNeeds};
 use crate::cache::bytes_text;
 
 /// Bytes for people, and exactly.
-fn both(bytes: u64) -> String {
+pub(super) fn both(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", bytes_text(bytes))
 }
 

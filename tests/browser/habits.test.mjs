@@ -392,6 +392,13 @@ describe('before a download', () => {
     assert.equal(model.bytes, found.total, 'what loading will tell');
     assert.ok(model.missingBytes > 0 && model.missingBytes <= model.bytes);
     assert.ok(model.memoryBytesInTurn > 0 && model.memoryBytesInTurn < model.memoryBytes);
+    assert.deepEqual([model.residency, model.memoryBytesHeld], ['all', model.memoryBytes]);
+    assert.deepEqual(
+      model.parts.map(({ component, stays }) => [component, stays]),
+      [['text_encoder', true], ['vae', true], ['unet', true]],
+    );
+    assert.equal(model.parts.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0), model.memoryBytes);
+    assert.ok(model.parts.every(({ largestBytes, memoryBytes }) => largestBytes > 0 && largestBytes < memoryBytes));
     assert.equal(storage.needed, model.missingBytes);
     assert.ok(storage.free > storage.needed);
   });
@@ -436,6 +443,63 @@ describe('before a download', () => {
     assertProblem(found.offline, 'network', /localhost:1/);
     assert.equal(found.offline.problems[0].retryable, true);
     assertRefused(found.option, 'invalid-argument', /endpiont/);
+  });
+
+  test('the plan goes by the budget, and loading keeps to it', async () => {
+    const { planned, info } = await page.evaluate(async () => {
+      const all = await InstructPix2Pix.requirements('a/tiny', { endpoint });
+      const options = { endpoint, memoryBudget: all.model.memoryBytes - 1 };
+      const { model: planned } = await InstructPix2Pix.requirements('a/tiny', options);
+      const pipe = await InstructPix2Pix.fromPretrained('a/tiny', options);
+      await pipe.dispose();
+      return { planned, info: pipe.info };
+    });
+    assert.deepEqual([planned.residency, planned.memoryBytesHeld], ['inTurn', planned.memoryBytesInTurn]);
+    assert.ok(planned.parts.every(({ stays }) => !stays));
+    assert.equal(info.residency, planned.residency);
+  });
+
+  test('an adapter without a buffer for a weight is refused, and no weights are fetched', async () => {
+    const context = await browser.newContext();
+    await context.addInitScript(() => {
+      const descriptors = Object.getOwnPropertyDescriptors(GPUSupportedLimits.prototype);
+      for (const name of ['maxBufferSize', 'maxStorageBufferBindingSize']) {
+        const { get } = descriptors[name];
+        Object.defineProperty(GPUSupportedLimits.prototype, name, {
+          get() {
+            return Math.min(get.call(this), globalThis.mostBytes ?? Infinity);
+          },
+        });
+      }
+    });
+    try {
+      const { page } = await openPage({ newPage: () => context.newPage() }, server.url);
+      await hub.reset();
+      const found = await page.evaluate(async (endpoint) => {
+        const { DirectInstructPix2Pix } = await import('/pkg/index.js');
+        const { attempt } = await import('/helpers.js');
+        const ask = (weightDtype) => DirectInstructPix2Pix.requirements('a/tiny', { endpoint, weightDtype });
+        const largest = async (weightDtype) =>
+          Math.max(...(await ask(weightDtype)).model.parts.map(({ largestBytes }) => largestBytes));
+        // Halves fit, floats do not.
+        globalThis.mostBytes = await largest('float16');
+        const halves = await ask('float16');
+        const floats = await ask('float32');
+        const load = (options) => attempt(DirectInstructPix2Pix.fromPretrained('a/tiny', { endpoint, ...options }));
+        const budget = { weightDtype: 'float32', memoryBudget: 1e9 };
+        return { halves, floats, refused: [await load({ weightDtype: 'float32' }), await load(budget)] };
+      }, hub.url);
+      assert.deepEqual([found.halves.ok, found.halves.problems], [true, []]);
+      const advice = /text_encoder on this GPU: a weight takes .* in float32, .*weightDtype: 'float16'/s;
+      assert.equal(found.floats.ok, false);
+      assert.deepEqual(found.floats.problems.map(({ code }) => code), ['unsupported']);
+      assert.match(found.floats.problems[0].message, advice);
+      for (const refused of found.refused) assertRefused(refused, 'unsupported', advice);
+      const weights = (await hub.log()).filter(({ file }) => file?.endsWith('.safetensors'));
+      assert.deepEqual(weights, []);
+    } finally {
+      await context.close();
+    }
   });
 
   test('too little room is told, and is no reason not to load', async () => {
