@@ -86,92 +86,96 @@ fn ${kernel}(
 //# end
 
     var stage = 0u;
-    for (var depth = begin; depth < end + ${DEPTH}u; depth += ${DEPTH}u) {
-        // The first round only fetches, the last only multiplies.
-        if (depth < end) {
+    // The first slice is fetched before the loop, any other while the one before it is multiplied, and one beyond the last in
+    // vain: a jump around that would be one in the way of all others.
+//# for inside in 0..2
+//# if inside
+    for (var depth = begin; depth < end; depth += ${DEPTH}u) {
+//# if STAGES == 1
+        workgroupBarrier();
+//# end
 //# for u in 0..A_BLOCKS
-            if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
+        if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
+            let at = stage * ${DEPTH}u + a_depth_${u};
+//# for e in 0..4
+            tile_a[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][a_quad_${u}] = vec4<f32>(next_a_${u}_0[${e}], next_a_${u}_1[${e}], next_a_${u}_2[${e}], next_a_${u}_3[${e}]);
+//# end
+        }
+//# end
+//# for u in 0..B_BLOCKS
+        if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
+            let at = stage * ${DEPTH}u + b_depth_${u};
+//# for e in 0..4
+            let wide_${e} = widen(next_b_${u}_${e});
+//# end
+//# for e in 0..4
+            tile_b[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][b_quad_${u}] = vec4<f32>(wide_0[${e}], wide_1[${e}], wide_2[${e}], wide_3[${e}]);
+//# end
+        }
+//# end
+        workgroupBarrier();
+//# else
+    {
+//# end
+//# for u in 0..A_BLOCKS
+        if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
 //# for e in 0..4
 //# if WINDOW && WINDOW_ROWS == 1
-                next_a_${u}_${e} = load_input(base_${u}_0, corner_${u}_0 + vec2<i32>(i32(${e}u * p.stride), 0), kernel_${u}, channel_${u}, a_k_${u});
+            next_a_${u}_${e} = load_input(base_${u}_0, corner_${u}_0 + vec2<i32>(i32(${e}u * p.stride), 0), kernel_${u}, channel_${u}, a_k_${u});
 //# else
 //# if WINDOW
-                next_a_${u}_${e} = load_input(base_${u}_${e}, corner_${u}_${e}, kernel_${u}, channel_${u}, a_k_${u});
+            next_a_${u}_${e} = load_input(base_${u}_${e}, corner_${u}_${e}, kernel_${u}, channel_${u}, a_k_${u});
 //# else
-                next_a_${u}_${e} = load_input(row_${u} + ${e}u, a_k_${u});
+            next_a_${u}_${e} = load_input(row_${u} + ${e}u, a_k_${u});
 //# end
 //# end
 //# end
-            }
-            a_k_${u} += ${DEPTH}u;
+        }
+        a_k_${u} += ${DEPTH}u;
 //# if WINDOW
-            channel_${u} += ${DEPTH}u;
-            while (channel_${u} >= p.channels) {
-                channel_${u} -= p.channels;
-                kernel_${u}.x++;
-                if (kernel_${u}.x == i32(p.kernel_w)) {
-                    kernel_${u} = vec2<i32>(0, kernel_${u}.y + 1);
-                }
+        channel_${u} += ${DEPTH}u;
+        while (channel_${u} >= p.channels) {
+            channel_${u} -= p.channels;
+            kernel_${u}.x++;
+            if (kernel_${u}.x == i32(p.kernel_w)) {
+                kernel_${u} = vec2<i32>(0, kernel_${u}.y + 1);
             }
+        }
 //# end
 //# end
 //# for u in 0..B_BLOCKS
-            if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
+        if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
 //# for e in 0..4
-                next_b_${u}_${e} = load_weight(column_${u} + ${e}u, b_k_${u});
-//# end
-            }
-            b_k_${u} += ${DEPTH}u;
+            next_b_${u}_${e} = load_weight(column_${u} + ${e}u, b_k_${u});
 //# end
         }
-        if (depth > begin) {
-            for (var s = 0u; s < ${DEPTH / UNROLL}u; s++) {
-                let run = stage * ${DEPTH / UNROLL}u + s;
+        b_k_${u} += ${DEPTH}u;
+//# end
+//# if inside
+        for (var s = 0u; s < ${DEPTH / UNROLL}u; s++) {
+            let run = stage * ${DEPTH / UNROLL}u + s;
 //# for d in 0..UNROLL
-                {
+            {
 //# for j in 0..TN / 4
-                    let b_${j} = tile_b[run][${d}][tx + ${j * TX}u];
+                let b_${j} = tile_b[run][${d}][tx + ${j * TX}u];
 //# end
 //# for i in 0..TM / 4
-                    let a_${i} = tile_a[run][${d}][ty + ${i * TY}u];
+                let a_${i} = tile_a[run][${d}][ty + ${i * TY}u];
 //# for e in 0..4
 //# for j in 0..TN / 4
-                    sum_${i * 4 + e}_${j} = fma(vec4<f32>(a_${i}[${e}]), b_${j}, sum_${i * 4 + e}_${j});
+                sum_${i * 4 + e}_${j} = fma(vec4<f32>(a_${i}[${e}]), b_${j}, sum_${i * 4 + e}_${j});
 //# end
 //# end
-//# end
-                }
 //# end
             }
+//# end
         }
 //# if STAGES == 2
         stage = 1u - stage;
-//# else
-        workgroupBarrier();
 //# end
-        if (depth < end) {
-//# for u in 0..A_BLOCKS
-            if (${A_TOTAL >= (u + 1) * THREADS} != 0 || a_block_${u} < ${A_TOTAL}u) {
-                let at = stage * ${DEPTH}u + a_depth_${u};
-//# for e in 0..4
-                tile_a[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][a_quad_${u}] = vec4<f32>(next_a_${u}_0[${e}], next_a_${u}_1[${e}], next_a_${u}_2[${e}], next_a_${u}_3[${e}]);
 //# end
-            }
-//# end
-//# for u in 0..B_BLOCKS
-            if (${B_TOTAL >= (u + 1) * THREADS} != 0 || b_block_${u} < ${B_TOTAL}u) {
-                let at = stage * ${DEPTH}u + b_depth_${u};
-//# for e in 0..4
-                let wide_${e} = widen(next_b_${u}_${e});
-//# end
-//# for e in 0..4
-                tile_b[at / ${UNROLL}u][at % ${UNROLL}u + ${e}u][b_quad_${u}] = vec4<f32>(wide_0[${e}], wide_1[${e}], wide_2[${e}], wide_3[${e}]);
-//# end
-            }
-//# end
-        }
-        workgroupBarrier();
     }
+//# end
 
 //# for i in 0..TM
     {

@@ -204,7 +204,7 @@ impl Gemm {
         let kernel = Wgsl::new(name, TILED)
             .define("WINDOW_ROWS", self.window.map_or(0, Window::rows_of_a_block))
             .define_all(&tile.constants());
-        self.launch(kernel, &self.weight, cut, output, workgroups);
+        self.launch(kernel, &self.weight, cut, tile.depth, output, workgroups);
     }
 
     /// Without workgroup memory.
@@ -218,7 +218,7 @@ impl Gemm {
         let kernel = Wgsl::new(name, DIRECT)
             .define("FLOATS", weight.packing == Packing::Floats)
             .define("THREADS", threads);
-        self.launch(kernel, &weight, cut, output, workgroups);
+        self.launch(kernel, &weight, cut, DIRECT_SIDE, output, workgroups);
     }
 
     /// By cooperative matrices.
@@ -234,18 +234,20 @@ impl Gemm {
         let columns = if self.is_gated() { tile.columns / 2 } else { tile.columns };
         let workgroups = [n.div_ceil(columns), m.div_ceil(tile.rows), cut.count()];
         let kernel = Wgsl::new(name, COOPERATIVE).define_all(&tile.constants());
-        self.launch(kernel, &self.weight, cut, output, workgroups);
+        self.launch(kernel, &self.weight, cut, tile.depth, output, workgroups);
     }
 
     fn is_gated(&self) -> bool {
         self.activation == Activation::GeGlu
     }
 
+    /// Runs a kernel that takes the depth in slices of `slice`.
     fn launch(
         &self,
         kernel: Wgsl,
         weight: &Buffer,
         cut: Cut,
+        slice: usize,
         output: &CubeTensor,
         workgroups: [usize; 3],
     ) {
@@ -253,7 +255,7 @@ impl Gemm {
         let part = if let Cut::Parts(_, part) = cut { part } else { k };
         // Either way, sums are written as they are, one product after the other.
         let split = cut != Cut::Whole;
-        let kernel = self.operands(kernel, weight, cut);
+        let kernel = self.operands(kernel, weight, cut, slice);
         let mut buffers = vec![(&self.input, Access::Read)];
         buffers.extend(weight.tensors().map(|tensor| (tensor, Access::Read)));
         buffers.push((output, Access::Write));
@@ -277,7 +279,7 @@ impl Gemm {
     }
 
     /// Defines what the operands are, and what becomes of the outputs.
-    fn operands(&self, kernel: Wgsl, weight: &Buffer, cut: Cut) -> Wgsl {
+    fn operands(&self, kernel: Wgsl, weight: &Buffer, cut: Cut, slice: usize) -> Wgsl {
         let k = self.size[2];
         let split = cut != Cut::Whole;
         let channels = self.window.map_or(k, |window| window.picture[2]);
@@ -309,6 +311,7 @@ impl Gemm {
             .define("WEIGHTS", "weight")
             .define_all(&weight.constants())
             .define("VECTOR", vector)
+            .define("ALIGNED", k.is_multiple_of(slice))
             .define("BATCH", batch)
             .define("WINDOW", self.window.is_some())
             .define("UPSAMPLE", self.window.is_some_and(|window| window.upsample_2x))
@@ -416,7 +419,7 @@ mod tests {
                         assert!(gemm.is_cooperative());
                         let (tile, _) = cooperative::plan(gemm.size, gated);
                         let kernel = Wgsl::new("gemm", COOPERATIVE).define_all(&tile.constants());
-                        let text = gemm.operands(kernel, &gemm.weight, cut).text();
+                        let text = gemm.operands(kernel, &gemm.weight, cut, tile.depth).text();
                         let module = naga::front::wgsl::Frontend::new_with_options(
                             naga::front::wgsl::Options {
                                 parse_doc_comments: false,

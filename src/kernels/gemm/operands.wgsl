@@ -65,14 +65,18 @@ fn window_pixel(base: u32, y: i32, x: i32, channel: u32) -> u32 {
 }
 
 // Four values of the window at `corner` in the picture at `base`, from depth `k` on, which is channel
-// `channel` of the window's pixel `kernel`.
+// `channel` of the window's pixel `kernel`. Nothing jumps around a read, so that all reads of an invocation are under way
+// at once; what lies outside, or beyond the depth, is read from elsewhere and counts as zero.
 fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: u32) -> vec4<${LANE}> {
     var value = vec4<${LANE}>();
 //# if VECTOR
     let at = corner + kernel;
-    if (k < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w) {
-        value = vec4<${LANE}>(input[window_pixel(base, at.y, at.x, channel) / 4u]);
-    }
+//# if ALIGNED
+    let inside = u32(at.y) < p.bound_h && u32(at.x) < p.bound_w;
+//# else
+    let inside = k < p.k && u32(at.y) < p.bound_h && u32(at.x) < p.bound_w;
+//# end
+    value = select(value, vec4<${LANE}>(input[select(0u, window_pixel(base, at.y, at.x, channel) / 4u, inside)]), inside);
 //# else
     for (var e = 0u; e < 4u; e++) {
         let tap = (k + e) / p.channels;
@@ -85,16 +89,19 @@ fn load_input(base: u32, corner: vec2<i32>, kernel: vec2<i32>, channel: u32, k: 
     return value;
 }
 //# else
+// A row beyond the last is the last once more, and so is a depth, which counts as zero unless nobody multiplies it.
 fn load_input(row: u32, k: u32) -> vec4<${LANE}> {
     var value = vec4<${LANE}>();
 //# if VECTOR
-    if (k < p.k && row < p.m) {
+    let at = (min(row, p.m - 1u) * p.k + min(k, p.k - 4u)) / 4u;
 //# if BATCH
-        value = vec4<${LANE}>(input[input_base + (row * p.k + k) / 4u]);
+    value = vec4<${LANE}>(input[input_base + at]);
 //# else
-        value = vec4<${LANE}>(input[(row * p.k + k) / 4u]);
+    value = vec4<${LANE}>(input[at]);
 //# end
-    }
+//# if !ALIGNED
+    value = select(vec4<${LANE}>(), value, k < p.k);
+//# end
 //# else
     for (var e = 0u; e < 4u; e++) {
         if (k + e < p.k && row < p.m) {
@@ -107,21 +114,24 @@ fn load_input(row: u32, k: u32) -> vec4<${LANE}> {
 //# end
 
 //# if VECTOR
-// Packed as they are, for the registers' sake.
+// Packed as they are, for the registers' sake; beyond the last as with `load_input`.
 fn load_weight(row: u32, k: u32) -> ${WEIGHT} {
-    var value = ${WEIGHT}();
-    if (k < p.k && row < p.n * ${1 + GATED}u) {
+    let line = min(row, p.n * ${1 + GATED}u - 1u);
+    let at = min(k, p.k - 4u);
 //# if SCALED
-        value = integers(row, k, p.k);
+    let value = integers(line, at, p.k);
 //# else
 //# if BATCH
-        value = weight[weight_base + (row * p.k + k) / 4u];
+    let value = weight[weight_base + (line * p.k + at) / 4u];
 //# else
-        value = weight[(row * p.k + k) / 4u];
+    let value = weight[(line * p.k + at) / 4u];
 //# end
 //# end
-    }
+//# if ALIGNED
     return value;
+//# else
+    return select(${WEIGHT}(), value, k < p.k);
+//# end
 }
 
 fn widen(four: ${WEIGHT}) -> vec4<f32> {
