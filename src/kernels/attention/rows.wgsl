@@ -1,7 +1,8 @@
 // Flash attention: PARTS neighbouring invocations own QUERIES queries, each a part of their channels,
 // vector and result in registers, and walk over all keys. All read the same key at the same time,
 // which workgroup memory serves as one read. Where there are two parts, their scores meet in the
-// subgroup, without those in workgroup memory.
+// subgroup, without those in workgroup memory. Where the queries alone would leave a large GPU idle at the end (SPLIT), the
+// third axis of workgroups has parts of the keys, whose results `combine.wgsl` weighs.
 //
 // Halves multiply as halves: scores in four sums of a part's channels / 4 products each, and values over
 // the keys of a tile. All sums beyond, and the softmax, are in f32.
@@ -13,13 +14,20 @@ struct Params {
     channels: u32,
     // scale * log2(e), an f32.
     scale: f32,
+    pictures: u32,
+    // Keys of a part, a multiple of KEYS.
+    part: u32,
 }
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<${FLOAT}>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<${FLOAT}>>;
 @group(0) @binding(2) var<storage, read> v: array<vec4<${FLOAT}>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<${FLOAT}>>;
-@group(0) @binding(4) var<uniform> p: Params;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<${OUTPUT}>>;
+//# if SPLIT
+// The logarithm, to base 2, of each query's sum of exponentials.
+@group(0) @binding(4) var<storage, read_write> logs: array<f32>;
+//# end
+@group(0) @binding(${4 + SPLIT}) var<uniform> p: Params;
 
 // By chunk, key of the chunk and part: an index that is no constant is compared with its bound at every read in a
 // browser, and here that is the chunk's and the part's, once for all reads of a chunk.
@@ -40,11 +48,12 @@ fn ${kernel}(
     let part = local % ${PARTS}u;
     let own = part * ${D4 / PARTS}u;
     let slot = local / ${PARTS}u;
-    let first_key = workgroup.z * p.keys;
+    let picture = workgroup.z % p.pictures;
+    let first_key = picture * p.keys;
 //# for i in 0..QUERIES
     let query_${i} = workgroup.x * ${QUERIES * THREADS / PARTS}u + ${i * THREADS / PARTS}u + slot;
     // A query beyond the last computes the last once more, and is not written.
-    let at_${i} = (workgroup.z * p.queries + min(query_${i}, p.queries - 1u)) * stride + head + own;
+    let at_${i} = (picture * p.queries + min(query_${i}, p.queries - 1u)) * stride + head + own;
 //# for c in 0..D4 / PARTS
     let q_${i}_${c} = vec4<${FLOAT}>(vec4<f32>(q[at_${i} + ${c}u]) * p.scale);
     var o_${i}_${c} = vec4<f32>();
@@ -53,24 +62,33 @@ fn ${kernel}(
     var sum_${i} = 0.0;
 //# end
 
+//# if SPLIT
+    let begin = workgroup.z / p.pictures * p.part;
+    let last = min(p.keys, begin + p.part);
+//# else
+    let begin = 0u;
 //# if CAUSAL
     let last = min(p.keys, (workgroup.x + 1u) * ${QUERIES * THREADS / PARTS}u);
 //# else
     let last = p.keys;
 //# end
-    for (var tile = 0u; tile < last; tile += ${KEYS}u) {
-        for (var i = local; i < ${KEYS * D4}u; i += ${THREADS}u) {
-            let key = tile + i / ${D4}u;
-            var key_value = vec4<${FLOAT}>();
-            var value = vec4<${FLOAT}>();
-            if (key < p.keys) {
-                let at = (first_key + key) * stride + head + i % ${D4}u;
-                key_value = k[at];
-                value = v[at];
+//# end
+    for (var tile = begin; tile < last; tile += ${KEYS}u) {
+        // READS reads are under way at once. Keys beyond the last are the last once more, and weigh nothing.
+        for (var first = local; first < ${KEYS * D4}u; first += ${READS * THREADS}u) {
+//# for u in 0..READS
+//# if KEYS * D4 % (READS * THREADS) == 0
+            {
+//# else
+            if (first < ${KEYS * D4 - u * THREADS}u) {
+//# end
+                let i = first + ${u * THREADS}u;
+                let origin = (first_key + min(tile + i / ${D4}u, p.keys - 1u)) * stride + head + i % ${D4}u;
+                let at = vec4<u32>(i / ${CHUNK * D4}u, i / ${D4}u % ${CHUNK}u, i / ${D4 / PARTS}u % ${PARTS}u, i % ${D4 / PARTS}u);
+                tile_k[at.x][at.y][at.z][at.w] = k[origin];
+                tile_v[at.x][at.y][at.z][at.w] = v[origin];
             }
-            let at = vec4<u32>(i / ${CHUNK * D4}u, i / ${D4}u % ${CHUNK}u, i / ${D4 / PARTS}u % ${PARTS}u, i % ${D4 / PARTS}u);
-            tile_k[at.x][at.y][at.z][at.w] = key_value;
-            tile_v[at.x][at.y][at.z][at.w] = value;
+//# end
         }
         workgroupBarrier();
 //# if HALF
@@ -203,8 +221,16 @@ fn ${kernel}(
 //# for i in 0..QUERIES
     if (query_${i} < p.queries) {
         let scale = 1.0 / sum_${i};
+//# if SPLIT
+        let result = at_${i} + workgroup.z / p.pictures * p.pictures * p.queries * stride;
+        if (part == 0u) {
+            logs[(workgroup.z * p.queries + query_${i}) * (stride / ${D4}u) + workgroup.y] = top_${i} + log2(sum_${i});
+        }
+//# else
+        let result = at_${i};
+//# end
 //# for c in 0..D4 / PARTS
-        output[at_${i} + ${c}u] = vec4<${FLOAT}>(o_${i}_${c} * scale);
+        output[result + ${c}u] = vec4<${OUTPUT}>(o_${i}_${c} * scale);
 //# end
     }
 //# end

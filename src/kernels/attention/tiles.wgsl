@@ -58,31 +58,41 @@ fn ${kernel}(
 //# end
 //# end
         for (var depth = 0u; depth < ${D4}u; depth += ${DEPTH / 4}u) {
-            for (var i = local; i < ${ROWS * DEPTH / 4}u; i += ${TX * TY}u) {
-                let row = first_row + i / ${DEPTH / 4}u;
+            // Rows and keys beyond the last are the last once more; channels beyond the last are zeros.
+//# for u in 0..(ROWS * DEPTH / 4 + TX * TY - 1) / TX / TY
+//# if (u + 1) * TX * TY > ROWS * DEPTH / 4
+            if (local < ${ROWS * DEPTH / 4 - u * TX * TY}u) {
+//# else
+            {
+//# end
+                let i = local + ${u * TX * TY}u;
                 let c = depth + i % ${DEPTH / 4}u;
-                var value = vec4<f32>();
-                if (row < p.queries && c < ${D4}u) {
-                    value = vec4<f32>(q[(first_query + row) * stride + head + c]) * p.scale;
-                }
-                tile_q[i / ${DEPTH / 4 * TY}u][i / ${DEPTH / 4}u % ${TY}u][i % ${DEPTH / 4}u] = value;
+                let origin = (first_query + min(first_row + i / ${DEPTH / 4}u, p.queries - 1u)) * stride + head + min(c, ${D4 - 1}u);
+                let value = vec4<f32>(q[origin]) * p.scale;
+                tile_q[i / ${DEPTH / 4 * TY}u][i / ${DEPTH / 4}u % ${TY}u][i % ${DEPTH / 4}u] = select(vec4<f32>(), value, c < ${D4}u);
             }
-            for (var i = local; i < ${KEYS * DEPTH / 4}u; i += ${TX * TY}u) {
-                let key = tile + i / ${DEPTH / 4}u;
+//# end
+//# for u in 0..(KEYS * DEPTH / 4 + TX * TY - 1) / TX / TY
+//# if (u + 1) * TX * TY > KEYS * DEPTH / 4
+            if (local < ${KEYS * DEPTH / 4 - u * TX * TY}u) {
+//# else
+            {
+//# end
+                let i = local + ${u * TX * TY}u;
                 let c = depth + i % ${DEPTH / 4}u;
-                var value = vec4<f32>();
-                if (key < p.keys && c < ${D4}u) {
-                    value = vec4<f32>(k[(first_key + key) * stride + head + c]);
-                }
-                tile_k[i / ${DEPTH / 4 * TX}u][i / ${DEPTH / 4}u % ${TX}u][i % ${DEPTH / 4}u] = value;
+                let origin = (first_key + min(tile + i / ${DEPTH / 4}u, p.keys - 1u)) * stride + head + min(c, ${D4 - 1}u);
+                let value = vec4<f32>(k[origin]);
+                tile_k[i / ${DEPTH / 4 * TX}u][i / ${DEPTH / 4}u % ${TX}u][i % ${DEPTH / 4}u] = select(vec4<f32>(), value, c < ${D4}u);
             }
+//# end
             workgroupBarrier();
-            for (var c = 0u; c < ${DEPTH / 4}u; c++) {
+//# for c in 0..DEPTH / 4
+            {
 //# for i in 0..ROWS / TY
-                let q_${i} = tile_q[${i}][ty][c];
+                let q_${i} = tile_q[${i}][ty][${c}];
 //# end
 //# for j in 0..KEYS / TX
-                let k_${j} = tile_k[${j}][tx][c];
+                let k_${j} = tile_k[${j}][tx][${c}];
 //# for e in 0..4
 //# for i in 0..ROWS / TY
                 s_${i}_${j} = fma(q_${i}[${e}], k_${j}[${e}], s_${i}_${j});
@@ -90,6 +100,7 @@ fn ${kernel}(
 //# end
 //# end
             }
+//# end
             workgroupBarrier();
         }
 
@@ -136,21 +147,26 @@ fn ${kernel}(
         }
 //# end
         workgroupBarrier();
-        let count = min(${KEYS}u, last - tile);
-        for (var key = 0u; key < count; key++) {
-            let at = (first_key + min(tile + key, p.keys - 1u)) * stride + head;
+        // In pairs: keys from `last` on weigh nothing.
+        for (var pair = 0u; pair < min(${KEYS}u, last - tile); pair += 2u) {
+//# for two in 0..2
+            {
+                let key = pair + ${two}u;
+                let at = (first_key + min(tile + key, p.keys - 1u)) * stride + head;
 //# for c in 0..(D4 + TX - 1) / TX
 //# if (c + 1) * TX <= D4
-            let v_${c} = vec4<f32>(v[at + tx + ${c * TX}u]);
+                let v_${c} = vec4<f32>(v[at + tx + ${c * TX}u]);
 //# else
-            let v_${c} = vec4<f32>(v[at + min(tx + ${c * TX}u, ${D4 - 1}u)]);
+                let v_${c} = vec4<f32>(v[at + min(tx + ${c * TX}u, ${D4 - 1}u)]);
 //# end
 //# end
 //# for i in 0..ROWS / TY
-            {
-                let weight = weights[${i}][ty][key];
+                {
+                    let weight = weights[${i}][ty][key];
 //# for c in 0..(D4 + TX - 1) / TX
-                o_${i}_${c} = fma(vec4<f32>(weight), v_${c}, o_${i}_${c});
+                    o_${i}_${c} = fma(vec4<f32>(weight), v_${c}, o_${i}_${c});
+//# end
+                }
 //# end
             }
 //# end
