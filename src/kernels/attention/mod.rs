@@ -195,7 +195,8 @@ mod gpu {
     impl Rows {
         /// Into how many parts the keys of so many queries, and heads of all pictures, are cut.
         fn parts_of(&self, keys: usize, queries: usize, heads: usize) -> usize {
-            let invocations = queries.div_ceil(self.queries_of_a_workgroup()) * heads * self.threads;
+            let invocations =
+                queries.div_ceil(self.queries_of_a_workgroup()) * heads * self.threads;
             let parts = (BUSY + invocations / 2) / invocations;
             parts.min(keys / PART).max(1)
         }
