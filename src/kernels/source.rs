@@ -175,7 +175,9 @@ pub fn warm_up<T>(device: &Device, work: impl FnOnce() -> T) {
     }
     let launches = LAUNCHES.replace(before).unwrap_or_default();
     if BOUNDED {
-        let [read, written] = [(), ()].map(|()| empty(&probe, [SCRATCH], DType::F32));
+        let scratch = || empty(&probe, [SCRATCH], DType::F32);
+        let writes = launches.values().map(Launch::writes).max().unwrap_or(0);
+        let (read, written) = (scratch(), (0..writes).map(|_| scratch()).collect::<Vec<_>>());
         for (kernel, launch) in launches {
             kernel.run_once(&launch, &read, &written);
         }
@@ -195,6 +197,13 @@ const BOUNDED: bool = cfg!(any(target_family = "wasm", not(target_vendor = "appl
 struct Launch {
     buffers: Vec<Access>,
     parameters: Vec<u32>,
+}
+
+impl Launch {
+    /// How many buffers are written.
+    fn writes(&self) -> usize {
+        self.buffers.iter().filter(|access| **access == Access::Write).count()
+    }
 }
 
 thread_local! {
@@ -375,13 +384,15 @@ impl Wgsl {
         client.launch(Box::new(kernel), CubeCount::Static(x, y, z), arguments);
     }
 
-    /// Runs one workgroup of what `launch` was, on other buffers, which may be smaller.
-    fn run_once(self, launch: &Launch, read: &CubeTensor, written: &CubeTensor) {
+    /// Runs one workgroup of what `launch` was, on other buffers, which may be smaller: all reads from one, but each
+    /// write to its own of `written`, since WebGPU binds none for two writes.
+    fn run_once(self, launch: &Launch, read: &CubeTensor, written: &[CubeTensor]) {
+        let mut written = written.iter();
         let of = |access: &Access| match access {
-            Access::Read => (read, Access::Read),
-            Access::Write => (written, Access::Write),
+            Access::Read => Some((read, Access::Read)),
+            Access::Write => written.next().map(|tensor| (tensor, Access::Write)),
         };
-        let buffers: Vec<_> = launch.buffers.iter().map(of).collect();
+        let buffers: Vec<_> = launch.buffers.iter().filter_map(of).collect();
         self.launch([1; 3], &buffers, &launch.parameters);
     }
 }
@@ -478,11 +489,13 @@ mod tests {
         const TEXT: &str = "
             @group(0) @binding(0) var<storage, read> input: array<f32>;
             @group(0) @binding(1) var<storage, read_write> output: array<f32>;
-            @group(0) @binding(2) var<uniform> p: vec4<u32>;
+            @group(0) @binding(2) var<storage, read_write> other: array<f32>;
+            @group(0) @binding(3) var<uniform> p: vec4<u32>;
             @compute @workgroup_size(1)
             fn ${kernel}(@builtin(workgroup_id) workgroup: vec3<u32>) {
                 output[workgroup.x] = f32(p.x) + min(0.0, input[p.y]);
                 output[p.y] = 1.0;
+                other[workgroup.x] = 9.0;
             }";
         let gpu = pollster::block_on(crate::device::Gpu::request())
             .expect("a GPU; on Debian, the package mesa-vulkan-drivers plays one");
@@ -491,19 +504,25 @@ mod tests {
             let tensor = Tensor::<1>::full([length], value, (device, DType::F32));
             on_gpu(&tensor).expect("it is there")
         };
-        let (input, output) = (of(1.0, 4), of(0.0, 4));
+        let (input, output, other) = (of(1.0, 4), of(0.0, 4), of(0.0, 4));
         let kernel = || Wgsl::new("writes", TEXT);
         LAUNCHES.set(Some(HashMap::new()));
         for first in [7, 8] {
-            let buffers = [(&input, Access::Read), (&output, Access::Write)];
+            let buffers =
+                [(&input, Access::Read), (&output, Access::Write), (&other, Access::Write)];
             kernel().launch([2, 1, 1], &buffers, &[first, 1 << 20]);
         }
         let launches = LAUNCHES.take().expect("it was set");
         assert_eq!(launches.len(), 1, "once for a kernel");
-        let written = of(-1.0, 4);
+        assert_eq!(launches[&kernel()].writes(), 2);
+        let written = [of(-1.0, 4), of(-1.0, 4)];
         kernel().run_once(&launches[&kernel()], &input, &written);
-        let read = pollster::block_on(crate::pipeline::to_host(to_tensor::<1>(written)));
-        let values = read.expect("it can be read").to_vec();
-        assert_eq!(values[..3], [7.0, -1.0, -1.0], "the first launch's, and no second workgroup");
+        let values = written.map(|tensor| {
+            let read = pollster::block_on(crate::pipeline::to_host(to_tensor::<1>(tensor)));
+            read.expect("it can be read").to_vec()
+        });
+        let [first, second] = values.each_ref().map(|values| &values[..3]);
+        assert_eq!(first, [7.0, -1.0, -1.0], "the first launch's, and no second workgroup");
+        assert_eq!(second, [9.0, -1.0, -1.0], "two writes go to two buffers");
     }
 }
