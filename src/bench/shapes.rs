@@ -54,6 +54,18 @@ pub enum Case {
 pub fn all() -> Vec<Case> {
     let mut cases = unet();
     cases.extend(vae_decoder());
+    cases.extend(like_for_like());
+    cases
+}
+
+/// What other runtimes are asked for beside those of a step: products without a gate, and a convolution of three pictures.
+fn like_for_like() -> Vec<Case> {
+    let mut cases: Vec<Case> = [(12288, 320), (3072, 640), (768, 1280)]
+        .map(|(rows, inputs)| Case::Linear { rows, inputs, outputs: 8 * inputs, count: 0 })
+        .into();
+    let (side, channels, upsample) = (128, 512, false);
+    let (inputs, outputs) = (channels, channels);
+    cases.push(Case::Conv { batch: BATCH, side, inputs, outputs, stride: 1, upsample, count: 0 });
     cases
 }
 
