@@ -156,6 +156,18 @@ pub fn as_wide<T>(work: impl FnOnce() -> T) -> T {
 /// A new, uninitialised tensor beside `like`.
 pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let shape = shape.into();
+    #[cfg(feature = "tuning")]
+    if let Some(most) = PRETENDED.get().largest_buffer {
+        let bytes = (shape.num_elements() * dtype.size()) as u64;
+        assert!(bytes <= most, "{shape:?} takes {bytes} bytes of {most} that a buffer has");
+    }
+    scratch(like, shape, dtype)
+}
+
+/// The same for what is there beside activations: a kernel's own room, which its constants keep within WebGPU's limits, and
+/// weights while they are widened.
+pub fn scratch(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    let shape = shape.into();
     let bytes = shape.num_elements() * dtype.size();
     let handle = arena::reserve(like, bytes as u64);
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)

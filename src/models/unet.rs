@@ -252,6 +252,19 @@ impl UNet2DConditionConfig {
         self.sample_size.as_ref()?.as_u64().map(|side| side as usize)
     }
 
+    /// Values of the largest activation of one sample on its way through, for latents of this height and width: what an up
+    /// block takes together from below and from beside it, or a feed-forward with its gates, as adapters have them.
+    pub fn largest_activation(&self, [height, width]: [usize; 2]) -> usize {
+        let channels = &self.block_out_channels;
+        let values = |i: usize| {
+            let attends = self.down_block_types[i].starts_with("CrossAttn");
+            let gates = if attends { 8 * channels[i] } else { 0 };
+            let together = channels[i] + channels[(i + 1).min(channels.len() - 1)];
+            height.div_ceil(1 << i) * width.div_ceil(1 << i) * together.max(gates)
+        };
+        (0..channels.len()).map(values).max().unwrap_or(0)
+    }
+
     /// An empty model of this configuration.
     pub fn init(&self) -> UNet2DConditionModel {
         let stages = self.stages("config.json").expect("parse checked the lengths");

@@ -126,16 +126,22 @@ impl PipelineBase {
         self.vae_slicing = slicing;
     }
 
-    /// The most values that an activation of the VAE can have, where the device says so.
-    fn most_values(&self) -> Option<usize> {
-        let values = Room::of(self.device()).largest_buffer? / self.vae_dtype().size() as u64;
+    /// The most values of a type that an activation can have, where the device says so.
+    fn most_values(&self, dtype: DType) -> Option<usize> {
+        let values = Room::of(self.device()).largest_buffer? / dtype.size() as u64;
         Some(values.try_into().unwrap_or(usize::MAX))
+    }
+
+    /// Of a UNet's samples with latents of this height and width, how many the device's buffers hold at once; never none.
+    pub(super) fn samples_at_once(&self, size: [usize; 2]) -> usize {
+        let one = self.unet.config().largest_activation(size).max(1);
+        self.most_values(self.options.dtype).map_or(usize::MAX, |most| (most / one).max(1))
     }
 
     /// The side of tiles in which the VAE works on pictures of this height and width because no buffer of the device is
     /// large enough for a whole one.
     fn vae_tile_by_need(&self, network: Network, size: [usize; 2]) -> Option<usize> {
-        self.vae.config().tile_within(self.most_values()?, network, size)
+        self.vae.config().tile_within(self.most_values(self.vae_dtype())?, network, size)
     }
 
     /// The side of tiles in which the VAE works, if it does.
@@ -155,7 +161,7 @@ impl PipelineBase {
     ) -> Tensor<4> {
         let rows = x.dims()[0];
         let all = rows * self.vae.config().largest_activation(network, size);
-        let fits = self.most_values().is_none_or(|most| all <= most);
+        let fits = self.most_values(self.vae_dtype()).is_none_or(|most| all <= most);
         if rows == 1 || fits && !self.vae_slicing {
             return run(x);
         }

@@ -13,6 +13,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::image::{RgbImage, VaeImageProcessor, to_u8, watermark};
 use crate::kernels::combine;
+use crate::models::{AddedConditions, TextKeys};
 use crate::schedulers::{Scheduler, StepInput};
 
 /// What the loop steps through.
@@ -40,7 +41,55 @@ impl InferenceSteps {
     }
 }
 
+/// The conditions of samples that pass through the UNet together.
+struct Group {
+    first: usize,
+    rows: usize,
+    keys: TextKeys,
+    added: Option<AddedConditions>,
+}
+
 impl PipelineBase {
+    /// The conditions of all samples, in groups of as many as the device's buffers hold: what the text and the picture
+    /// are for is in rows of one batch, but they do not know of each other.
+    fn groups(
+        &self,
+        text: &Tensor<3>,
+        added: Option<&AddedConditions>,
+        at_once: usize,
+    ) -> Vec<Group> {
+        let [all, ..] = text.dims();
+        let at_once = at_once.min(all);
+        let group = |first| {
+            let rows = at_once.min(all - first);
+            Group {
+                first,
+                rows,
+                keys: self.unet.text_keys(&text.clone().narrow(0, first, rows)),
+                added: added.map(|added| AddedConditions {
+                    text_embeds: added.text_embeds.clone().narrow(0, first, rows),
+                    time_ids: added.time_ids[first..first + rows].to_vec(),
+                }),
+            }
+        };
+        (0..all).step_by(at_once).map(group).collect()
+    }
+
+    /// What the UNet predicts, in `f32`.
+    fn predict(&self, input: &Tensor<4>, timestep: f64, groups: &[Group]) -> Tensor<4> {
+        let parts = groups.iter().map(|group| {
+            let Group { first, rows, keys, added } = group;
+            let input = input.clone().narrow(0, *first, *rows);
+            self.unet.forward_to(input, &[timestep], keys, added.as_ref())
+        });
+        let mut parts: Vec<_> = parts.collect();
+        let prediction = match parts.len() {
+            1 => parts.remove(0),
+            _ => Tensor::cat(parts, 0),
+        };
+        prediction.cast(DType::F32)
+    }
+
     pub(super) async fn denoise(
         &self,
         job: &Job<'_>,
@@ -57,15 +106,16 @@ impl PipelineBase {
         let asked = job.request.inference_steps();
         let warm_up = scheduler.timesteps().len().saturating_sub(asked * order);
         let inference_steps = InferenceSteps { warm_up, order, count };
-        let mut keys = self.unet.text_keys(&text);
+        let [_, height, width, _] = latents.dims();
+        let at_once = self.samples_at_once([height, width]);
+        let mut groups = self.groups(&text, added.as_ref(), at_once);
         for (index, timestep) in timesteps.into_iter().enumerate() {
             stop_if_cancelled(observer)?;
             let scaled = scheduler.scale_model_input(latents.clone()).cast(self.options.dtype);
             let rows = if guidance.is_on() { 3 } else { 1 };
             let input = Tensor::cat(vec![scaled; rows], 0);
             let input = Tensor::cat(vec![input, image_latents.clone()], 3);
-            let prediction = self.unet.forward_to(input, &[timestep], &keys, added.as_ref());
-            let prediction = prediction.cast(DType::F32);
+            let prediction = self.predict(&input, timestep, &groups);
             observer.tap("unet_out", Tap::Latents(&prediction));
             let guided = guidance.apply(prediction);
             observer.tap("noise_pred", Tap::Latents(&guided));
@@ -118,7 +168,7 @@ impl PipelineBase {
             if let Some(changed) = changed.prompt_embeds {
                 check_replacement("promptEmbeds", changed.shape, text.dims())?;
                 text = self.upload(&changed);
-                keys = self.unet.text_keys(&text);
+                groups = self.groups(&text, added.as_ref(), at_once);
             }
         }
         Ok(latents)

@@ -37,8 +37,8 @@ mod gpu {
 
     use super::*;
     use crate::kernels::source::{
-        Access, Wgsl, empty, float_name, has_subgroups, is_narrow, line, on_gpu, to_tensor,
-        workgroup_memory,
+        Access, Wgsl, empty, float_name, has_subgroups, is_narrow, line, on_gpu, scratch,
+        to_tensor, workgroup_memory,
     };
 
     /// How `rows.wgsl` shares its work.
@@ -141,8 +141,8 @@ mod gpu {
         };
         let output = empty(&q, [batch, queries, channels], q.dtype);
         let split = (parts > 1).then(|| {
-            let partial = empty(&q, [parts, batch, queries, channels], DType::F32);
-            (partial, empty(&q, [parts, batch, queries, heads], DType::F32))
+            let partial = scratch(&q, [parts, batch, queries, channels], DType::F32);
+            (partial, scratch(&q, [parts, batch, queries, heads], DType::F32))
         });
         let kernel = kernel
             .define("FLOAT", float_name(q.dtype))

@@ -13,7 +13,8 @@ pub use plan::{Tile, batch_tile, plan};
 
 use super::matrix::{Buffer, Packing};
 use super::source::{
-    Access, WORKGROUPS_PER_AXIS, Wgsl, empty, float_name, is_narrow, line, workgroup_memory,
+    Access, WORKGROUPS_PER_AXIS, Wgsl, empty, float_name, is_narrow, line, scratch,
+    workgroup_memory,
 };
 
 /// What happens to an output before it is written, besides bias and residual.
@@ -168,7 +169,7 @@ impl Gemm {
         if parts == 1 {
             multiply(Cut::Whole, output);
         } else {
-            let partial = empty(&self.input, [parts, m, n], DType::F32);
+            let partial = scratch(&self.input, [parts, m, n], DType::F32);
             multiply(Cut::Parts(parts, part), &partial);
             self.reduce(&partial, parts, output);
         }

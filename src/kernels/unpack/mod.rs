@@ -63,7 +63,7 @@ pub(super) mod gpu {
     use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
     use super::*;
-    use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
+    use crate::kernels::source::{Access, Wgsl, float_name, line, scratch};
 
     /// Invocations of a workgroup.
     const THREADS: usize = 256;
@@ -79,7 +79,7 @@ pub(super) mod gpu {
         dtype: DType,
     ) -> CubeTensor {
         let [rows, _]: [usize; 2] = words.shape().dims();
-        let output = empty(words, [rows, columns], dtype);
+        let output = scratch(words, [rows, columns], dtype);
         Wgsl::new("dequantise", INTEGERS)
             .define("WEIGHTS", "words")
             .define("SCALED", true)
@@ -98,7 +98,7 @@ pub(super) mod gpu {
     /// The floats of type `dtype` of halves in pairs, without gaps.
     pub fn unpacked(words: &CubeTensor, dtype: DType) -> CubeTensor {
         let [rows, half]: [usize; 2] = words.shape().dims();
-        let output = empty(words, [rows, half * 2], dtype);
+        let output = scratch(words, [rows, half * 2], dtype);
         Wgsl::new("unpack", include_str!("kernel.wgsl"))
             .define("FLOAT", float_name(dtype))
             .define("THREADS", THREADS)

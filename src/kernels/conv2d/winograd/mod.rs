@@ -15,7 +15,7 @@ use burn_wgpu::CubeTensor;
 
 use crate::kernels::gemm::{Activation, Gemm, batch_tile};
 use crate::kernels::matrix::{Buffer, Packing};
-use crate::kernels::source::{Access, Wgsl, empty, float_name, line};
+use crate::kernels::source::{Access, Wgsl, empty, float_name, line, scratch};
 
 /// Invocations of a workgroup of the transforms.
 const THREADS: usize = 64;
@@ -84,7 +84,7 @@ impl Winograd {
         let tiles = batch * height.div_ceil(out) * width.div_ceil(out);
         let output = empty(&self.input, [batch, height, width, outputs], self.input.dtype);
         let matrix = |rows: usize, columns: usize| {
-            empty(&self.input, [side * side, rows, columns], DType::F32)
+            scratch(&self.input, [side * side, rows, columns], DType::F32)
         };
         let bytes = |values: usize| side * side * values * 4;
         // Multiples of a tile of the product, so that only the last slab has a ragged edge.
