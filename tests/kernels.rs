@@ -22,7 +22,8 @@ use instruct_pix2pix::kernels::{
     release_memory, warm_up,
 };
 use instruct_pix2pix::models::{
-    AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig, WeightDtype,
+    AddedConditions, AutoencoderKLConfig, ClipTextConfig, Module, Placement, UNet2DConditionConfig,
+    WeightDtype,
 };
 use instruct_pix2pix::pipeline::{
     Components, EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, Observer,
@@ -412,6 +413,56 @@ fn models_that_take_turns_leave_the_gpu_when_their_turn_is_over() {
     assert!(opened < weights / 20 && left < weights / 20, "{opened} and {left} of {weights}");
     // The two text encoders together are the largest turn of this model.
     assert!(at_once >= weights && in_turn < weights * 6 / 10, "{in_turn} of {weights}");
+}
+
+/// What every WebGPU device binds at once (`maxStorageBufferBindingSize`).
+const PROMISED_BINDING: u64 = 128 << 20;
+
+/// A dry run of a step panics at the first tensor that is larger than it pretends that buffers are.
+#[test]
+fn a_step_of_full_size_stays_within_the_bindings_that_webgpu_promises() {
+    let gpu = gpu();
+    let device = &gpu.device;
+    let placement = Placement { device: device.clone(), weights: WeightDtype::F16 };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let config = |file| {
+        let json = std::fs::read_to_string(fixtures.join(file)).expect("a fixture");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let config = json["unet"]["config"].clone();
+        serde_json::from_value::<UNet2DConditionConfig>(config).expect("a configuration")
+    };
+    let pretended =
+        Pretended { wide: true, largest_buffer: Some(PROMISED_BINDING), ..Pretended::default() };
+    // The samples of a step at once, and how many of them `UNet2DConditionConfig::largest_activation` allows.
+    for (file, side, together) in
+        [("sd15.json", 512, 3), ("sdxl.json", 768, 2), ("sdxl.json", 1024, 1)]
+    {
+        let config = config(file);
+        let latents = side / 8;
+        let one = 4 * config.largest_activation([latents; 2]) as u64;
+        assert_eq!(PROMISED_BINDING / one, together, "{file} at {side}");
+        let batch = together as usize;
+        let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, (device, DType::F32));
+        let added = config.addition_embed_type.is_some().then(|| AddedConditions {
+            text_embeds: Tensor::<2>::zeros([batch, 1280], (device, DType::F32)),
+            time_ids: vec![vec![0.0; 6]; batch],
+        });
+        pretend(pretended, || {
+            memory_of(device, || {
+                let mut unet = config.clone().init();
+                unet.stand_in(StandIn::Nothing, &placement);
+                let text = [batch, 77, config.text_channels()];
+                let text = unet.text_keys(&Tensor::<3>::zeros(text, (device, DType::F32)));
+                unet.forward_to(
+                    zeros([batch, latents, latents, 8]),
+                    &[500.0],
+                    &text,
+                    added.as_ref(),
+                );
+                unet
+            })
+        });
+    }
 }
 
 /// The bytes that models of full size leave held beside their weights, by their configurations: nothing is computed.
