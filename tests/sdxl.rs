@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
 use futures_util::future::{LocalBoxFuture, ready};
+use half::f16;
 use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::hub::{Directory, FileReader, ModelFiles, ModelSource, Traffic};
@@ -618,9 +619,22 @@ fn the_vae_computes_in_single_precision_where_it_must() {
         run(&pipeline, &pictures, &mut recorder).expect("edits");
         let expected = vae.decode(recorder.decoder[0].clone());
         let read = |x: Tensor<4>| pollster::block_on(to_host(x)).expect("readable");
-        read(recorder.decoder[1].clone()) == read(expected)
+        let decodes = read(recorder.decoder[1].clone()) == read(expected);
+        // What is encoded in full is halves after that.
+        let encode = |pipeline: &Pipeline| {
+            let images = request().edit.images;
+            let encode = pipeline.encode_image(&images, Some(32), Some(32));
+            pollster::block_on(encode).expect("encodes").data
+        };
+        let halves = |x: &f32| f16::from_f32(*x).to_f32();
+        let given = Components { vae: Some(vae), ..Components::default() };
+        let full = InstructPix2Pix::load(&files, self::options(), given, None, &mut on_event);
+        let full = of_xl(pollster::block_on(full).expect("loads"));
+        let [found, full] = [&pipeline, &full].map(encode);
+        let encodes = found == full.iter().map(halves).collect::<Vec<_>>();
+        [decodes, encodes]
     };
-    assert_eq!([true, false].map(load_as), [true, false]);
+    assert_eq!([true, false].map(load_as), [[true; 2], [false; 2]]);
 }
 
 #[test]

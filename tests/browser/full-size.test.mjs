@@ -27,7 +27,7 @@ const STEMS = {
   text_encoder_2: 'model',
 };
 const SIZES = { F16: 2, F32: 4 };
-endAfterMinutes(40);
+endAfterMinutes(60);
 
 let browser, folders, hub, page, server, session, total;
 
@@ -166,4 +166,26 @@ test('twelve gigabytes in float32 become integers or halves on their way', OFF, 
     assert.ok(found.wasmHeap <= XL_HEAP, `${weightDtype}: ${told(found.wasmHeap)}`);
     assert.ok(found.wasmHeap + found.peak <= XL_HEAP + BUDGET / 2, `${weightDtype}: ${told(found.peak)}`);
   }
+});
+
+test('twelve gigabytes in float32 are stored as halves, and loaded from them', OFF, async (t) => {
+  const usage = () => page.evaluate(async () => (await navigator.storage.estimate()).usage);
+  const ask = { endpoint: hub.url };
+  const { model } = await page.evaluate(async ([ask]) => {
+    const { InstructPix2PixXL } = await import('/pkg/index.js');
+    return InstructPix2PixXL.requirements('tests/sdxl', ask);
+  }, [ask]);
+  assert.ok(model.storageBytes < 7.2e9, `${model.storageBytes} bytes to store`);
+  const before = await usage();
+  const loaded = (options) => load('DirectInstructPix2PixXL', 'tests/sdxl', { ...ask, ...options });
+  const first = await loaded();
+  const stored = (await usage()) - before;
+  report(first, `SDXL into the cache, ${(stored / 1e9).toFixed(2)} GB of it`, t);
+  assert.ok(Math.abs(stored / model.storageBytes - 1) < 0.02, `${stored} bytes of ${model.storageBytes} that were told`);
+  assert.ok(first.wasmHeap <= XL_HEAP, told(first.wasmHeap));
+  await hub.reset();
+  const second = await loaded({ localFilesOnly: true });
+  assert.deepEqual([second.last.cached, await hub.log()], [second.last.total, []]);
+  report(second, 'SDXL from the cache', t);
+  assert.ok(second.wasmHeap <= XL_HEAP, told(second.wasmHeap));
 });

@@ -236,6 +236,61 @@ test('a pipeline is built of components, with settings of its own', async () => 
   await assertRefused('invalid-argument', /textEncoder2/, 'new InstructPix2Pix(pipe.components)');
 });
 
+test('what is left out is what diffusers takes', async () => {
+  const [left, given] = await page.evaluate(async () => [
+    difference(await latents(), await latents({ guidanceScale: 5, imageGuidanceScale: 1.5, guidanceRescale: 0 })),
+    difference(await latents(), await latents({ guidanceScale: 7.5 })),
+  ]);
+  assert.equal(left, 'none');
+  assert.notEqual(given, 'none');
+});
+
+test('a watermark is put into pictures that have room for it', async () => {
+  const found = await page.evaluate(async () => {
+    const marked = new InstructPix2PixXL({ ...pipe.components, addWatermarker: true });
+    const warnings = [];
+    const edit = async (pipe, side) => {
+      const request = { ...quick, image: picture(32, 32), numInferenceSteps: 1, height: side, width: side };
+      const result = await pipe.edit(request);
+      warnings.push(...result.warnings);
+      return result.images[0].data;
+    };
+    const compare = async (side) => difference(await edit(pipe, side), await edit(marked, side));
+    const [large, none] = [await compare(256), warnings.length];
+    const small = await compare(32);
+    return { large: large !== 'none', none, small, warnings };
+  });
+  assert.deepEqual([found.large, found.none, found.small], [true, 0, 'none']);
+  assert.equal(found.warnings.length, 1);
+  assert.match(found.warnings[0], /addWatermarker/);
+});
+
+test("an adapter's scale counts for one call, and what belongs to the second encoder is saved", async () => {
+  const found = await page.evaluate(async () => {
+    const options = { dtype: 'float32', shareWith: pipe };
+    const adapted = await InstructPix2Pix.fromPretrained(model, options);
+    await adapted.loadLoraWeights('/oracle/adapters/lora_xl_peft.safetensors');
+    const encode = async (loraScale) => {
+      const embeds = await adapted.encodePrompt({ prompt: 'make it snowy', loraScale });
+      return embeds.promptEmbeds.data;
+    };
+    const whole = await encode(1);
+    const half = await encode(0.5);
+    const again = await encode(1);
+    const saved = new Uint8Array(await (await adapted.saveLoraWeights()).arrayBuffer());
+    const length = Number(new DataView(saved.buffer).getBigUint64(0, true));
+    const keys = Object.keys(JSON.parse(new TextDecoder().decode(saved.subarray(8, 8 + length))));
+    await adapted.dispose();
+    const of = (prefix) => keys.some((key) => key.startsWith(prefix));
+    return {
+      half: difference(whole, half) !== 'none',
+      again: difference(whole, again),
+      saved: ['unet.', 'text_encoder.', 'text_encoder_2.'].map(of),
+    };
+  });
+  assert.deepEqual(found, { half: true, again: 'none', saved: [true, true, true] });
+});
+
 test('within a memory budget models take turns, and give the same pictures', async () => {
   const found = await page.evaluate(async () => {
     const options = { dtype: 'float32', memoryBudget: 5e6, shareWith: pipe };
