@@ -55,6 +55,8 @@ pub(super) struct Job<'a> {
     pub denoising_end: Option<f64>,
     /// Encodes the instructions with the text encoders that it is given.
     pub conditions: &'a dyn Fn(&PipelineBase, &mut dyn Observer) -> Result<Conditions>,
+    /// Whether `conditions` needs the text encoders at all: not for embeddings that are given.
+    pub needs_texts: bool,
     /// The model's files, where models take turns.
     pub files: Option<&'a dyn ModelFiles>,
 }
@@ -220,25 +222,35 @@ impl PipelineBase {
         let pictures = self.image_input(&request.images, size)?;
         self.check_latents(request, &pictures, size, noise)?;
         self.warn_of_tiles(&pictures, observer);
-        turns.begin(Turn::Vae).await?;
+        // What is given as the model would make it needs no turn of that model.
+        let encodes = matches!(pictures, ImageInput::Pictures(_));
+        if encodes {
+            turns.begin(Turn::Vae).await?;
+        }
         let image_latents = turns.base().image_latents(pictures, &request.text, guidance);
         let image_latents = match job.image_scale {
             1.0 => image_latents,
             scale => combine(&[(scale, &image_latents)]),
         };
         observer.tap("image_latents", Tap::Latents(&image_latents));
-        if self.takes_turns {
-            finish(&image_latents).await?;
+        if encodes {
+            if self.takes_turns {
+                finish(&image_latents).await?;
+            }
+            turns.end(Turn::Vae);
         }
-        turns.end(Turn::Vae);
         stop_if_cancelled(observer)?;
-        turns.begin(Turn::Texts).await?;
+        if job.needs_texts {
+            turns.begin(Turn::Texts).await?;
+        }
         let conditions = (job.conditions)(turns.base(), observer)?;
         self.check_conditions(&conditions)?;
-        if self.takes_turns {
-            finish(&conditions.text).await?;
+        if job.needs_texts {
+            if self.takes_turns {
+                finish(&conditions.text).await?;
+            }
+            turns.end(Turn::Texts);
         }
-        turns.end(Turn::Texts);
         observer.tap("prompt_embeds", Tap::Text(&conditions.text));
         let latents = self.initial_latents(request, &image_latents, noise)?;
         let latents = latents.mul_scalar(scheduler.init_noise_sigma());

@@ -147,6 +147,9 @@ impl StableDiffusionXLInstructPix2PixPipeline {
                 false => 1.0,
             },
             denoising_end: request.denoising_end.filter(|end| *end > 0.0 && *end < 1.0),
+            needs_texts: edit
+                .text
+                .needs_encoder(guidance.is_on() && !self.zeros_negative(&edit.text)),
             files,
             conditions: &|base, observer| {
                 let guided = guidance.is_on();
@@ -249,6 +252,12 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         Ok([side("height", request.height)?, side("width", request.width)?])
     }
 
+    /// Whether the embeddings of what to keep away from are zeros: there is no such text at all.
+    fn zeros_negative(&self, text: &Prompts) -> bool {
+        let is_absent = text.negative_prompts.is_none() && text.negative_prompt_embeds.is_none();
+        is_absent && self.config().force_zeros_for_empty_prompt
+    }
+
     /// The embeddings of instructions and of what to keep away from, each row as many times as there
     /// are results for a prompt. `base` has the text encoders.
     fn embeddings(
@@ -259,8 +268,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         guided: bool,
         observer: &mut dyn Observer,
     ) -> Result<(Encoded, Option<Encoded>)> {
-        let is_absent = text.negative_prompts.is_none() && text.negative_prompt_embeds.is_none();
-        let zeros = is_absent && self.config().force_zeros_for_empty_prompt;
+        let zeros = self.zeros_negative(text);
         if zeros && guided && second.negative_prompts.is_some() {
             let message = "negativePrompt2 is ignored without negativePrompt, as in diffusers";
             observer.warn(message.into());
