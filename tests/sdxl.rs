@@ -20,8 +20,8 @@ use instruct_pix2pix::models::{
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
     Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, Room, SecondTexts,
-    StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
-    XlConfig, XlEditRequest, to_host,
+    SingleFile, StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator,
+    Unobserved, XlConfig, XlEditRequest, to_host,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -861,9 +861,11 @@ fn a_device_without_a_buffer_for_a_weight_is_refused_before_weights_are_read() {
         let open = InstructPix2Pix::open(&files, options(), None, &mut on_event);
         let opened = pollster::block_on(open).map(drop);
         let path = "x.safetensors";
-        let load =
-            InstructPix2Pix::load_single_file(&files, path, &files, options(), None, &mut on_event);
-        [loaded, opened, pollster::block_on(load).map(drop)]
+        let file = SingleFile { files: &files, path, config: &files, is_default_config: true };
+        let load = InstructPix2Pix::load_single_file(file, options(), None, &mut on_event);
+        let whole = pollster::block_on(load).map(drop);
+        let open = InstructPix2Pix::open_single_file(file, options(), None, &mut on_event);
+        [loaded, opened, whole, pollster::block_on(open).map(drop)]
     });
     for result in refused {
         let error = result.expect_err("no room");

@@ -10,7 +10,7 @@ use super::adapters::Adapters;
 use super::denoise::{Start, finish, stop_if_cancelled, to_floats};
 use super::pictures::ImageInput;
 use super::text::{Conditions, TextEncoder};
-use super::turns::{Turn, Turns};
+use super::turns::{Storage, Turn, Turns};
 use super::{
     EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, OutputImages, OutputType,
     PipelineClass, Room, SafetyCheck, Tap, Timings, XlConfig,
@@ -35,8 +35,8 @@ pub struct PipelineBase {
     pub(super) safety_checker: Option<Box<SafetyCheck>>,
     vae_tiling: bool,
     vae_slicing: bool,
-    /// Whether the models are on the device only in their turn.
-    pub(super) takes_turns: bool,
+    /// Where the models come from, if they are on the device only in their turn.
+    pub(super) in_turn: Option<Storage>,
     /// What only SDXL's class has.
     pub(super) xl: Option<XlConfig>,
     pub(super) options: LoadOptions,
@@ -78,7 +78,7 @@ impl PipelineBase {
             safety_checker: None,
             vae_tiling: false,
             vae_slicing: false,
-            takes_turns: false,
+            in_turn: None,
             xl: None,
             options,
             adapters: Adapters::default(),
@@ -234,7 +234,7 @@ impl PipelineBase {
         };
         observer.tap("image_latents", Tap::Latents(&image_latents));
         if encodes {
-            if self.takes_turns {
+            if self.takes_turns() {
                 finish(&image_latents).await?;
             }
             turns.end(Turn::Vae);
@@ -246,7 +246,7 @@ impl PipelineBase {
         let conditions = (job.conditions)(turns.base(), observer)?;
         self.check_conditions(&conditions)?;
         if job.needs_texts {
-            if self.takes_turns {
+            if self.takes_turns() {
                 finish(&conditions.text).await?;
             }
             turns.end(Turn::Texts);

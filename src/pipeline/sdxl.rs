@@ -238,17 +238,18 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         self.with_lora_scale(scale, &["unet", "text_encoder", "text_encoder_2"])
     }
 
+    /// Height and width of edits that name none, pixels: what the UNet was trained on, where its configuration says so.
+    pub fn default_side(&self) -> Option<usize> {
+        Some(self.unet.config().sample_side()? * self.vae.config().scale_factor())
+    }
+
     /// Height and width of the results, pixels.
     fn size(&self, request: &XlEditRequest) -> Result<[usize; 2]> {
-        let side =
-            |name: &str, given: Option<usize>| match (given, self.unet.config().sample_side()) {
-                (Some(side), _) => Ok(side),
-                (None, Some(side)) => Ok(side * self.vae.config().scale_factor()),
-                (None, None) => Err(Error::argument(
-                    name,
-                    "it is needed: the model's UNet names no `sample_size`",
-                )),
-            };
+        let side = |name: &str, given: Option<usize>| {
+            given.or_else(|| self.default_side()).ok_or_else(|| {
+                Error::argument(name, "it is needed: the model's UNet names no `sample_size`")
+            })
+        };
         Ok([side("height", request.height)?, side("width", request.width)?])
     }
 
