@@ -234,7 +234,8 @@ export class InstructPix2Pix extends Pipeline {
    * (`https://huggingface.co/OWNER/NAME/blob/main/x.safetensors`) means the file.
    *
    * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
-   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise, and edits of 1024 x 1024
+   * pixels where they name no size; so has any other of SDXL without a `config`, and else the size is that of `config`.
    *
    * @param options.config A model with the configurations and the tokenizers for it.
    * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
@@ -333,7 +334,8 @@ export class DirectInstructPix2Pix extends Pipeline {
    * it: safetensors, a URL or a file.
    *
    * Where there is no `config`, the file's keys decide between SD and SDXL. A checkpoint of CosXL-Edit (with
-   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise.
+   * `edm_vpred` keys) has its `EDMEulerScheduler` and `isCosxlEdit`, unless told otherwise, and edits of 1024 x 1024
+   * pixels where they name no size; so has any other of SDXL without a `config`, and else the size is that of `config`.
    *
    * @param options.config A model with the configurations and the tokenizers for it.
    * @throws {InstructPix2PixError} `unsupported` for a UNet that takes no picture.
@@ -732,13 +734,13 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
   /**
    * How many bytes of GPU memory the model's weights may take; without, as many as they need. Where
    * they need more all at once, the UNet, the VAE and the text encoders take turns: each edit reads
-   * them from the cache when it needs them, and frees them after that. That takes longer, and
-   * `encodePrompt`, `encodeImage`, `fuseLora`, `savePretrained` and sharing of components reject with
+   * them from the cache (or from the files that were given) when it needs them, and frees them after that; of a
+   * checkpoint in one file their parts. That takes longer, and `encodePrompt`, `encodeImage`, `fuseLora`, `savePretrained` and sharing of components reject with
    * `unsupported`. A budget under the largest of them rejects with `invalid-argument`, which says
-   * how much is needed, before any weights are downloaded.
+   * how much is needed, before any weights are downloaded; so does any with components of another pipeline.
    *
    * Browsers do not tell how much memory a GPU has. Without a budget all models are loaded at once;
-   * where the GPU says that it has no memory for them, what is stored is loaded again so that models take turns,
+   * where the GPU says that it has no memory for them, what is stored or was given is loaded again so that models take turns,
    * with a `warning`. Some systems do not say so, and slow down or end the page instead: a budget avoids that.
    */
   memoryBudget?: number;
@@ -816,11 +818,12 @@ export interface LoadOptions extends ReadOptions, SiteOptions {
 
 /** How a checkpoint in one file is found and kept. */
 export interface SingleFileOptions
-  extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision' | 'memoryBudget'> {
+  extends Omit<LoadOptions, keyof XLComponents | 'safetyChecker' | 'revision'> {
   /**
    * A model of the same shape, with the configurations and the tokenizers for the file: a repository
    * or the URL of a folder. The weights are not read from there, except a safety checker's. For a
-   * file of SDXL the default is `'diffusers/sdxl-instructpix2pix-768'`.
+   * file of SDXL the default is `'diffusers/sdxl-instructpix2pix-768'`, but for its size: without a `config` edits
+   * have 1024 x 1024 pixels unless they say otherwise, as in diffusers, and those of CosXL-Edit have in any case.
    * @default 'timbrooks/instruct-pix2pix'
    */
   config?: string | URL;
@@ -1383,7 +1386,8 @@ export interface XLEditOptions<T extends OutputType = OutputType>
   guidanceScale?: number;
   /**
    * Height of the results, pixels: at least 8, rounded down to a multiple of the factor by which the
-   * model's VAE scales, 8 as a rule. Needed where the UNet's configuration names no `sample_size`.
+   * model's VAE scales, 8 as a rule. Needed where the UNet's configuration names no `sample_size`. Of a checkpoint in
+   * one file, see {@link SingleFileOptions.config}.
    * @default what the UNet was trained on, 768 or 1024 as a rule
    */
   height?: number;

@@ -13,12 +13,14 @@ use burn::tensor::{DType, Device};
 use futures_util::future::{LocalBoxFuture, pending, ready};
 use half::bf16;
 use instruct_pix2pix::cache::{Alone, Cache, CachePolicy, MemoryStore, Repository};
-use instruct_pix2pix::hub::{Body, Directory, Fetch, ModelFiles, ModelSource, Request, Response};
+use instruct_pix2pix::hub::{
+    Body, Directory, Fetch, ModelFiles, ModelSource, Request, Response, Traffic,
+};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{ClipTextConfig, ClipTextModel, Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
     Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
-    PipelineClass, Prompts, Room, Sink, StableDiffusionInstructPix2PixPipeline,
+    PipelineClass, Prompts, Room, SingleFile, Sink, StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLInstructPix2PixPipeline, TorchGenerator, Unobserved, XlConfig, XlEditRequest,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
@@ -281,15 +283,19 @@ fn try_from_folder(
     pollster::block_on(load)
 }
 
-/// The samples of a short edit, which every component has a hand in.
-fn edit(pipeline: &StableDiffusionInstructPix2PixPipeline) -> (Vec<f32>, Option<Vec<bool>>) {
+fn sd_request() -> EditRequest {
     let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
-    let request = EditRequest {
+    EditRequest {
         images: Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]),
         text: Prompts::new("make it snowy"),
         num_inference_steps: 2,
         ..EditRequest::default()
-    };
+    }
+}
+
+/// The samples of a short edit, which every component has a hand in.
+fn edit(pipeline: &StableDiffusionInstructPix2PixPipeline) -> (Vec<f32>, Option<Vec<bool>>) {
+    let request = sd_request();
     let mut noise = TorchGenerator::new(7);
     let mut observer = Unobserved;
     let output = pollster::block_on(pipeline.edit(&request, &mut noise, &mut observer));
@@ -383,8 +389,8 @@ fn original_key(component: &str, key: &str) -> String {
     }
 }
 
-#[test]
-fn a_checkpoint_in_one_file_is_the_same_model() {
+/// The tiny model in one file, as trainers write it.
+fn original_sd() -> BTreeMap<String, Stored> {
     let mut tensors = BTreeMap::new();
     let files = [
         ("unet", "unet/diffusion_pytorch_model.safetensors"),
@@ -401,8 +407,13 @@ fn a_checkpoint_in_one_file_is_the_same_model() {
     }
     // What trainers leave in their files.
     tensors.insert("model_ema.decay".into(), (Dtype::I64, vec![1], vec![0; 8]));
+    tensors
+}
+
+#[test]
+fn a_checkpoint_in_one_file_is_the_same_model() {
     let folder = Folder::new("whole");
-    fs::write(folder.0.join("whole.safetensors"), serialize(&tensors)).expect("writable");
+    fs::write(folder.0.join("whole.safetensors"), serialize(&original_sd())).expect("writable");
     let (checkpoint, config) = (Directory(folder.0.clone()), Directory(TINY.into()));
     let load = |name: &'static str| {
         let base = || ModelSource::Base(String::new());
@@ -416,10 +427,9 @@ fn a_checkpoint_in_one_file_is_the_same_model() {
             warm_up: false,
             prompts: None,
         };
+        let file = single(&checkpoint, name, &config);
         pollster::block_on(StableDiffusionInstructPix2PixPipeline::load_single_file(
-            &checkpoint,
-            name,
-            &config,
+            file,
             options,
             &mut |_| {},
         ))
@@ -507,13 +517,18 @@ fn load_xl(folder: &Path) -> StableDiffusionXLInstructPix2PixPipeline {
     of_xl(pollster::block_on(load).expect("loads"))
 }
 
-fn edit_xl(pipeline: &StableDiffusionXLInstructPix2PixPipeline) -> Floats<4> {
+fn xl_request() -> XlEditRequest {
     let pixels = (0..16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
     let mut request =
         XlEditRequest { height: Some(16), width: Some(16), ..XlEditRequest::default() };
     request.edit.images = Images::Pictures(vec![RgbImage::new(16, 16, pixels).expect("valid")]);
     request.edit.text = Prompts::new("make it snowy");
     request.edit.num_inference_steps = 2;
+    request
+}
+
+fn edit_xl(pipeline: &StableDiffusionXLInstructPix2PixPipeline) -> Floats<4> {
+    let request = xl_request();
     let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
     let edit = pipeline.edit(&request, &mut noise, &mut observer);
     pollster::block_on(edit).expect("edits").latents
@@ -568,15 +583,18 @@ fn load_single(
     let class = InstructPix2Pix::class_of_single_file(&checkpoint, "it.safetensors");
     let class = pollster::block_on(class);
     let mut on_event = |_: LoadEvent<'_>| {};
-    let load = InstructPix2Pix::load_single_file(
-        &checkpoint,
-        "it.safetensors",
-        &config,
-        xl_options(),
-        wanted,
-        &mut on_event,
-    );
+    let file = single(&checkpoint, "it.safetensors", &config);
+    let load = InstructPix2Pix::load_single_file(file, xl_options(), wanted, &mut on_event);
     (class, pollster::block_on(load))
+}
+
+/// A checkpoint in one file with configurations that were chosen for it.
+fn single<'a>(
+    files: &'a dyn ModelFiles,
+    path: &'a str,
+    config: &'a dyn ModelFiles,
+) -> SingleFile<'a> {
+    SingleFile { files, path, config, is_default_config: false }
 }
 
 #[test]
@@ -599,11 +617,7 @@ fn a_checkpoint_of_sdxl_in_one_file_is_the_same_model() {
 
 #[test]
 fn a_checkpoint_that_was_trained_as_cosxl_is_sampled_so() {
-    let mut tensors = original_xl();
-    for name in ["max", "min"] {
-        let key = format!("edm_vpred.sigma_{name}");
-        tensors.insert(key, (Dtype::F32, vec![], vec![0; 4]));
-    }
+    let tensors = original_cosxl();
     let whole = of_xl(load_single(&tensors, Path::new(TINY_XL), None).1.expect("loads"));
     assert!(whole.config().is_cosxl_edit);
     let mut folder = load_xl(Path::new(TINY_XL));
@@ -614,6 +628,147 @@ fn a_checkpoint_that_was_trained_as_cosxl_is_sampled_so() {
     let config = SchedulerConfig::from_json("scheduler", json).expect("valid");
     folder.set_scheduler(config).expect("known");
     assert_eq!(edit_xl(&whole), edit_xl(&folder));
+}
+
+/// With the keys by which CosXL-Edit is known.
+fn original_cosxl() -> BTreeMap<String, Stored> {
+    let mut tensors = original_xl();
+    for name in ["max", "min"] {
+        let key = format!("edm_vpred.sigma_{name}");
+        tensors.insert(key, (Dtype::F32, vec![], vec![0; 4]));
+    }
+    tensors
+}
+
+#[test]
+fn models_of_a_checkpoint_in_one_file_take_turns() {
+    let tensors = original_cosxl();
+    let expected = of_xl(load_single(&tensors, Path::new(TINY_XL), None).1.expect("loads"));
+    let bytes = serialize(&tensors);
+    let size = bytes.len() as u64;
+    let folder = Folder::new("turns");
+    fs::write(folder.0.join("it.safetensors"), bytes).expect("writable");
+    let (fetch, config) = (Directory(folder.0.clone()), Directory(TINY_XL.into()));
+    let base = || ModelSource::Base(String::new());
+    let config = Repository::uncached(&config, base());
+
+    // What its models take is known by the configurations, and told before anything is loaded.
+    let plan = |budget| {
+        let room = Room { budget, ..Room::default() };
+        pollster::block_on(InstructPix2Pix::plan(&config, WeightDtype::F32, false, room))
+    };
+    let needs = plan(None).expect("known").needs;
+    assert!(needs.in_turn < needs.all);
+    assert!(!plan(Some(needs.all)).expect("room for all").in_turn);
+    assert!(plan(Some(needs.in_turn)).expect("room for one").in_turn);
+    let error = plan(Some(needs.in_turn - 1)).expect_err("no room");
+    assert_eq!(error.code(), "invalid-argument");
+    assert!(error.to_string().contains(&format!("take {} at least", needs.in_turn)), "{error}");
+
+    let store = Rc::new(MemoryStore::default());
+    for is_cached in [false, true] {
+        let cache = pollster::block_on(Cache::open(store.clone(), Rc::new(Alone), None));
+        let cache = cache.expect("opens").with_chunk_bytes(32 << 10);
+        let (kept, policy) = (is_cached.then_some(&cache), CachePolicy::Resume);
+        let open = async || Repository::open(&fetch, base(), kept, policy, |_| ()).await;
+        let files = pollster::block_on(open()).expect("opens");
+        let file = single(&files, "it.safetensors", &config);
+        let told = RefCell::new(Vec::new());
+        let mut on_event = |event: LoadEvent<'_>| {
+            if let LoadEvent::Needs(choice) = event {
+                told.borrow_mut().push(choice.asked);
+            }
+        };
+        let turns = pollster::block_on(async {
+            if is_cached {
+                let weights = WeightDtype::F32;
+                InstructPix2Pix::download_single_file(file, weights, None, &mut on_event).await?;
+            }
+            InstructPix2Pix::open_single_file(file, xl_options(), None, &mut on_event).await
+        });
+        let turns = of_xl(turns.expect("opens"));
+        assert_eq!(told.take(), [needs]);
+        assert!(turns.takes_turns());
+        assert_eq!(turns.config(), expected.config());
+        assert_eq!(turns.scheduler(), expected.scheduler());
+        assert_eq!(turns.default_side(), expected.default_side());
+        drop(files);
+        let files = pollster::block_on(open()).expect("opens");
+        let edit = async {
+            let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+            turns.edit_with(Some(&files), &xl_request(), &mut noise, &mut observer).await
+        };
+        assert_eq!(pollster::block_on(edit).expect("edits").latents, edit_xl(&expected));
+        let Traffic { fetched, cached } = files.traffic();
+        if is_cached {
+            // The VAE's turn comes twice, and each reads its part.
+            assert_eq!(fetched, 0);
+            assert!(cached > size && cached < 2 * size, "{cached} of {size} bytes");
+        } else {
+            // In two pieces, of which all models have something.
+            assert_eq!(cached, 0);
+            assert!(fetched <= 4 * size, "{fetched} of {size} bytes");
+        }
+    }
+}
+
+#[test]
+fn models_of_a_checkpoint_of_sd_in_one_file_take_turns() {
+    let folder = Folder::new("turns-sd");
+    fs::write(folder.0.join("whole.safetensors"), serialize(&original_sd())).expect("writable");
+    let (fetch, config) = (Directory(folder.0.clone()), Directory(TINY.into()));
+    let base = || ModelSource::Base(String::new());
+    let (files, config) =
+        (Repository::uncached(&fetch, base()), Repository::uncached(&config, base()));
+    let options = LoadOptions { safety_checker: true, ..xl_options() };
+    let mut on_event = |_: LoadEvent<'_>| {};
+    let mut open = |path| {
+        let (file, wanted) = (single(&files, path, &config), Some(PipelineClass::Sd));
+        let open = InstructPix2Pix::open_single_file(file, options.clone(), wanted, &mut on_event);
+        pollster::block_on(open)
+    };
+    let Ok(InstructPix2Pix::Sd(turns)) = open("whole.safetensors") else { panic!("opens") };
+    let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+    let request = sd_request();
+    let edit_in_turn = turns.edit_with(Some(&files), &request, &mut noise, &mut observer);
+    let found = pollster::block_on(edit_in_turn).expect("edits");
+    let expected = edit(&tiny(WeightDtype::F32));
+    assert_eq!((found.latents.data, found.nsfw_content_detected), expected);
+    assert_eq!(open("whole.ckpt").expect_err("a pickle").code(), "unsupported");
+    assert_eq!(open("none.safetensors").expect_err("no file").code(), "not-found");
+}
+
+#[test]
+fn a_checkpoint_of_sdxl_in_one_file_has_its_size_unless_a_configuration_is_chosen() {
+    let folder = load_xl(Path::new(TINY_XL));
+    let own = folder.default_side().expect("it has one");
+    // A latent stands for two pixels of the tiny model.
+    let sdxl = Some(128 * 2);
+    assert_ne!(Some(own), sdxl);
+    for (tensors, is_default_config, expected) in [
+        (original_xl(), false, Some(own)),
+        (original_xl(), true, sdxl),
+        (original_cosxl(), false, sdxl),
+        (original_cosxl(), true, sdxl),
+    ] {
+        let folder = Folder::new("size");
+        fs::write(folder.0.join("it.safetensors"), serialize(&tensors)).expect("writable");
+        let (fetch, config) = (Directory(folder.0.clone()), Directory(TINY_XL.into()));
+        let base = || ModelSource::Base(String::new());
+        let files = Repository::uncached(&fetch, base());
+        let config = Repository::uncached(&config, base());
+        let file = single(&files, "it.safetensors", &config);
+        let file = SingleFile { is_default_config, ..file };
+        let mut on_event = |_: LoadEvent<'_>| {};
+        let load = InstructPix2Pix::load_single_file(file, xl_options(), None, &mut on_event);
+        let pipeline = of_xl(pollster::block_on(load).expect("loads"));
+        assert_eq!(pipeline.default_side(), expected);
+        // It is saved so.
+        let saved = Folder::new("size-saved");
+        let mut sink = FolderSink { folder: saved.0.clone(), file: None, paths: Vec::new() };
+        pollster::block_on(pipeline.save_pretrained(&config, &mut sink)).expect("saves");
+        assert_eq!(load_xl(&saved.0).default_side(), expected);
+    }
 }
 
 #[test]

@@ -21,8 +21,8 @@ use instruct_pix2pix::models::{
 use instruct_pix2pix::pipeline::{
     CONTINUE, Components, EditRequest, Floats, Images, InstructPix2Pix, LoadEvent, LoadOptions,
     Observer, Output, OutputImages, OutputType, PipelineClass, Prompts, Room, SecondTexts,
-    StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator, Unobserved,
-    XlConfig, XlEditRequest, to_host,
+    SingleFile, StableDiffusionXLInstructPix2PixPipeline, Step, StepTensors, Tap, TorchGenerator,
+    Unobserved, XlConfig, XlEditRequest, to_host,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -770,6 +770,39 @@ fn models_take_turns_on_a_small_device() {
         assert_eq!((found.latents, found.images), (expected.latents, expected.images));
         assert_eq!(files.opened.take(), order);
     }
+    // What is given needs no turn: neither the picture's latents nor, without a negative prompt, the prompt's embeddings.
+    let second = SecondTexts::default();
+    let image = pollster::block_on(whole.encode_image(&request().edit.images, Some(16), Some(16)));
+    let image = Images::Tensor(image.expect("encodes"));
+    let texts = Prompts::new("make it snowy");
+    let observer = &mut Unobserved;
+    let encode = whole.encode_prompt(&texts, &second, true, 1.0, observer);
+    let embeds = pollster::block_on(encode).expect("encodes");
+    let negative = Prompts { negative_prompts: Some(vec!["blurry".into()]), ..Prompts::default() };
+    for (image, texts, order) in [
+        (Some(&image), None, &["text_encoder", "text_encoder_2", "unet"][..]),
+        (None, Some(Prompts::default()), &["vae", "unet"]),
+        (Some(&image), Some(Prompts::default()), &["unet"]),
+        (Some(&image), Some(negative), &["text_encoder", "text_encoder_2", "unet"]),
+    ] {
+        let given = changed(|request| {
+            (request.height, request.width) = (Some(16), Some(16));
+            if let Some(image) = image {
+                request.edit.images = image.clone();
+            }
+            if let Some(texts) = texts {
+                let prompt_embeds = Some(embeds.prompt_embeds.clone());
+                request.edit.text = Prompts { prompt_embeds, ..texts };
+                request.second.pooled_prompt_embeds = embeds.pooled_prompt_embeds.clone();
+            }
+            request.edit.output = OutputType::Latent;
+        });
+        let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
+        let edit = turns.edit_with(Some(&files), &given, &mut noise, &mut observer);
+        let found = pollster::block_on(edit).expect("edits");
+        assert_eq!(files.opened.take(), order);
+        assert_eq!(found.latents, run(&whole, &given, &mut Unobserved).expect("edits").latents);
+    }
     // The pipeline that holds all of its models does not read.
     let (mut noise, mut observer) = (TorchGenerator::new(7), Unobserved);
     let edit = whole.edit_with(Some(&files), &of_word, &mut noise, &mut observer);
@@ -777,7 +810,6 @@ fn models_take_turns_on_a_small_device() {
     assert_eq!(files.opened.take(), Vec::<String>::new());
 
     let text = Prompts::new("p");
-    let second = SecondTexts::default();
     let observer = &mut Unobserved;
     let refused = [
         run(&turns, &request(), &mut Unobserved).map(|_| ()),
@@ -843,9 +875,11 @@ fn a_device_without_a_buffer_for_a_weight_is_refused_before_weights_are_read() {
         let open = InstructPix2Pix::open(&files, options(), None, &mut on_event);
         let opened = pollster::block_on(open).map(drop);
         let path = "x.safetensors";
-        let load =
-            InstructPix2Pix::load_single_file(&files, path, &files, options(), None, &mut on_event);
-        [loaded, opened, pollster::block_on(load).map(drop)]
+        let file = SingleFile { files: &files, path, config: &files, is_default_config: true };
+        let load = InstructPix2Pix::load_single_file(file, options(), None, &mut on_event);
+        let whole = pollster::block_on(load).map(drop);
+        let open = InstructPix2Pix::open_single_file(file, options(), None, &mut on_event);
+        [loaded, opened, whole, pollster::block_on(open).map(drop)]
     });
     for result in refused {
         let error = result.expect_err("no room");

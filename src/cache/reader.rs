@@ -222,6 +222,8 @@ pub(super) struct ChunkReader<'a> {
     hashed_before: u32,
     /// Whether bytes that had been hashed in an earlier load were fetched anew.
     replaced: bool,
+    /// Chunks that nobody has a use for, and that need not be hashed or kept.
+    left_out: BTreeSet<u32>,
     early: BTreeMap<u32, Early<'a>>,
     /// The next chunk to be hashed, on its way from the cache.
     read_back: Option<LocalBoxFuture<'a, Result<Vec<u8>>>>,
@@ -257,6 +259,7 @@ impl<'a> ChunkReader<'a> {
             hashed: hashed_before,
             hashed_before,
             replaced: false,
+            left_out: BTreeSet::new(),
             early: BTreeMap::new(),
             read_back: None,
         }
@@ -343,6 +346,10 @@ impl<'a> ChunkReader<'a> {
         // one is read on. And where every answer is the whole file, one is read to its end.
         let is_single = !self.is_begun || file.remote.sends_whole();
         while self.started < file.count() && (self.window.is_empty() || !is_single) {
+            if self.left_out.contains(&self.started) {
+                self.started += 1;
+                continue;
+            }
             let (file, index) = (file.clone(), self.started);
             let (limit, length) = (repository.pace.limit(), file.length(index));
             let slot = repository.slots.take(self.number, length, limit, context.waker());
@@ -507,6 +514,21 @@ impl FileReader for ChunkReader<'_> {
             let size = u128::from(self.file.entry.size.max(1));
             self.file.spared.set((u128::from(bytes) * others / size) as u64);
         }
+    }
+
+    fn only(&mut self, ranges: &[Range<u64>]) {
+        let file = &self.file;
+        // What is in the cache was proven when it came; where nothing is kept, nothing may be left to be proven.
+        let is_proven = file.content.borrow().complete && file.missing() == 0;
+        if !(is_proven || self.repository.cache.is_none() && file.has_no_hash()) {
+            return;
+        }
+        let has_use = |index: &u32| {
+            let chunk = file.range(*index);
+            let next = ranges.partition_point(|range| range.end <= chunk.start);
+            ranges.get(next).is_some_and(|range| range.start < chunk.end)
+        };
+        self.left_out = (self.started..file.count()).filter(|index| !has_use(index)).collect();
     }
 
     fn next<'a>(

@@ -213,6 +213,11 @@ pub trait FileReader {
     /// as that is known without its head.
     fn expect_rounded(&mut self, _bytes: u64) {}
 
+    /// Says, when the head is known and before anything else is handed out, that nobody has a use for other bytes than
+    /// these: first and last byte of each range, in order. Others may be left out, where they need not be proven to be
+    /// right nor kept.
+    fn only(&mut self, _ranges: &[Range<u64>]) {}
+
     /// The next bytes that have arrived; `None` when all were handed out.
     ///
     /// # Errors

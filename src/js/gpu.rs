@@ -91,7 +91,7 @@ pub fn watch(
 /// smaller choice there is.
 pub async fn on_device<T>(
     health: &Health,
-    work: Pin<Box<impl Future<Output = Result<T>>>>,
+    work: Pin<Box<impl Future<Output = Result<T>> + ?Sized>>,
     asked: impl Fn() -> String,
 ) -> Result<T> {
     // Boxed, because the futures are large and the stack of wasm is small.

@@ -17,6 +17,7 @@ mod start;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
 use js_sys::{Function, JSON, Object};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
@@ -30,8 +31,8 @@ use crate::kernels::held_memory;
 use crate::models::{Placement, WeightDtype};
 use crate::pipeline::{
     Components, InstructPix2Pix, LoadEvent, LoadOptions, MemoryChoice, NoiseSource, PipelineClass,
-    RecordedNoise, Requirements, Room, StepTensorNames, TorchGenerator, TorchGenerators, XlConfig,
-    asked_of_edit, asked_of_load,
+    RecordedNoise, Requirements, Room, SingleFile, StepTensorNames, TorchGenerator,
+    TorchGenerators, XlConfig, asked_of_edit, asked_of_load,
 };
 use convert::{PipelineOptions, object};
 use error::JsResult;
@@ -377,7 +378,8 @@ impl Pipeline {
         let access = source.access(signal.clone(), &notifier(&on_progress)).await?;
         let budget = options.memory_budget()?;
         // On a device of its own, what is stored need not be there all at once.
-        let may_retry = parts.gpu.is_none() && budget.is_none() && access.is_stored();
+        let is_at_hand = access.is_stored() || access.is_given();
+        let may_retry = parts.gpu.is_none() && budget.is_none() && is_at_hand;
         let load = Load { source, options, access, on_progress, signal, on_lost };
         let is_retried = Rc::new(Cell::new(may_retry));
         let gpu = match parts.gpu {
@@ -444,85 +446,77 @@ impl Pipeline {
         let load_options = LoadOptions { placement, dtype, safety_checker, warm_up, prompts };
         let wanted = options.class()?;
         let scheduler = options.scheduler()?;
-        let is_whole = options.single_file.is_none() && parts.is_empty();
+        let is_whole = parts.is_empty();
+        if budget.is_some() && !is_whole {
+            let message = "a model with components of another is held whole";
+            return Err(Error::argument("memoryBudget", message));
+        }
+        // A checkpoint in one file has its configurations elsewhere. It is not kept where the user gave it, but they are.
+        let (config_access, config_files);
+        let (mut config, mut class, mut single) = (None, wanted, None);
+        if let Some(path) = &options.single_file {
+            let name = options.config.as_deref().unwrap_or(SD_CONFIG);
+            let found = config_of(&files, path, name, wanted).await?;
+            let is_default_config = name == SD_CONFIG;
+            config_access = source_options.of(found.0).access(signal.clone(), &notify).await?;
+            config_files = config_access.open(&notify).await?;
+            (config, class) = (Some(found.0.to_owned()), found.1);
+            let config: &dyn ModelFiles = &config_files;
+            single = Some(SingleFile { files: &files, path, config, is_default_config });
+        }
         let take_turns = match budget {
-            Some(_) if !is_whole => {
-                let message = "a model in one file, or with components of another, is held whole";
-                return Err(Error::argument("memoryBudget", message));
-            }
             Some(budget) => {
                 let room = Room { budget: Some(budget), ..Room::of(&gpu.device) };
-                let plan = InstructPix2Pix::plan(&files, weights, safety_checker, room);
+                let config = single.map_or(&files as &dyn ModelFiles, |single| single.config);
+                let plan = InstructPix2Pix::plan(config, weights, safety_checker, room);
                 Box::pin(plan).await?.in_turn
             }
             None => false,
         };
-        let mut config = None;
-        let loaded = match &options.single_file {
-            None if take_turns => {
-                // What every edit reads is to be there.
-                if access.is_stored() {
-                    let (files, on_event) = (&files, &mut on_event);
-                    let download =
-                        InstructPix2Pix::download(files, weights, safety_checker, on_event);
-                    Box::pin(download).await?;
+        if take_turns {
+            // What every edit reads is to be there.
+            if access.is_stored() {
+                let on_event = &mut on_event;
+                match single {
+                    None => {
+                        let files = &files;
+                        let download =
+                            InstructPix2Pix::download(files, weights, safety_checker, on_event);
+                        Box::pin(download).await?;
+                    }
+                    Some(file) => {
+                        let download =
+                            InstructPix2Pix::download_single_file(file, weights, class, on_event);
+                        Box::pin(download).await?;
+                    }
                 }
-                if !(access.is_stored() && files.is_kept()) {
-                    let kept = match files.is_kept() {
-                        true => {
-                            "in memory alone: every edit downloads again what has no room there"
-                        }
-                        false => "not: every edit downloads them again",
-                    };
-                    let message = format!(
-                        "the models take turns and are kept {kept}. Give a `cache` of your own, or \
-                         load all at once"
-                    );
-                    notify(Notice::Warning { code: "storage", message });
-                }
-                let open = InstructPix2Pix::open(&files, load_options, wanted, &mut on_event);
-                on_device(&gpu.health, Box::pin(open), || asked.into()).await
             }
-            None => {
-                let load = Box::pin(InstructPix2Pix::load(
-                    &files,
-                    load_options,
-                    parts,
-                    wanted,
-                    &mut on_event,
-                ));
-                on_device(&gpu.health, load, || asked.into()).await
-            }
-            Some(path) => {
-                let mut name = options.config.as_deref().unwrap_or(SD_CONFIG);
-                // Without a choice of the user's, the file's keys decide.
-                let class = match name == SD_CONFIG {
-                    true => Some(InstructPix2Pix::class_of_single_file(&files, path).await?),
-                    false => wanted,
+            if !access.is_given() && !(access.is_stored() && files.is_kept()) {
+                let kept = match files.is_kept() {
+                    true => "in memory alone: every edit downloads again what has no room there",
+                    false => "not: every edit downloads them again",
                 };
-                if class != wanted && wanted.is_some() {
-                    let message = format!("{path}, a model of SD, as one of SDXL");
-                    return Err(Error::unsupported(message));
-                }
-                if name == SD_CONFIG && class == Some(PipelineClass::Xl) {
-                    name = XL_CONFIG;
-                }
-                let source = source_options.of(name);
-                config = Some(name.to_owned());
-                // A file that the user gave is not kept, but its configurations are.
-                let access = source.access(signal.clone(), &notify).await?;
-                let config = access.open(&notify).await?;
-                let load = Box::pin(InstructPix2Pix::load_single_file(
-                    &files,
-                    path,
-                    &config,
-                    load_options,
-                    class,
-                    &mut on_event,
-                ));
-                on_device(&gpu.health, load, || asked.into()).await
+                let message = format!(
+                    "the models take turns and are kept {kept}. Give a `cache` of your own, or \
+                     load all at once"
+                );
+                notify(Notice::Warning { code: "storage", message });
+            }
+        }
+        let on_event = &mut on_event;
+        let load: LocalBoxFuture<'_, Result<InstructPix2Pix>> = match (single, take_turns) {
+            (None, true) => Box::pin(InstructPix2Pix::open(&files, load_options, wanted, on_event)),
+            (None, false) => {
+                Box::pin(InstructPix2Pix::load(&files, load_options, parts, wanted, on_event))
+            }
+            (Some(file), true) => {
+                Box::pin(InstructPix2Pix::open_single_file(file, load_options, class, on_event))
+            }
+            (Some(file), false) => {
+                Box::pin(InstructPix2Pix::load_single_file(file, load_options, class, on_event))
             }
         };
+        let loaded = on_device(&gpu.health, load, || asked.into()).await;
         let mut inner = match (loaded, &*needs) {
             (Err(Error::OutOfMemory { .. }), Some(needs)) if is_whole => {
                 let asked = asked_of_load(needs, take_turns);
@@ -539,6 +533,26 @@ impl Pipeline {
         let (model, revision) = (source_options.name(), files.commit());
         Ok(Self { inner, model, revision, config, gpu })
     }
+}
+
+/// The model that the configurations of a checkpoint in one file are of, which is `name` or what nobody's choice stands
+/// for, and the class that it is loaded as.
+async fn config_of<'a>(
+    files: &dyn ModelFiles,
+    path: &str,
+    name: &'a str,
+    wanted: Option<PipelineClass>,
+) -> Result<(&'a str, Option<PipelineClass>)> {
+    if name != SD_CONFIG {
+        return Ok((name, wanted));
+    }
+    // Without a choice of the user's, the file's keys decide.
+    let class = InstructPix2Pix::class_of_single_file(files, path).await?;
+    if wanted.is_some_and(|wanted| wanted != class) {
+        let message = format!("{path}, a model of SD, as one of SDXL");
+        return Err(Error::unsupported(message));
+    }
+    Ok((if class == PipelineClass::Xl { XL_CONFIG } else { name }, Some(class)))
 }
 
 /// What a load was asked for, and with what.

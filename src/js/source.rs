@@ -123,7 +123,8 @@ impl SourceOptions {
         let (source, policy) = (self.source()?, self.policy()?);
         let parallel = number("parallel", self.parallel, 1.0..=MAX_PARALLEL as f64)?;
         let parallel = parallel.map_or(PARALLEL, |parallel| parallel as usize);
-        Ok(Access { fetch: self.fetch(signal)?, source, cache, policy, parallel })
+        let is_given = self.files.is_object();
+        Ok(Access { fetch: self.fetch(signal)?, source, cache, policy, parallel, is_given })
     }
 
     /// Whether it was asked for that nothing is kept.
@@ -217,12 +218,18 @@ pub struct Access {
     cache: Option<Cache>,
     policy: CachePolicy,
     parallel: usize,
+    is_given: bool,
 }
 
 impl Access {
     /// Whether files are stored, for later pages too.
     pub fn is_stored(&self) -> bool {
         self.cache.as_ref().is_some_and(|cache| !cache.is_in_memory())
+    }
+
+    /// Whether the user gave the files themselves, so that reading them again needs no network.
+    pub fn is_given(&self) -> bool {
+        self.is_given
     }
 
     /// The model's files.

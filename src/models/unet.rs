@@ -386,6 +386,12 @@ module!(UNet2DConditionModel {
 });
 
 impl UNet2DConditionModel {
+    /// Has the configuration say that the model was trained on latents of that height and width, where it is another
+    /// model's. No weight depends on it.
+    pub fn set_sample_side(&mut self, side: usize) {
+        self.config.sample_size = Some(side.into());
+    }
+
     /// The configuration that the model was built from.
     pub fn config(&self) -> &UNet2DConditionConfig {
         &self.config

@@ -10,7 +10,7 @@ use super::adapters::Adapters;
 use super::denoise::{Start, finish, stop_if_cancelled, to_floats};
 use super::pictures::ImageInput;
 use super::text::{Conditions, TextEncoder};
-use super::turns::{Turn, Turns};
+use super::turns::{Storage, Turn, Turns};
 use super::{
     EditRequest, Guidance, LoadOptions, NoiseSource, Observer, Output, OutputImages, OutputType,
     PipelineClass, Room, SafetyCheck, Tap, Timings, XlConfig,
@@ -35,8 +35,8 @@ pub struct PipelineBase {
     pub(super) safety_checker: Option<Box<SafetyCheck>>,
     vae_tiling: bool,
     vae_slicing: bool,
-    /// Whether the models are on the device only in their turn.
-    pub(super) takes_turns: bool,
+    /// Where the models come from, if they are on the device only in their turn.
+    pub(super) in_turn: Option<Storage>,
     /// What only SDXL's class has.
     pub(super) xl: Option<XlConfig>,
     pub(super) options: LoadOptions,
@@ -55,6 +55,8 @@ pub(super) struct Job<'a> {
     pub denoising_end: Option<f64>,
     /// Encodes the instructions with the text encoders that it is given.
     pub conditions: &'a dyn Fn(&PipelineBase, &mut dyn Observer) -> Result<Conditions>,
+    /// Whether `conditions` needs the text encoders at all: not for embeddings that are given.
+    pub needs_texts: bool,
     /// The model's files, where models take turns.
     pub files: Option<&'a dyn ModelFiles>,
 }
@@ -76,7 +78,7 @@ impl PipelineBase {
             safety_checker: None,
             vae_tiling: false,
             vae_slicing: false,
-            takes_turns: false,
+            in_turn: None,
             xl: None,
             options,
             adapters: Adapters::default(),
@@ -226,25 +228,35 @@ impl PipelineBase {
         let pictures = self.image_input(&request.images, size)?;
         self.check_latents(request, &pictures, size, noise)?;
         self.warn_of_tiles(&pictures, observer);
-        turns.begin(Turn::Vae).await?;
+        // What is given as the model would make it needs no turn of that model.
+        let encodes = matches!(pictures, ImageInput::Pictures(_));
+        if encodes {
+            turns.begin(Turn::Vae).await?;
+        }
         let image_latents = turns.base().image_latents(pictures, &request.text, guidance);
         let image_latents = match job.image_scale {
             1.0 => image_latents,
             scale => combine(&[(scale, &image_latents)]),
         };
         observer.tap("image_latents", Tap::Latents(&image_latents));
-        if self.takes_turns {
-            finish(&image_latents).await?;
+        if encodes {
+            if self.takes_turns() {
+                finish(&image_latents).await?;
+            }
+            turns.end(Turn::Vae);
         }
-        turns.end(Turn::Vae);
         stop_if_cancelled(observer)?;
-        turns.begin(Turn::Texts).await?;
+        if job.needs_texts {
+            turns.begin(Turn::Texts).await?;
+        }
         let conditions = (job.conditions)(turns.base(), observer)?;
         self.check_conditions(&conditions)?;
-        if self.takes_turns {
-            finish(&conditions.text).await?;
+        if job.needs_texts {
+            if self.takes_turns() {
+                finish(&conditions.text).await?;
+            }
+            turns.end(Turn::Texts);
         }
-        turns.end(Turn::Texts);
         observer.tap("prompt_embeds", Tap::Text(&conditions.text));
         let latents = self.initial_latents(request, &image_latents, noise)?;
         let latents = latents.mul_scalar(scheduler.init_noise_sigma());

@@ -192,7 +192,14 @@ impl Blank {
         Ok(Self { class, config, texts, vae, unet, scheduler, safety })
     }
 
-    /// Has it sample and take pictures as CosXL-Edit does, whose checkpoint has no configuration.
+    /// Has edits that name no height and width be as large as SDXL's, which checkpoints in one file are taken for.
+    ///
+    /// Source: diffusers' `DIFFUSERS_DEFAULT_PIPELINE_PATHS`, of which `xl_base` and `xl_refiner` have this `sample_size`.
+    pub fn be_of_sdxl_size(&mut self) {
+        self.unet.set_sample_side(128);
+    }
+
+    /// Has it sample and take pictures as CosXL-Edit does, in its size; that checkpoint has no configuration.
     ///
     /// Source: diffusers' documentation of `StableDiffusionXLInstructPix2PixPipeline`; the noise is that of CosXL's
     /// `edm_vpred`.
@@ -201,6 +208,7 @@ impl Blank {
             "prediction_type": "v_prediction", "sigma_schedule": "exponential"}"#;
         self.scheduler = SchedulerConfig::from_json("edm_vpred", json)?;
         self.config.is_cosxl_edit = true;
+        self.be_of_sdxl_size();
         Ok(())
     }
 

@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hub::{ModelFiles, Traffic};
-use crate::models::module::{Visitor, join};
-use crate::models::{Module, PerBlock, Placement, WeightDtype};
-use crate::weights::original::{CONV_IN, Layout, is_edm_key, is_xl_key, whole_model_place};
+use crate::models::{Placement, WeightDtype};
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
 use futures_util::future::try_join_all;
@@ -21,6 +19,7 @@ use super::blank::{
     read_safety_checker,
 };
 use super::speed::Speed;
+use super::turns::Storage;
 use super::{
     Components, Prompts, Residency, Room, SafetyCheck, StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
@@ -195,16 +194,7 @@ impl InstructPix2Pix {
         let mut blank = Box::pin(Blank::read(files, &given, checker, wanted)).await?;
         on_event(LoadEvent::Needs(blank.choice(options.placement.weights)));
         blank.check(&given, &options.placement)?;
-        let mut opened = Vec::new();
-        if let Some((checker, _)) = &mut blank.safety {
-            let dtype = options.placement.weights;
-            let files = WeightFiles::open(files, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype).await?;
-            opened.push((SAFETY_CHECKER, files, Part::Other(&mut **checker)));
-        }
-        fill(files, opened, Some(&options), on_event).await?;
-        let mut pipeline = Box::pin(blank.finish(None, options, on_event)).await?;
-        pipeline.takes_turns = true;
-        Ok(pipeline)
+        blank.in_turn(files, Storage::Folders, options, on_event).await
     }
 
     /// When the models of a pipeline are on a device that has this room for them. Of the model no more than the
@@ -276,102 +266,6 @@ impl InstructPix2Pix {
         }
         fill(files, opened, None, on_event).await
     }
-
-    /// Loads a model from one file with the keys of the original implementation, as trainers write
-    /// it (`from_single_file`), and with the configurations, the tokenizers and, where it is asked for,
-    /// the safety checker of `config`, a model of the same shape. A checkpoint that says of itself that it was
-    /// trained as CosXL was has its sampler and its way with pictures (`is_cosxl_edit`), whatever `config` says.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for a file that is not safetensors; as [`load`](Self::load).
-    pub async fn load_single_file(
-        checkpoint: &dyn ModelFiles,
-        path: &str,
-        config: &dyn ModelFiles,
-        options: LoadOptions,
-        wanted: Option<PipelineClass>,
-        on_event: &mut dyn FnMut(LoadEvent<'_>),
-    ) -> Result<Self> {
-        check_single_file(path)?;
-        if let Some(prompts) = &options.prompts {
-            prompts.check()?;
-        }
-        let given = Box::new(Components::default());
-        let checker = options.safety_checker;
-        let mut blank = Box::pin(Blank::read(config, &given, checker, wanted)).await?;
-        blank.check(&given, &options.placement)?;
-        let PerBlock::All(unet_layers) = blank.unet.config().layers_per_block else {
-            let what = "a checkpoint in one file whose blocks differ in layers".to_owned();
-            return Err(Error::unsupported(what));
-        };
-        let layout =
-            Layout { unet_layers, vae_blocks: blank.vae.config().block_out_channels.len() };
-        let (weights, is_edm) = (options.placement.weights, Cell::new(false));
-        let opened = WeightFiles::open_whole(checkpoint, path, weights, |tensor| {
-            is_edm.set(is_edm.get() || is_edm_key(&tensor.name));
-            whole_model_place(&tensor.name, layout)
-        });
-        let mut opened = opened.await?;
-        let Blank { texts, vae, unet, .. } = &mut blank;
-        let texts = texts.iter_mut().map(|text| {
-            let model: &mut dyn Module = &mut text.model;
-            (text.component, model)
-        });
-        let others: [(_, &mut dyn Module); 2] = [("vae", &mut **vae), ("unet", &mut **unet)];
-        let mut whole = Whole(texts.chain(others).collect());
-        opened.expect(&mut whole);
-        let part = Part::Other(&mut whole);
-        fill(checkpoint, vec![("checkpoint", opened, part)], Some(&options), on_event).await?;
-        drop(whole);
-        if is_edm.get() && blank.class == PipelineClass::Xl {
-            blank.be_cosxl()?;
-        }
-        if let Some((checker, _)) = &mut blank.safety {
-            let dtype = options.placement.weights;
-            let opened = WeightFiles::open(config, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype);
-            let opened = opened.await?;
-            let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
-            fill(config, vec![part], Some(&options), on_event).await?;
-        }
-        Box::pin(blank.finish(None, options, on_event)).await
-    }
-
-    /// The class that a checkpoint in one file is of, by its keys.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for a file that is not safetensors, and for one whose UNet takes no picture; network
-    /// errors.
-    pub async fn class_of_single_file(
-        checkpoint: &dyn ModelFiles,
-        path: &str,
-    ) -> Result<PipelineClass> {
-        check_single_file(path)?;
-        let header = weights::peek(checkpoint, path).await?;
-        let first = header.tensors.iter().find(|tensor| tensor.name == CONV_IN);
-        if let Some(channels) = first.and_then(|tensor| tensor.shape.get(1))
-            && *channels != PICTURE_CHANNELS
-        {
-            let what = format!(
-                "{path}, whose UNet takes {channels} channels; one of InstructPix2Pix takes {PICTURE_CHANNELS}"
-            );
-            return Err(Error::unsupported(what));
-        }
-        let is_xl = header.tensors.iter().any(|tensor| is_xl_key(&tensor.name));
-        Ok(if is_xl { PipelineClass::Xl } else { PipelineClass::Sd })
-    }
-}
-
-/// Channels of the noise and of a picture.
-const PICTURE_CHANNELS: usize = 8;
-
-/// Refuses what other programs write in one file.
-fn check_single_file(path: &str) -> Result<()> {
-    match path.ends_with(".safetensors") {
-        true => Ok(()),
-        false => Err(Error::unsupported(format!(
-            "a checkpoint that is not safetensors, {path}; convert it with `safetensors.torch.save_file`"
-        ))),
-    }
 }
 
 impl StableDiffusionInstructPix2PixPipeline {
@@ -404,25 +298,35 @@ impl StableDiffusionInstructPix2PixPipeline {
             InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
         }
     }
+}
 
-    /// Loads a model of this class from one file, as [`InstructPix2Pix::load_single_file`] does.
-    ///
-    /// # Errors
-    /// As [`InstructPix2Pix::load_single_file`].
-    pub async fn load_single_file(
-        checkpoint: &dyn ModelFiles,
-        path: &str,
-        config: &dyn ModelFiles,
+impl Blank {
+    /// Loads the safety checker, where there is one.
+    pub(super) async fn fill_safety_checker(
+        &mut self,
+        files: &dyn ModelFiles,
+        options: &LoadOptions,
+        on_event: &mut dyn FnMut(LoadEvent<'_>),
+    ) -> Result<()> {
+        let Some((checker, _)) = &mut self.safety else { return Ok(()) };
+        let dtype = options.placement.weights;
+        let opened = WeightFiles::open(files, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype).await?;
+        let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
+        fill(files, vec![part], Some(options), on_event).await
+    }
+
+    /// A pipeline whose models take turns, and come from `storage`. The safety checker, which stays, comes from `files`.
+    pub(super) async fn in_turn(
+        mut self,
+        files: &dyn ModelFiles,
+        storage: Storage,
         options: LoadOptions,
         on_event: &mut dyn FnMut(LoadEvent<'_>),
-    ) -> Result<Self> {
-        let wanted = Some(PipelineClass::Sd);
-        let load =
-            InstructPix2Pix::load_single_file(checkpoint, path, config, options, wanted, on_event);
-        match load.await? {
-            InstructPix2Pix::Sd(pipeline) => Ok(pipeline),
-            InstructPix2Pix::Xl(_) => unreachable!("the class was asked for"),
-        }
+    ) -> Result<InstructPix2Pix> {
+        self.fill_safety_checker(files, &options, on_event).await?;
+        let mut pipeline = Box::pin(self.finish(None, options, on_event)).await?;
+        pipeline.in_turn = Some(storage);
+        Ok(pipeline)
     }
 }
 
@@ -447,17 +351,6 @@ impl PipelineBase {
     }
 }
 
-/// Several components as one model: their names begin the keys.
-struct Whole<'a>(Vec<(&'static str, &'a mut dyn Module)>);
-
-impl Module for Whole<'_> {
-    fn visit(&mut self, path: &str, visitor: &mut Visitor<'_>) {
-        for (name, model) in &mut self.0 {
-            model.visit(&join(path, name), visitor);
-        }
-    }
-}
-
 /// Opens the files of a component, whose storage is counted as its model's.
 async fn open<'a>(
     files: &'a dyn ModelFiles,
@@ -473,7 +366,7 @@ async fn open<'a>(
 
 /// Fills models from their opened files as `options` say, or passes over those without any, and tells
 /// how far it is. All files are read side by side, those in front first.
-async fn fill(
+pub(super) async fn fill(
     files: &dyn ModelFiles,
     opened: Vec<(&str, WeightFiles<'_>, Part<'_>)>,
     options: Option<&LoadOptions>,

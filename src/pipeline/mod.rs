@@ -19,6 +19,7 @@ mod safety;
 mod save;
 mod sd;
 mod sdxl;
+mod single_file;
 mod speed;
 mod text;
 mod turns;
@@ -45,6 +46,7 @@ pub use safety::SafetyCheck;
 pub use save::Sink;
 pub use sd::StableDiffusionInstructPix2PixPipeline;
 pub use sdxl::{StableDiffusionXLInstructPix2PixPipeline, XlConfig};
+pub use single_file::SingleFile;
 #[cfg(feature = "wgpu")]
 pub use warm_up::WarmUp;
 pub use xl_request::{SecondTexts, XlEditRequest};

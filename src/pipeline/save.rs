@@ -58,6 +58,9 @@ impl PipelineBase {
             for name in names {
                 let path = format!("{component}/{name}");
                 match files.read(&path).await {
+                    Ok(bytes) if component == "unet" => {
+                        write(sink, &path, copy.unet_config(&path, bytes)?).await?;
+                    }
                     Ok(bytes) => write(sink, &path, bytes).await?,
                     // What a tokenizer may do without.
                     Err(Error::NotFound { .. }) if name.contains("token") => {}
@@ -81,6 +84,18 @@ impl PipelineBase {
             save(model, &format!("{component}/{stem}.safetensors"), sink).await?;
         }
         Ok(())
+    }
+
+    /// `config.json` of the UNet, which was read from `path`: as it is, unless it is another model's, of another size.
+    fn unet_config(&self, path: &str, json: Vec<u8>) -> Result<Vec<u8>> {
+        let mut config: Map<String, Value> =
+            serde_json::from_slice(&json).map_err(|e| Error::config(path, e))?;
+        let Some(size) = &self.unet.config().sample_size else { return Ok(json) };
+        if config.get("sample_size") == Some(size) {
+            return Ok(json);
+        }
+        config.insert("sample_size".into(), size.clone());
+        Ok(pretty(&Value::Object(config)))
     }
 
     /// `model_index.json`, with what has changed since the model was loaded.

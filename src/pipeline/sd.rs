@@ -105,6 +105,7 @@ impl StableDiffusionInstructPix2PixPipeline {
             size: None,
             image_scale: 1.0,
             denoising_end: None,
+            needs_texts: request.text.needs_encoder(guidance.is_on()),
             files,
             conditions: &|base, observer| {
                 let (prompt, negative) =

@@ -147,6 +147,9 @@ impl StableDiffusionXLInstructPix2PixPipeline {
                 false => 1.0,
             },
             denoising_end: request.denoising_end.filter(|end| *end > 0.0 && *end < 1.0),
+            needs_texts: edit
+                .text
+                .needs_encoder(guidance.is_on() && !self.zeros_negative(&edit.text)),
             files,
             conditions: &|base, observer| {
                 let guided = guidance.is_on();
@@ -235,18 +238,25 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         self.with_lora_scale(scale, &["unet", "text_encoder", "text_encoder_2"])
     }
 
+    /// Height and width of edits that name none, pixels: what the UNet was trained on, where its configuration says so.
+    pub fn default_side(&self) -> Option<usize> {
+        Some(self.unet.config().sample_side()? * self.vae.config().scale_factor())
+    }
+
     /// Height and width of the results, pixels.
     fn size(&self, request: &XlEditRequest) -> Result<[usize; 2]> {
-        let side =
-            |name: &str, given: Option<usize>| match (given, self.unet.config().sample_side()) {
-                (Some(side), _) => Ok(side),
-                (None, Some(side)) => Ok(side * self.vae.config().scale_factor()),
-                (None, None) => Err(Error::argument(
-                    name,
-                    "it is needed: the model's UNet names no `sample_size`",
-                )),
-            };
+        let side = |name: &str, given: Option<usize>| {
+            given.or_else(|| self.default_side()).ok_or_else(|| {
+                Error::argument(name, "it is needed: the model's UNet names no `sample_size`")
+            })
+        };
         Ok([side("height", request.height)?, side("width", request.width)?])
+    }
+
+    /// Whether the embeddings of what to keep away from are zeros: there is no such text at all.
+    fn zeros_negative(&self, text: &Prompts) -> bool {
+        let is_absent = text.negative_prompts.is_none() && text.negative_prompt_embeds.is_none();
+        is_absent && self.config().force_zeros_for_empty_prompt
     }
 
     /// The embeddings of instructions and of what to keep away from, each row as many times as there
@@ -259,8 +269,7 @@ impl StableDiffusionXLInstructPix2PixPipeline {
         guided: bool,
         observer: &mut dyn Observer,
     ) -> Result<(Encoded, Option<Encoded>)> {
-        let is_absent = text.negative_prompts.is_none() && text.negative_prompt_embeds.is_none();
-        let zeros = is_absent && self.config().force_zeros_for_empty_prompt;
+        let zeros = self.zeros_negative(text);
         if zeros && guided && second.negative_prompts.is_some() {
             let message = "negativePrompt2 is ignored without negativePrompt, as in diffusers";
             observer.warn(message.into());

@@ -118,6 +118,11 @@ pub(super) enum Side {
 }
 
 impl Prompts {
+    /// Whether a text is to be encoded, of what to keep away from where that is `guided`: not all embeddings are given.
+    pub(super) fn needs_encoder(&self, guided: bool) -> bool {
+        self.prompt_embeds.is_none() || (guided && self.negative_prompt_embeds.is_none())
+    }
+
     /// The instructions, or what to keep away from, a text for each prompt.
     pub(super) fn texts(&self, side: Side) -> Vec<&str> {
         match side {

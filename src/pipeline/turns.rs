@@ -4,10 +4,26 @@ use std::borrow::Cow;
 
 use super::base::PipelineBase;
 use super::blank::{DIFFUSERS_STEM, TRANSFORMERS_STEM};
+use super::single_file::Whole;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
 use crate::models::Module;
-use crate::weights::{self, WeightFiles};
+use crate::weights::original::{Layout, whole_model_place};
+use crate::weights::{self, TensorInfo, WeightFiles};
+
+/// How the weights of models that take turns are stored.
+#[derive(Debug, Clone)]
+pub(super) enum Storage {
+    /// Each in its folder.
+    Folders,
+    /// All in one file, with the keys of the original implementation.
+    Whole {
+        /// The file's path.
+        path: String,
+        /// What decides on its keys.
+        layout: Layout,
+    },
+}
 
 /// What an edit needs at a time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +52,7 @@ impl<'a> Turns<'a> {
         if files.is_none() {
             base.check_resident("an edit without the model's files")?;
         }
-        let files = files.filter(|_| base.takes_turns);
+        let files = files.filter(|_| base.takes_turns());
         // The copy's models come and go; the pipeline itself keeps none.
         let base = match files {
             Some(_) => Cow::Owned(base.clone()),
@@ -58,10 +74,25 @@ impl<'a> Turns<'a> {
         let Some(files) = self.files else { return Ok(()) };
         let base = self.base.to_mut();
         let placement = base.options.placement.clone();
-        for (component, stem, model) in base.models_of(turn) {
-            let opened = WeightFiles::open(files, component, stem, placement.weights).await?;
-            files.prepare().await?;
-            weights::load(model, opened, &placement, &mut |_| {}).await?;
+        let (models, storage) = base.models_of(turn);
+        match storage {
+            Some(Storage::Whole { path, layout }) => {
+                let models = models.into_iter().map(|(component, _, model)| (component, model));
+                let mut models = Whole(models.collect());
+                let place = |tensor: &TensorInfo| whole_model_place(&tensor.name, *layout);
+                let opened = WeightFiles::open_whole(files, path, placement.weights, place).await?;
+                files.prepare().await?;
+                // What is of other models need not be read from the cache.
+                weights::load(&mut models, opened.in_part(), &placement, &mut |_| {}).await?;
+            }
+            Some(Storage::Folders) | None => {
+                for (component, stem, model) in models {
+                    let opened =
+                        WeightFiles::open(files, component, stem, placement.weights).await?;
+                    files.prepare().await?;
+                    weights::load(model, opened, &placement, &mut |_| {}).await?;
+                }
+            }
         }
         files.finish().await
     }
@@ -71,7 +102,7 @@ impl<'a> Turns<'a> {
         if self.files.is_none() {
             return;
         }
-        for (_, _, model) in self.base.to_mut().models_of(turn) {
+        for (_, _, model) in self.base.to_mut().models_of(turn).0 {
             model.unload();
         }
         #[cfg(feature = "wgpu")]
@@ -83,12 +114,12 @@ impl PipelineBase {
     /// Whether the models are on the device only in their turn, see
     /// [`InstructPix2Pix::open`](super::InstructPix2Pix::open).
     pub fn takes_turns(&self) -> bool {
-        self.takes_turns
+        self.in_turn.is_some()
     }
 
     /// Refuses `what` where models take turns.
     pub(super) fn check_resident(&self, what: &str) -> Result<()> {
-        match self.takes_turns {
+        match self.takes_turns() {
             false => Ok(()),
             true => Err(Error::unsupported(format!(
                 "{what}, where models are on the device in turn; load all of them at once for that"
@@ -96,8 +127,9 @@ impl PipelineBase {
         }
     }
 
-    fn models_of(&mut self, turn: Turn) -> Vec<(&'static str, &'static str, &mut dyn Module)> {
-        match turn {
+    /// The models of a turn, each with the stem of its files' names, and how they are stored.
+    fn models_of(&mut self, turn: Turn) -> (Vec<TurnModel<'_>>, Option<&Storage>) {
+        let models: Vec<TurnModel<'_>> = match turn {
             Turn::Vae => vec![("vae", DIFFUSERS_STEM, &mut *self.vae)],
             Turn::UNet => vec![("unet", DIFFUSERS_STEM, &mut *self.unet)],
             Turn::Texts => {
@@ -109,6 +141,10 @@ impl PipelineBase {
                     })
                     .collect()
             }
-        }
+        };
+        (models, self.in_turn.as_ref())
     }
 }
+
+/// A model by its component's name, with the stem of its files' names.
+type TurnModel<'a> = (&'static str, &'static str, &'a mut dyn Module);

@@ -26,6 +26,8 @@ pub struct WeightFiles<'a> {
     files: OpenFiles<'a>,
     /// Whether weights are kept in half precision at most.
     rounds: bool,
+    /// Whether bytes that the model has no use for may be left out.
+    in_part: bool,
     /// The place in the model of a tensor of the files; nothing for what the model has no use for.
     key: Rename<'a>,
 }
@@ -71,7 +73,8 @@ impl<'a> WeightFiles<'a> {
                 other => other?,
             };
             let key = Box::new(|tensor: &TensorInfo| Some(Place::Whole(current_key(&tensor.name))));
-            return Ok(Self { component: component.to_owned(), files, rounds, key });
+            let component = component.to_owned();
+            return Ok(Self { component, files, rounds, in_part: false, key });
         }
         Err(Error::NotFound { url: model.address(&format!("{component}/{}", plain[0])) })
     }
@@ -89,7 +92,16 @@ impl<'a> WeightFiles<'a> {
     ) -> Result<Self> {
         let rounds = rounds(dtype);
         let files = Self::open_one(model, "", path, rounds).await?;
-        Ok(Self { component: "checkpoint".into(), files, rounds, key: Box::new(key) })
+        let (component, key) = ("checkpoint".into(), Box::new(key));
+        Ok(Self { component, files, rounds, in_part: false, key })
+    }
+
+    /// Has bytes that the model has no use for be left out where they are in the cache, whole and proven to be right, or
+    /// where nothing is kept nor known of them. [`ModelFiles::traffic`] does not count those.
+    #[must_use]
+    pub fn in_part(mut self) -> Self {
+        self.in_part = true;
+        self
     }
 
     async fn open_one(
@@ -218,7 +230,7 @@ async fn fill(
     placement: &Placement,
     on_progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<String>> {
-    let WeightFiles { component, files, rounds, key: key_of } = files;
+    let WeightFiles { component, files, rounds, in_part, key: key_of } = files;
     let component = component.as_str();
     let mut missing = shapes(model);
     let mut unused = Vec::new();
@@ -248,6 +260,9 @@ async fn fill(
                 unused.push(name);
             }
         }
+        if *in_part {
+            reader.only(&used(&plan));
+        }
         plans.push(plan);
     }
     if let Some((name, expected)) = missing.into_iter().next() {
@@ -270,6 +285,12 @@ async fn fill(
     });
     try_join_all(parts).await?;
     Ok(unused)
+}
+
+/// Where the tensors are that the model has a use for.
+fn used(plan: &[Planned]) -> Vec<Range<u64>> {
+    let wanted = plan.iter().filter(|planned| planned.target.is_some());
+    wanted.map(|Planned { tensor, .. }| tensor.start..tensor.end).collect()
 }
 
 /// What a tensor is made of, each with its key in the model, and whether it is transposed to that.

@@ -321,6 +321,50 @@ test('within a memory budget models take turns, and give the same pictures', asy
   );
 });
 
+test('models of a checkpoint in one file take turns within a memory budget, and give the same pictures', async () => {
+  const found = await page.evaluate(async () => {
+    const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+    const file = await (await fetch('/whole/cosxl_edit.safetensors')).blob();
+    const found = [];
+    for (const [source, options] of [
+      [`${endpoint}/tests/whole/blob/main/cosxl_edit.safetensors`, { endpoint }],
+      // A file of the user's own is read again where it is.
+      [new File([file], 'cosxl_edit.safetensors'), { endpoint }],
+    ]) {
+      const of = async (more) => {
+        const events = [];
+        const onProgress = ({ type, code }) => {
+          if (type === 'warning') events.push(code);
+        };
+        const given = { ...options, dtype: 'float32', shareWith: pipe, onProgress, ...more };
+        const other = await InstructPix2Pix.fromSingleFile(source, given);
+        const { residency, scheduler } = other.info;
+        const results = [];
+        for (let i = 0; i < 2; i++) results.push((await other.edit(request)).latents.data);
+        await other.dispose();
+        return { residency, scheduler, events, results };
+      };
+      // One that is large enough for all is heeded, too.
+      const [all, turns] = [await of({ memoryBudget: 1e9 }), await of({ memoryBudget: 5e6 })];
+      found.push([
+        [all.residency, turns.residency],
+        [all.scheduler, turns.scheduler],
+        [...all.events, ...turns.events],
+        turns.results.map((result) => difference(all.results[0], result)),
+      ]);
+    }
+    return found;
+  });
+  const schedulers = ['EDMEulerScheduler', 'EDMEulerScheduler'];
+  const same = [['all', 'inTurn'], schedulers, [], ['none', 'none']];
+  assert.deepEqual(found, [same, same]);
+  await assertRefused(
+    'invalid-argument',
+    /memoryBudget: 1000 bytes; .* take \d+ at least/,
+    'InstructPix2Pix.fromSingleFile("/whole/xl.safetensors", { config: model, memoryBudget: 1000 })',
+  );
+});
+
 test("a LoRA in the names of Stability's blocks gives the latents of diffusers", { skip: !FULL && 'without FULL=1' }, async () => {
   // Of gen_xl_extras.py, as the edit.
   const golden = readSafetensors(readFileSync(`${fixtures}/xl_extras.safetensors`)).sgm_beside_attention.data;

@@ -267,3 +267,49 @@ fn no_more_ranges_are_under_way_than_were_asked_for() {
         assert_eq!(counting.most.get(), most);
     }
 }
+
+#[test]
+fn chunks_without_use_are_left_out_where_nothing_is_to_be_proven_of_them() {
+    // Of ten chunks the fourth and the fifth, and the last; the first has the head.
+    let wanted = [3 * CHUNK + 5..4 * CHUNK + 7, 9 * CHUNK + 1..9 * CHUNK + 2];
+    let some = BTreeSet::from([0, 3, 4, 9]);
+    let all: BTreeSet<u64> = (0..10).collect();
+    let read = |fetch: &dyn Fetch, source: ModelSource, cache: Option<&Cache>| {
+        block_on(async {
+            let files = Repository::open(fetch, source, cache, CachePolicy::Resume, |_| ()).await?;
+            let mut files = files;
+            files.chunk_bytes = CHUNK;
+            let mut reader = files.open(LARGE).await?;
+            files.prepare().await?;
+            reader.head(8, &mut || ()).await?;
+            reader.only(&wanted);
+            let mut found = BTreeSet::new();
+            while let Some(piece) = reader.next(&mut || ()).await? {
+                let start = piece.start as usize;
+                assert!(large(0)[start..start + piece.bytes.len()] == piece.bytes[..]);
+                assert!(found.insert(piece.start / CHUNK));
+            }
+            reader.finish(&mut || ()).await?;
+            drop(reader);
+            files.finish().await?;
+            Ok::<_, Error>(found)
+        })
+        .expect("reads")
+    };
+    for (server, source) in [(hub(), source()), (folder(), base())] {
+        let store = Rc::<MemoryStore>::default();
+        let cache = cache_in(&store);
+        // Of what comes from the network all is kept, and proven.
+        assert_eq!(read(&server, source.clone(), Some(&cache)), all);
+        assert_eq!(read(&server, source.clone(), Some(&cache_in(&store))), some);
+        // Not where a part is missing, whichever.
+        let keys = block_on(store.keys("chunk/")).expect("there");
+        let id = keys.iter().find_map(|key| key.strip_prefix("chunk/")?.strip_suffix("/00009"));
+        block_on(store.delete(&chunk_key(id.expect("there"), 7))).expect("there");
+        assert_eq!(read(&server, source.clone(), Some(&cache_in(&store))), all);
+        assert_eq!(read(&server, source, Some(&cache_in(&store))), some);
+    }
+    // Nothing is kept: what has a hash is proven all the same.
+    assert_eq!(read(&hub(), source(), None), all);
+    assert_eq!(read(&folder(), base(), None), some);
+}
