@@ -101,11 +101,16 @@ async fn warm(bench: &mut Bench<'_>) -> Result<()> {
     bench.wait().await?;
     bench.row("warm-up, host", host, 0.0, 0);
     bench.row("warm-up", start.elapsed().as_secs_f64() * 1e3, 0.0, 0);
+    pause().await;
+    Ok(())
+}
+
+/// Lets the device idle for [`ARRIVAL`].
+async fn pause() {
     #[cfg(target_family = "wasm")]
     crate::hub::sleep(ARRIVAL).await;
     #[cfg(not(target_family = "wasm"))]
     std::thread::sleep(ARRIVAL);
-    Ok(())
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &str) -> T {
@@ -207,6 +212,15 @@ async fn sd_steps(bench: &mut Bench<'_>, unet: &UNet2DConditionModel) -> Result<
         let name = format!("UNet step, batch {batch}");
         step(bench, &name, operations, run).await?;
         activations(bench, &name);
+        if batch == 3 {
+            // What the first is to be compared with: a chip that idles has to wake up first.
+            pause().await;
+            let start = Instant::now();
+            run();
+            bench.wait().await?;
+            let woken = start.elapsed().as_secs_f64() * 1e3;
+            bench.row(format!("{name}, after a pause"), woken, 0.0, 0);
+        }
     }
     Ok(())
 }
