@@ -6,12 +6,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::source::{AdapterSource, LORA_FILES};
 use super::{AdapterWeight, Adapters};
 use crate::error::{Error, Result};
+use crate::hub::FileReader;
 use crate::models::Module;
 use crate::pipeline::base::PipelineBase;
 use crate::pipeline::text::TextEncoder;
-use crate::weights::lora;
+use crate::weights::lora::{self, Lora, Targets};
 use crate::weights::textual_inversion::Embedding;
 use crate::weights::{HostTensor, StateDict};
 
@@ -41,7 +43,12 @@ impl PipelineBase {
         file: &str,
         bytes: &[u8],
     ) -> Result<Vec<String>> {
-        self.load_lora_dict(name, StateDict::parse(file, bytes)?)
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let lora = lora::parse(file, bytes, &targets, &mut lora::keeper(&placement))?;
+        Ok(adapters.add(&mut models, name, lora))
     }
 
     /// As [`load_lora`](Self::load_lora) from tensors in memory.
@@ -51,7 +58,48 @@ impl PipelineBase {
     pub fn load_lora_dict(&mut self, name: Option<&str>, dict: StateDict) -> Result<Vec<String>> {
         let placement = self.options.placement.clone();
         let (adapters, mut models) = self.adapted();
-        adapters.load(&mut models, &placement, name, dict)
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let lora = Lora::new(dict, &targets, &mut lora::keeper(&placement))?;
+        Ok(adapters.add(&mut models, name, lora))
+    }
+
+    /// As [`load_lora`](Self::load_lora) from a file whose bytes are still to come. Each tensor goes to the device as
+    /// soon as it is there, so that a file in safetensors is never whole in memory.
+    ///
+    /// # Errors
+    /// As [`load_lora`](Self::load_lora), for names and shapes before the tensors are read; network errors;
+    /// [`Error::HashMismatch`].
+    pub async fn load_lora_file(
+        &mut self,
+        name: Option<&str>,
+        file: &str,
+        reader: &mut dyn FileReader,
+    ) -> Result<Vec<String>> {
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let mut keep = lora::keeper(&placement);
+        let lora = lora::read(file, reader, &targets, &mut keep).await?;
+        Ok(adapters.add(&mut models, name, lora))
+    }
+
+    /// As [`load_lora_file`](Self::load_lora_file) from a repository or a folder.
+    ///
+    /// # Errors
+    /// As [`load_lora_file`](Self::load_lora_file); [`Error::NotFound`] when there is no such file.
+    pub async fn load_lora_from(
+        &mut self,
+        name: Option<&str>,
+        source: AdapterSource<'_>,
+    ) -> Result<Vec<String>> {
+        // Before anything is fetched.
+        self.adapters.name(name)?;
+        let (file, mut reader) = source.open(LORA_FILES).await?;
+        let unused = self.load_lora_file(name, &file, &mut *reader).await;
+        drop(reader);
+        source.close(unused).await
     }
 
     /// Makes `names` the active adapters, each with its weight: one number, or several for parts of the models.
@@ -123,11 +171,19 @@ impl PipelineBase {
     /// # Errors
     /// [`Error::InvalidArgument`] for an unknown name; [`Error::Gpu`].
     pub async fn save_lora(&self, name: &str) -> Result<Vec<u8>> {
+        self.lora_file(name).await?.to_safetensors()
+    }
+
+    /// The tensors of [`save_lora`](Self::save_lora).
+    ///
+    /// # Errors
+    /// As [`save_lora`](Self::save_lora).
+    pub async fn lora_file(&self, name: &str) -> Result<StateDict> {
         // Visiting wants a model of its own; this one shares its tensors.
         let mut copy = self.clone();
         let (adapters, mut models) = copy.adapted();
         let layers = adapters.layers(&mut models, name).await?;
-        lora::write(&format!("{name}.safetensors"), layers)
+        Ok(lora::file(&format!("{name}.safetensors"), layers))
     }
 
     /// The same pipeline with the adapters' weights in `components` times `scale`. It shares its

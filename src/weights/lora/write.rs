@@ -8,20 +8,18 @@ use serde_json::{Map, Value, json};
 
 use super::{LoraLayer, Target};
 use crate::error::Result;
-use crate::weights::{Entry, StateDict};
+use crate::weights::{Entry, HostTensor, StateDict};
 
 /// Where a safetensors file keeps the fields of PEFT's `LoraConfig`.
 pub const METADATA_KEY: &str = "lora_adapter_metadata";
 
 /// A layer to write.
-pub type SavedLayer = (Target, LoraLayer);
+pub type SavedLayer = (Target, LoraLayer<HostTensor>);
 
 /// The file of `layers`, in PEFT's names, with the ranks and alphas from which diffusers 0.35 and
 /// later build their `LoraConfig`; older versions take alpha to be the rank.
-///
-/// # Errors
-/// [`Error::InvalidSafetensors`](crate::Error::InvalidSafetensors) when two layers have one name.
-pub fn write(file: &str, layers: Vec<SavedLayer>) -> Result<Vec<u8>> {
+/// The tensors are those of `layers`, and not copied.
+pub fn file(name: &str, layers: Vec<SavedLayer>) -> StateDict {
     let mut configs: BTreeMap<&str, Vec<(String, usize, f64)>> = BTreeMap::new();
     let mut entries = Vec::new();
     for ((component, path), LoraLayer { down, up, scaling }) in layers {
@@ -41,7 +39,15 @@ pub fn write(file: &str, layers: Vec<SavedLayer>) -> Result<Vec<u8>> {
         ("format".to_owned(), "pt".to_owned()),
         (METADATA_KEY.to_owned(), Value::Object(fields).to_string()),
     ]);
-    StateDict { file: file.into(), entries, metadata }.to_safetensors()
+    StateDict { file: name.into(), entries, metadata }
+}
+
+/// The bytes of [`file`] in safetensors.
+///
+/// # Errors
+/// [`Error::InvalidSafetensors`](crate::Error::InvalidSafetensors) when two layers have one name.
+pub fn write(name: &str, layers: Vec<SavedLayer>) -> Result<Vec<u8>> {
+    file(name, layers).to_safetensors()
 }
 
 /// The fields of a `LoraConfig`: rank and alpha of the first layer, and what differs from them.
