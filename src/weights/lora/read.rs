@@ -9,8 +9,8 @@ use crate::hub::{FileReader, Piece};
 use crate::models::{LoraFactor, Placement};
 use crate::weights::assembly::Queue;
 use crate::weights::load::read_header;
-use crate::weights::pickle::is_torch_file;
-use crate::weights::{Dtype, Header, HostTensor, StateDict};
+use crate::weights::pickle::{Pickle, TensorItem, is_torch_file};
+use crate::weights::{Dtype, Header, HostTensor, state_dict};
 
 /// As many bytes as tell what torch writes from safetensors.
 const KIND_BYTES: u64 = 9;
@@ -24,11 +24,10 @@ pub fn keeper(placement: &Placement) -> impl FnMut(HostTensor, &[usize]) -> Lora
     }
 }
 
-/// The LoRA in `bytes`, the contents of `file`: safetensors, or what torch writes. Of the former only one tensor is
-/// copied at a time.
+/// The LoRA in `bytes`, the contents of `file`: safetensors, or what torch writes. Only one tensor is copied at a time.
 ///
 /// # Errors
-/// What [`StateDict::parse`] and [`Lora::new`] say.
+/// What [`StateDict::parse`](crate::weights::StateDict::parse) and [`Lora::new`] say.
 pub fn parse<T>(
     file: &str,
     bytes: &[u8],
@@ -36,7 +35,7 @@ pub fn parse<T>(
     keep: &mut Keep<'_, T>,
 ) -> Result<Lora<T>> {
     if is_torch_file(bytes) {
-        return Lora::new(StateDict::parse(file, bytes)?, targets, keep);
+        return parse_torch(file, bytes, targets, keep);
     }
     let header = Header::parse(file, bytes, bytes.len() as u64)?;
     let mut lora = Arriving::new(plan(file, &header, targets)?, keep);
@@ -45,6 +44,33 @@ pub fn parse<T>(
             // The header was checked against the length of these very bytes.
             let data = &bytes[tensor.start as usize..tensor.end as usize];
             lora.take(index, HostTensor::new(tensor.shape, dtype, data.to_vec()));
+        }
+    }
+    lora.finish()
+}
+
+fn parse_torch<T>(
+    file: &str,
+    bytes: &[u8],
+    targets: &Targets,
+    keep: &mut Keep<'_, T>,
+) -> Result<Lora<T>> {
+    let pickle = Pickle::parse(file, bytes)?;
+    let items = state_dict::items(file, &pickle)?;
+    let keys = items.iter().map(|(key, value)| {
+        let stub = match value.as_tensor().filter(TensorItem::is_float) {
+            Some(tensor) => Stub::Tensor(tensor.shape().to_vec()),
+            None => Stub::of(&state_dict::entry(file, *value, false)),
+        };
+        (key.clone(), stub)
+    });
+    let plan = Plan::new(file, keys.collect(), &BTreeMap::new(), targets)?;
+    let mut lora = Arriving::new(plan, keep);
+    for (index, (_, value)) in items.into_iter().enumerate() {
+        if lora.plan.wants(index)
+            && let Some(Ok(tensor)) = value.as_tensor().map(|tensor| tensor.to_host())
+        {
+            lora.take(index, tensor);
         }
     }
     lora.finish()
