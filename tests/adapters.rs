@@ -190,6 +190,7 @@ fn a_saved_adapter_loads_again() {
             let with = edit(&pipeline);
             let bytes = pollster::block_on(pipeline.save_lora("a")).expect("saves");
             check_shapes(file, &bytes);
+            check_pieces(&pipeline, &bytes);
             if let Some(folder) = &kept {
                 std::fs::create_dir_all(folder).expect("a folder");
                 std::fs::write(folder.join(file), &bytes).expect("written");
@@ -200,6 +201,20 @@ fn a_saved_adapter_loads_again() {
             pipeline.unload_lora();
         }
     }
+}
+
+/// A file is written tensor by tensor, and has what it has where all tensors are read first.
+fn check_pieces(pipeline: &Pipeline, bytes: &[u8]) {
+    let mut saved = StateDict::parse("a.safetensors", bytes).expect("valid");
+    let mut whole = pollster::block_on(pipeline.lora_file("a")).expect("reads");
+    for dict in [&mut saved, &mut whole] {
+        dict.entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+    assert_eq!(saved, whole);
+    let mut pieces = 0;
+    let mut count = |_: &[u8]| pieces += 1;
+    pollster::block_on(pipeline.write_lora("a", &mut count)).expect("writes");
+    assert_eq!(pieces, 1 + saved.entries.len());
 }
 
 /// Convolutions, of 1x1 too, are saved as such: diffusers would refuse two axes there.

@@ -280,7 +280,14 @@ impl Pipeline {
                 let active = || self.inner.active_adapters().pop().map(|(name, _)| name);
                 let name = options.adapter_name.or_else(active);
                 let missing = || Error::argument("adapterName", "no adapter is loaded");
-                self.inner.lora_file(&name.ok_or_else(missing)?).await?
+                let name = name.ok_or_else(missing)?;
+                if options.safe_serialization {
+                    let mut pieces = Vec::new();
+                    let mut write = |bytes: &[u8]| pieces.push(Uint8Array::from(bytes));
+                    self.inner.write_lora(&name, &mut write).await?;
+                    return Ok(joined(&pieces));
+                }
+                self.inner.lora_file(&name).await?
             }
         };
         let bytes =
@@ -323,4 +330,15 @@ impl Pipeline {
 
 fn texts(texts: Vec<String>) -> Array {
     texts.into_iter().map(JsValue::from).collect()
+}
+
+/// Bytes one behind the other.
+fn joined(pieces: &[Uint8Array]) -> Uint8Array {
+    let joined = Uint8Array::new_with_length(pieces.iter().map(Uint8Array::length).sum());
+    let mut at = 0;
+    for piece in pieces {
+        joined.set(piece, at);
+        at += piece.length();
+    }
+    joined
 }

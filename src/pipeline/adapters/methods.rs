@@ -7,15 +7,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::source::{AdapterSource, LORA_FILES};
-use super::{AdapterWeight, Adapters};
+use super::{AdapterWeight, Adapters, Stored};
 use crate::error::{Error, Result};
 use crate::hub::FileReader;
 use crate::models::Module;
 use crate::pipeline::base::PipelineBase;
 use crate::pipeline::text::TextEncoder;
-use crate::weights::lora::{self, Lora, Targets};
+use crate::weights::lora::{self, Lora, LoraLayer, Target, Targets};
 use crate::weights::textual_inversion::Embedding;
-use crate::weights::{HostTensor, StateDict};
+use crate::weights::{HostTensor, StateDict, header_with};
 
 /// LoRA.
 impl PipelineBase {
@@ -171,19 +171,54 @@ impl PipelineBase {
     /// # Errors
     /// [`Error::InvalidArgument`] for an unknown name; [`Error::Gpu`].
     pub async fn save_lora(&self, name: &str) -> Result<Vec<u8>> {
-        self.lora_file(name).await?.to_safetensors()
+        let mut bytes = Vec::new();
+        self.write_lora(name, &mut |piece| bytes.extend_from_slice(piece)).await?;
+        Ok(bytes)
     }
 
-    /// The tensors of [`save_lora`](Self::save_lora).
+    /// As [`save_lora`](Self::save_lora), piece by piece: no more than one tensor is in memory.
+    ///
+    /// # Errors
+    /// As [`save_lora`](Self::save_lora).
+    pub async fn write_lora(&self, name: &str, write: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let layers = self.lora_layers(name)?;
+        let ranks = layers.iter().map(|(target, layer)| {
+            // The first axis of the first factor.
+            (target, layer.down.shape[0], layer.scaling)
+        });
+        let metadata = lora::metadata(ranks);
+        let tensors: Vec<(String, Stored)> = layers
+            .into_iter()
+            .flat_map(|(target, layer)| lora::keys(&target).into_iter().zip([layer.down, layer.up]))
+            .collect();
+        let entries = tensors
+            .iter()
+            .map(|(key, stored)| (key.as_str(), stored.dtype(), stored.shape.as_slice()));
+        write(&header_with(entries, metadata));
+        for (_, stored) in tensors {
+            write(stored.read().await?.bytes());
+        }
+        Ok(())
+    }
+
+    /// The tensors of [`save_lora`](Self::save_lora), all of them in memory.
     ///
     /// # Errors
     /// As [`save_lora`](Self::save_lora).
     pub async fn lora_file(&self, name: &str) -> Result<StateDict> {
+        let mut layers = Vec::new();
+        for (target, LoraLayer { down, up, scaling }) in self.lora_layers(name)? {
+            let (down, up) = (down.read().await?, up.read().await?);
+            layers.push((target, LoraLayer { down, up, scaling }));
+        }
+        Ok(lora::file(&format!("{name}.safetensors"), layers))
+    }
+
+    fn lora_layers(&self, name: &str) -> Result<Vec<(Target, LoraLayer<Stored>)>> {
         // Visiting wants a model of its own; this one shares its tensors.
         let mut copy = self.clone();
         let (adapters, mut models) = copy.adapted();
-        let layers = adapters.layers(&mut models, name).await?;
-        Ok(lora::file(&format!("{name}.safetensors"), layers))
+        adapters.layers(&mut models, name)
     }
 
     /// The same pipeline with the adapters' weights in `components` times `scale`. It shares its

@@ -22,7 +22,7 @@ use super::to_host;
 use crate::error::{Error, Result};
 use crate::kernels::Matrix;
 use crate::models::{Module, Weight};
-use crate::weights::lora::{Lora, LoraLayer, SavedLayer};
+use crate::weights::lora::{Lora, LoraLayer, Target};
 use crate::weights::{Dtype, HostTensor};
 
 /// The models of a pipeline that LoRAs reach, by their components' names.
@@ -265,37 +265,50 @@ impl Adapters {
         self.apply(models, 1.0);
     }
 
-    /// The layers of an adapter, read back from the device.
-    pub(in crate::pipeline) async fn layers(
+    /// The layers of an adapter, where they are.
+    pub(in crate::pipeline) fn layers(
         &self,
         models: &mut Models<'_>,
         name: &str,
-    ) -> Result<Vec<SavedLayer>> {
+    ) -> Result<Vec<(Target, LoraLayer<Stored>)>> {
         self.check_known(&[name.to_owned()])?;
-        let mut branches = Vec::new();
-        for (component, model) in models.iter_mut() {
-            each_weight(&mut [(*component, &mut **model)], |component, path, weight| {
-                let mut found = weight.lora().iter().filter(|branch| branch.adapter() == name);
-                if let Some(branch) = found.next() {
-                    let shape = crate::models::module::Parameter::shape(weight).to_vec();
-                    branches.push(((component, path.to_owned()), shape, branch.clone()));
-                }
-            });
-        }
         let mut layers = Vec::new();
-        for (target, mut shape, branch) in branches {
+        each_weight(models, |component, path, weight| {
+            let Some(branch) = weight.lora().iter().find(|branch| branch.adapter() == name) else {
+                return;
+            };
+            let mut shape = crate::models::module::Parameter::shape(weight).to_vec();
             let outputs = std::mem::replace(&mut shape[0], branch.rank());
             let mut up = vec![outputs, branch.rank()];
             shape.resize(branch.axes().max(shape.len()), 1);
             up.resize(shape.len(), 1);
             let layer = LoraLayer {
-                down: read_back(branch.down(), shape).await?,
-                up: read_back(branch.up(), up).await?,
+                down: Stored { values: branch.down().clone(), shape },
+                up: Stored { values: branch.up().clone(), shape: up },
                 scaling: branch.scaling(),
             };
-            layers.push((target, layer));
-        }
+            layers.push(((component, path.to_owned()), layer));
+        });
         Ok(layers)
+    }
+}
+
+/// A factor on the device.
+pub(in crate::pipeline) struct Stored {
+    values: Matrix,
+    /// As checkpoints store it.
+    pub shape: Vec<usize>,
+}
+
+impl Stored {
+    /// The type that it is saved as.
+    pub fn dtype(&self) -> Dtype {
+        if self.values.is_packed() { Dtype::F16 } else { Dtype::F32 }
+    }
+
+    /// Its values.
+    pub async fn read(self) -> Result<HostTensor> {
+        read_back(&self.values, self.shape).await
     }
 }
 

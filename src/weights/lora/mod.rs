@@ -19,7 +19,7 @@ pub use self::plan::Stub;
 use self::plan::{Plan, Use};
 pub use self::read::{keeper, parse, read, read_whole};
 pub use self::targets::{Target, Targets};
-pub use self::write::{METADATA_KEY, SavedLayer, file, write};
+pub use self::write::{METADATA_KEY, SavedLayer, file, keys, metadata};
 use super::{Entry, HostTensor, StateDict};
 use crate::error::Result;
 use crate::models::{LoraFactor, Module};
