@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use burn::tensor::{DType, Device};
+use futures_util::future::{LocalBoxFuture, ready};
+use instruct_pix2pix::Error;
 use instruct_pix2pix::cache::Repository;
-use instruct_pix2pix::hub::{Directory, ModelSource};
+use instruct_pix2pix::hub::{Directory, FileReader, ModelSource, OnArrival, Piece};
 use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    AdapterWeight, EditRequest, Floats, Images, LoadOptions, Prompts, SchedulerChoice,
-    StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
+    AdapterSource, AdapterWeight, EditRequest, Floats, Images, LoadOptions, Prompts,
+    SchedulerChoice, StableDiffusionInstructPix2PixPipeline, TorchGenerator, Unobserved,
 };
 use instruct_pix2pix::schedulers::SchedulerConfig;
 use instruct_pix2pix::weights::{Entry, HostTensor, StateDict};
@@ -187,6 +190,7 @@ fn a_saved_adapter_loads_again() {
             let with = edit(&pipeline);
             let bytes = pollster::block_on(pipeline.save_lora("a")).expect("saves");
             check_shapes(file, &bytes);
+            check_pieces(&pipeline, &bytes);
             if let Some(folder) = &kept {
                 std::fs::create_dir_all(folder).expect("a folder");
                 std::fs::write(folder.join(file), &bytes).expect("written");
@@ -197,6 +201,20 @@ fn a_saved_adapter_loads_again() {
             pipeline.unload_lora();
         }
     }
+}
+
+/// A file is written tensor by tensor, and has what it has where all tensors are read first.
+fn check_pieces(pipeline: &Pipeline, bytes: &[u8]) {
+    let mut saved = StateDict::parse("a.safetensors", bytes).expect("valid");
+    let mut whole = pollster::block_on(pipeline.lora_file("a")).expect("reads");
+    for dict in [&mut saved, &mut whole] {
+        dict.entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+    assert_eq!(saved, whole);
+    let mut pieces = 0;
+    let mut count = |_: &[u8]| pieces += 1;
+    pollster::block_on(pipeline.write_lora("a", &mut count)).expect("writes");
+    assert_eq!(pieces, 1 + saved.entries.len());
 }
 
 /// Convolutions, of 1x1 too, are saved as such: diffusers would refuse two axes there.
@@ -238,6 +256,129 @@ fn bad_adapters_change_nothing() {
     assert!(pollster::block_on(pipeline.fuse_lora(1.0, Some(&strings(&["z"])))).is_err());
     assert!(pollster::block_on(pipeline.save_lora("z")).is_err());
     assert_eq!(edit(&pipeline), with);
+}
+
+/// A file that comes in pieces, the last ones first.
+struct Backwards {
+    bytes: Vec<u8>,
+    piece: usize,
+    left: usize,
+    /// Whether it turns out at its end to be another file.
+    is_other: bool,
+    is_rejected: bool,
+}
+
+impl Backwards {
+    fn new(bytes: Vec<u8>, piece: usize) -> Self {
+        let left = bytes.len();
+        Self { bytes, piece, left, is_other: false, is_rejected: false }
+    }
+}
+
+impl FileReader for Backwards {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn head<'a>(
+        &'a mut self,
+        length: u64,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>, Error>> {
+        Box::pin(ready(Ok(self.bytes[..length as usize].to_vec())))
+    }
+
+    fn next<'a>(
+        &'a mut self,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Option<Piece>, Error>> {
+        let (start, end) = (self.left.saturating_sub(self.piece), self.left);
+        self.left = start;
+        let bytes = Rc::new(self.bytes[start..end].to_vec());
+        let piece = Piece { start: start as u64, bytes };
+        Box::pin(ready(Ok((end > 0).then_some(piece))))
+    }
+
+    fn finish<'a>(&'a mut self, _: &'a mut OnArrival<'_>) -> LocalBoxFuture<'a, Result<(), Error>> {
+        let error = || Error::HashMismatch {
+            file: "x".into(),
+            expected: String::new(),
+            found: String::new(),
+        };
+        Box::pin(ready(if self.is_other { Err(error()) } else { Ok(()) }))
+    }
+
+    fn reject(&mut self) -> LocalBoxFuture<'_, ()> {
+        self.is_rejected = true;
+        Box::pin(ready(()))
+    }
+}
+
+#[test]
+fn a_file_that_comes_in_pieces_is_as_one_that_is_there() {
+    for weights in [WeightDtype::F16, WeightDtype::F32] {
+        let mut whole = pipeline(weights);
+        let mut pieces = whole.clone();
+        let files =
+            ["lora_peft.safetensors", "lora_kohya.safetensors", "lora_diffusers_old.safetensors"];
+        for (file, size) in files.into_iter().zip([1, 1000, 1 << 20]) {
+            load(&mut whole, file, file);
+            let mut reader = Backwards::new(adapter(file), size);
+            let read = pieces.load_lora_file(Some(file), file, &mut reader);
+            assert_eq!(pollster::block_on(read).expect("loads"), Vec::<String>::new());
+            assert_eq!(edit(&pieces), edit(&whole), "{file} {weights:?}");
+        }
+        // What torch writes too.
+        let file = StateDict::parse("x", &adapter(files[1])).expect("valid").to_pickle();
+        let mut reader = Backwards::new(file, 1000);
+        let read = pieces.load_lora_file(Some("torch"), "x.bin", &mut reader);
+        assert_eq!(pollster::block_on(read).expect("loads"), Vec::<String>::new());
+        whole.set_adapters(&strings(&[files[1]]), &numbers(&[1.0])).expect("known");
+        assert_eq!(edit(&pieces), edit(&whole));
+    }
+}
+
+#[test]
+fn a_bad_file_that_comes_in_pieces_changes_nothing() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    let plain = edit(&pipeline);
+    // By its names and shapes, before a tensor is read.
+    let mut xl = Backwards::new(adapter("lora_xl_peft.safetensors"), 1000);
+    let size = xl.left;
+    let error = pollster::block_on(pipeline.load_lora_file(None, "x", &mut xl)).expect_err("bad");
+    assert_eq!((error.code(), xl.left, xl.is_rejected), ("shape-mismatch", size, true));
+    // When all of it was read.
+    let mut other = Backwards::new(adapter("lora_peft.safetensors"), 1000);
+    other.is_other = true;
+    let read = pipeline.load_lora_file(None, "x", &mut other);
+    assert_eq!(pollster::block_on(read).expect_err("bad").code(), "hash-mismatch");
+    let mut empty = Backwards::new(Vec::new(), 1000);
+    let read = pipeline.load_lora_file(None, "x", &mut empty);
+    assert_eq!(pollster::block_on(read).expect_err("bad").code(), "invalid-safetensors");
+    assert!(pipeline.list_adapters().is_empty());
+    assert_eq!(edit(&pipeline), plain);
+}
+
+#[test]
+fn adapters_come_from_folders() {
+    let mut pipeline = pipeline(WeightDtype::F32);
+    load(&mut pipeline, "a", "lora_kohya.safetensors");
+    let with = edit(&pipeline);
+    pipeline.unload_lora();
+    let fetch = Directory(fixture("."));
+    let files = Repository::uncached(&fetch, ModelSource::Base(String::new()));
+    let named =
+        |name| AdapterSource { files: &files, subfolder: Some("adapters"), weight_name: name };
+    let mut load = |name| pollster::block_on(pipeline.load_lora_from(Some("a"), named(name)));
+    assert_eq!(load(None).expect_err("not named so").code(), "not-found");
+    assert!(load(Some("lora_kohya.safetensors")).expect("loads").is_empty());
+    let taken = load(Some("none.safetensors")).expect_err("before anything is fetched");
+    assert_eq!(taken.code(), "invalid-argument");
+    assert_eq!(edit(&pipeline), with);
+    let word = named(Some("ti_single.safetensors"));
+    let (file, bytes) = pollster::block_on(word.read_textual_inversion()).expect("there");
+    assert_eq!(file, "adapters/ti_single.safetensors");
+    assert_eq!(bytes, adapter("ti_single.safetensors"));
 }
 
 #[test]

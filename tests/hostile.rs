@@ -16,15 +16,18 @@ use std::time::Duration;
 use futures_util::future::{LocalBoxFuture, ready};
 use instruct_pix2pix::cache::{Alone, Archive, Cache, MANIFEST, Member, MemoryStore, git_blob};
 use instruct_pix2pix::error::Result;
-use instruct_pix2pix::hub::{Body, Fetch, Hub, Request, Response, fetch_tree};
+use instruct_pix2pix::hub::{
+    Body, Fetch, FileReader, Hub, OnArrival, Piece, Request, Response, fetch_tree,
+};
 use instruct_pix2pix::image::ClipImageProcessor;
 use instruct_pix2pix::models::{
     AutoencoderKLConfig, ClipTextConfig, SafetyCheckerConfig, UNet2DConditionConfig,
 };
 use instruct_pix2pix::schedulers::{self, SchedulerConfig, StepOptions, Timesteps};
 use instruct_pix2pix::tokenizer::ClipTokenizer;
+use instruct_pix2pix::weights::lora::{self, Targets};
 use instruct_pix2pix::weights::pickle::{Item, Pickle, is_torch_file};
-use instruct_pix2pix::weights::{self, Header, StateDict};
+use instruct_pix2pix::weights::{self, Dtype, Header, StateDict, header};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -445,6 +448,89 @@ fn state_dictionaries() {
         is_torch_file(bytes);
         Ok(StateDict::parse("x", bytes).is_ok())
     });
+}
+
+/// A file of zeros behind a header, whose bytes are made when they are asked for: its last ones first.
+struct Zeros {
+    header: Vec<u8>,
+    size: u64,
+    left: u64,
+}
+
+/// Bytes of a piece, no multiple of a tensor's.
+const PIECE: u64 = 300_001;
+
+impl FileReader for Zeros {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn head<'a>(
+        &'a mut self,
+        length: u64,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(ready(Ok(self.header[..length as usize].to_vec())))
+    }
+
+    fn next<'a>(
+        &'a mut self,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Option<Piece>>> {
+        let (start, end) = (self.left.saturating_sub(PIECE), self.left);
+        self.left = start;
+        // The header's own are as good as any: they are not looked at again.
+        let bytes = Rc::new(vec![0; (end - start) as usize]);
+        Box::pin(ready(Ok((end > 0).then_some(Piece { start, bytes }))))
+    }
+
+    fn finish<'a>(&'a mut self, _: &'a mut OnArrival<'_>) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn reject(&mut self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+}
+
+/// A LoRA may be larger than all memory that a page is to take, so its tensors are held one at a time.
+#[test]
+fn loras_are_read_tensor_by_tensor() {
+    let config = fixture("models/tiny-sd-ip2p/unet/config.json");
+    let config = String::from_utf8(config).expect("a text");
+    let mut unet = UNet2DConditionConfig::parse("config.json", &config).expect("valid").init();
+    let targets = Targets::new(&mut [("unet", &mut unet)]);
+    let attention = "unet.down_blocks.0.attentions.0.transformer_blocks.0";
+    let mut tensors = Vec::new();
+    for layer in ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q"] {
+        for (factor, shape) in [("lora_A", [8192, 32]), ("lora_B", [32, 8192])] {
+            tensors.push((format!("{attention}.{layer}.{factor}.weight"), shape));
+        }
+    }
+    let entries = tensors.iter().map(|(key, shape)| (key.as_str(), Dtype::F32, &shape[..]));
+    let header = header(entries);
+    let tensor = 8192 * 32 * 4;
+    let size = header.len() + tensors.len() * tensor;
+    let mut whole = header.clone();
+    whole.resize(size, 0);
+    // Two tensors at most, one of which has begun, and a piece.
+    let limits = Limits { largest: tensor, most: 2 * tensor + PIECE as usize + 64 * KIB };
+    let mut kept = 0;
+    let mut keep = |tensor: weights::HostTensor, _: &[usize]| kept += tensor.bytes().len();
+    let (read, memory) = measure(|| lora::parse("x", &whole, &targets, &mut keep));
+    assert_eq!(read.expect("valid").layers.len(), 5);
+    limits.check(memory, 0).expect("parsed in little memory");
+    // What torch writes too, which is there whole.
+    let torch = StateDict::parse("x", &whole).expect("valid").to_pickle();
+    let (read, memory) = measure(|| lora::parse("x", &torch, &targets, &mut keep));
+    assert_eq!(read.expect("valid").layers.len(), 5);
+    limits.check(memory, 0).expect("parsed in little memory");
+    let mut file = Zeros { header, size: size as u64, left: size as u64 };
+    let read = lora::read("x", &mut file, &targets, &mut keep);
+    let (read, memory) = measure(|| pollster::block_on(read));
+    assert_eq!(read.expect("valid").layers.len(), 5);
+    limits.check(memory, 0).expect("read in little memory");
+    assert_eq!(kept, 3 * tensors.len() * tensor);
 }
 
 /// The memory of an empty model, whose size a configuration decides within bounds.

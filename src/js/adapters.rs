@@ -1,7 +1,10 @@
 //! LoRA and textual inversion, as JavaScript sees them.
 
 use std::collections::BTreeMap;
+use std::future::ready;
+use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
 use js_sys::{Array, Object, Uint8Array};
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
@@ -12,9 +15,13 @@ use super::convert::{self, JsTensor, object};
 use super::error::JsResult;
 use super::source::SourceOptions;
 use crate::error::{Error, Result};
-use crate::hub::ModelFiles;
-use crate::pipeline::{AdapterWeight, LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
-use crate::weights::{Entry, HostTensor, StateDict};
+use crate::hub::{FileReader, ModelFiles, OnArrival, Piece};
+use crate::pipeline::{AdapterSource, AdapterWeight};
+use crate::weights::lora::read_whole;
+use crate::weights::{Dtype, Entry, HostTensor, StateDict, header};
+
+/// What tensors without a file are called.
+const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
 
 /// An adapter's file: its bytes, its tensors, or which of a model's files it is.
 #[derive(Debug, Deserialize)]
@@ -27,30 +34,105 @@ struct Source {
 }
 
 impl Source {
-    /// The file's name and contents.
-    async fn read(
-        source: JsValue,
-        names: &[&str],
-        signal: Option<AbortSignal>,
-    ) -> Result<(String, Vec<u8>)> {
-        let Self { bytes, tensors, weight_name } = convert::parse(source.clone(), "source")?;
-        if let Some(tensors) = tensors {
-            let file = state_dict([(String::new(), tensors)])?;
-            let bytes = file.to_safetensors()?;
-            return Ok((file.file, bytes));
+    fn parse(source: &JsValue) -> Result<Self> {
+        convert::parse(source.clone(), "source")
+    }
+
+    /// The file's name, and what reads it where its bytes are there already.
+    fn held(&self) -> Result<Option<(String, HeldFile)>> {
+        if let Some(tensors) = &self.tensors {
+            return Ok(Some((LORA_FILE.into(), HeldFile::of_tensors(tensors)?)));
         }
-        if let Some(bytes) = bytes.dyn_ref::<Uint8Array>() {
-            return Ok((weight_name.unwrap_or_default(), bytes.to_vec()));
+        let bytes = self.bytes.dyn_ref::<Uint8Array>();
+        let name = || self.weight_name.clone().unwrap_or_default();
+        Ok(bytes.map(|bytes| (name(), HeldFile::new([bytes.clone()]))))
+    }
+
+    /// Which of the `files` of a repository or a folder it is.
+    fn within<'a>(
+        &'a self,
+        files: &'a dyn ModelFiles,
+        options: &'a SourceOptions,
+    ) -> AdapterSource<'a> {
+        let weight_name = self.weight_name.as_deref();
+        AdapterSource { files, subfolder: options.subfolder(), weight_name }
+    }
+}
+
+/// Bytes that JavaScript has, of which a piece is in this heap at a time.
+struct HeldFile {
+    /// One behind the other.
+    parts: Vec<Uint8Array>,
+    size: u64,
+    /// The part that is handed out next, from which of its bytes on, and where that is in the file.
+    next: (usize, u32, u64),
+}
+
+/// Bytes that are taken over at once.
+const PIECE_BYTES: u32 = 4 << 20;
+
+impl HeldFile {
+    fn new(parts: impl IntoIterator<Item = Uint8Array>) -> Self {
+        let parts: Vec<_> = parts.into_iter().collect();
+        let size = parts.iter().map(|part| u64::from(part.length())).sum();
+        Self { parts, size, next: (0, 0, 0) }
+    }
+
+    /// A file in safetensors of tensors by their names.
+    fn of_tensors(tensors: &BTreeMap<String, JsTensor>) -> Result<Self> {
+        let mut parts = Vec::new();
+        for (key, tensor) in tensors {
+            parts.push(tensor.bytes(key)?);
         }
-        let options = SourceOptions::parse(&source)?;
-        let access = options.access(signal, &|_| ()).await?;
-        let files = access.open(|_| ()).await?;
-        let file = read_adapter(&files, options.subfolder(), weight_name.as_deref(), names).await?;
-        // A whole model that this is beside is not complete by that.
-        if !files.paths().iter().any(|path| path == "model_index.json") {
-            files.finish().await?;
+        let entries = tensors.iter();
+        let header =
+            header(entries.map(|(key, tensor)| (key.as_str(), Dtype::F32, &tensor.shape[..])));
+        Ok(Self::new([Uint8Array::from(header.as_slice())].into_iter().chain(parts)))
+    }
+}
+
+impl FileReader for HeldFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn head<'a>(
+        &'a mut self,
+        length: u64,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        for part in &self.parts {
+            let missing = length - bytes.len() as u64;
+            let end = missing.min(part.length().into()) as u32;
+            bytes.extend(part.subarray(0, end).to_vec());
         }
-        Ok(file)
+        Box::pin(ready(Ok(bytes)))
+    }
+
+    fn next<'a>(
+        &'a mut self,
+        _: &'a mut OnArrival<'_>,
+    ) -> LocalBoxFuture<'a, Result<Option<Piece>>> {
+        let (mut part, mut from, start) = self.next;
+        while self.parts.get(part).is_some_and(|part| part.length() == from) {
+            (part, from) = (part + 1, 0);
+        }
+        let piece = self.parts.get(part).map(|bytes| {
+            let end = bytes.length().min(from.saturating_add(PIECE_BYTES));
+            let bytes = Rc::new(bytes.subarray(from, end).to_vec());
+            self.next = (part, end, start + u64::from(end - from));
+            Piece { start, bytes }
+        });
+        Box::pin(ready(Ok(piece)))
+    }
+
+    fn finish<'a>(&'a mut self, _: &'a mut OnArrival<'_>) -> LocalBoxFuture<'a, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn reject(&mut self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(ready(()))
     }
 }
 
@@ -103,7 +185,7 @@ fn state_dict(
         }
     }
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    Ok(StateDict { file: "pytorch_lora_weights.safetensors".into(), entries, metadata })
+    Ok(StateDict { file: LORA_FILE.into(), entries, metadata })
 }
 
 #[wasm_bindgen]
@@ -117,8 +199,17 @@ impl Pipeline {
         signal: Option<AbortSignal>,
     ) -> JsResult<Object> {
         let options: LoraOptions = convert::parse(options, "options")?;
-        let (file, bytes) = Source::read(source, LORA_FILES, signal).await?;
-        let unused = self.inner.load_lora(options.adapter_name.as_deref(), &file, &bytes)?;
+        let adapter = Source::parse(&source)?;
+        let name = options.adapter_name.as_deref();
+        let unused = match adapter.held()? {
+            Some((file, mut bytes)) => self.inner.load_lora_file(name, &file, &mut bytes).await?,
+            None => {
+                let options = SourceOptions::parse(&source)?;
+                let access = options.access(signal, &|_| ()).await?;
+                let files = access.open(|_| ()).await?;
+                self.inner.load_lora_from(name, adapter.within(&files, &options)).await?
+            }
+        };
         let name = self.inner.active_adapters().pop().map(|(name, _)| name);
         Ok(object(&[("adapterName", name.into()), ("unusedKeys", texts(unused).into())]))
     }
@@ -189,10 +280,14 @@ impl Pipeline {
                 let active = || self.inner.active_adapters().pop().map(|(name, _)| name);
                 let name = options.adapter_name.or_else(active);
                 let missing = || Error::argument("adapterName", "no adapter is loaded");
-                StateDict::parse(
-                    "adapter",
-                    &self.inner.save_lora(&name.ok_or_else(missing)?).await?,
-                )?
+                let name = name.ok_or_else(missing)?;
+                if options.safe_serialization {
+                    let mut pieces = Vec::new();
+                    let mut write = |bytes: &[u8]| pieces.push(Uint8Array::from(bytes));
+                    self.inner.write_lora(&name, &mut write).await?;
+                    return Ok(joined(&pieces));
+                }
+                self.inner.lora_file(&name).await?
             }
         };
         let bytes =
@@ -209,7 +304,16 @@ impl Pipeline {
         signal: Option<AbortSignal>,
     ) -> JsResult<Vec<String>> {
         let WordOptions { token, text_encoder } = convert::parse(options, "options")?;
-        let (file, bytes) = Source::read(source, TEXTUAL_INVERSION_FILES, signal).await?;
+        let adapter = Source::parse(&source)?;
+        let (file, bytes) = match adapter.held()? {
+            Some((file, mut bytes)) => (file, read_whole(&mut bytes).await?),
+            None => {
+                let options = SourceOptions::parse(&source)?;
+                let access = options.access(signal, &|_| ()).await?;
+                let files = access.open(|_| ()).await?;
+                adapter.within(&files, &options).read_textual_inversion().await?
+            }
+        };
         let token = token.as_deref();
         Ok(match text_encoder {
             Some(name) => self.inner.load_textual_inversion_into(&name, &file, &bytes, token)?,
@@ -226,4 +330,15 @@ impl Pipeline {
 
 fn texts(texts: Vec<String>) -> Array {
     texts.into_iter().map(JsValue::from).collect()
+}
+
+/// Bytes one behind the other.
+fn joined(pieces: &[Uint8Array]) -> Uint8Array {
+    let joined = Uint8Array::new_with_length(pieces.iter().map(Uint8Array::length).sum());
+    let mut at = 0;
+    for piece in pieces {
+        joined.set(piece, at);
+        at += piece.length();
+    }
+    joined
 }

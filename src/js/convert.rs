@@ -1,7 +1,7 @@
 //! Between JavaScript's values and the pipeline's.
 
 use burn::tensor::DType;
-use js_sys::{Array, Float32Array, Function, JSON, Object, Reflect, Uint8ClampedArray};
+use js_sys::{Array, Float32Array, Function, JSON, Object, Reflect, Uint8Array, Uint8ClampedArray};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
@@ -208,15 +208,30 @@ pub struct JsTensor {
 }
 
 impl JsTensor {
-    /// The numbers, if they are as many as the shape says. `name` is what errors call them.
-    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let values = self.data.to_vec();
-        if self.shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side)) != Some(values.len())
-        {
-            let message = format!("{} numbers for shape {:?}", values.len(), self.shape);
+    /// Fails unless the numbers are as many as the shape says. `name` is what the error calls them.
+    fn check(&self, name: &str) -> Result<()> {
+        let count = self.data.length() as usize;
+        if self.shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side)) != Some(count) {
+            let message = format!("{count} numbers for shape {:?}", self.shape);
             return Err(Error::argument(name, message));
         }
-        Ok(values)
+        Ok(())
+    }
+
+    /// The numbers, if they are as many as the shape says. `name` is what errors call them.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        self.check(name)?;
+        Ok(self.data.to_vec())
+    }
+
+    /// Their bytes, little-endian as they are everywhere that WebAssembly is, where JavaScript has them.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn bytes(&self, name: &str) -> Result<Uint8Array> {
+        self.check(name)?;
+        let (start, length) = (self.data.byte_offset(), self.data.byte_length());
+        Ok(Uint8Array::new_with_byte_offset_and_length(&self.data.buffer(), start, length))
     }
 
     /// The numbers alone.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 
-use super::module::{Parameter as _, Placement, Weight, WeightDtype, matrix};
+use super::module::{Placement, Weight, WeightDtype, matrix};
 use crate::kernels::{self, Conv2dOptions, Epilogue, Matrix, Packing};
 use crate::weights::HostTensor;
 
@@ -23,6 +23,28 @@ pub struct LoraBranch {
     axes: usize,
     scaling: f64,
     strength: f64,
+}
+
+/// One of the two matrices of an adapter's share in a layer, on the device.
+#[derive(Debug, Clone)]
+pub struct LoraFactor {
+    values: Matrix,
+    /// In its file.
+    axes: usize,
+}
+
+impl LoraFactor {
+    /// Takes the values of `tensor` to the device, in `shape`, which may differ from the tensor's own in axes of one
+    /// element.
+    pub fn new(tensor: HostTensor, shape: &[usize], placement: &Placement) -> Self {
+        let axes = tensor.shape().len();
+        // They are small, and their rank is seldom a multiple of what integers need.
+        let packing = match placement.weights {
+            WeightDtype::F32 => Packing::Floats,
+            _ => Packing::Halves,
+        };
+        Self { values: matrix(tensor, shape, packing, &placement.device), axes }
+    }
 }
 
 impl LoraBranch {
@@ -64,26 +86,15 @@ impl Weight {
         &self.lora
     }
 
-    /// Puts an adapter beside the weight, at strength 0. `down` is `[R, I]` or `[R, I, kh, kw]`,
-    /// `up` `[O, R]`, whatever axes of one element follow.
+    /// Puts an adapter's two factors beside the weight, at strength 0: `[R, I]` or `[R, I, kh, kw]`, and `[O, R]`.
     pub fn attach_lora(
         &mut self,
         adapter: Arc<str>,
-        (down, up): (&HostTensor, &HostTensor),
+        (down, up): (LoraFactor, LoraFactor),
         scaling: f64,
-        placement: &Placement,
     ) {
-        let (rank, axes) = (down.shape()[0], down.shape().len());
-        let mut shape = self.shape().to_vec();
-        let outputs = std::mem::replace(&mut shape[0], rank);
-        // They are small, and their rank is seldom a multiple of what integers need.
-        let packing = match placement.weights {
-            WeightDtype::F32 => Packing::Floats,
-            _ => Packing::Halves,
-        };
-        let down = matrix(down.clone(), &shape, packing, &placement.device);
-        let up = matrix(up.clone(), &[outputs, rank], packing, &placement.device);
-        self.lora.push(LoraBranch { adapter, down, up, axes, scaling, strength: 0.0 });
+        let LoraFactor { values: down, axes } = down;
+        self.lora.push(LoraBranch { adapter, down, up: up.values, axes, scaling, strength: 0.0 });
     }
 
     /// Takes adapters away.

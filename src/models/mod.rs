@@ -21,7 +21,7 @@ pub use clip::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 pub use config::PerBlock;
 pub use freeu::FreeU;
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear};
-pub use lora::LoraBranch;
+pub use lora::{LoraBranch, LoraFactor};
 pub use module::{Module, Placement, Values, Weight, WeightDtype};
 pub use safety_checker::{
     SafetyCheckerConfig, SafetyThresholds, SafetyVerdict, StableDiffusionSafetyChecker, judge,

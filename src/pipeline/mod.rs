@@ -28,8 +28,8 @@ mod warm_up;
 mod xl_request;
 
 pub use adapters::{
-    AdapterWeight, ComponentWeights, LORA_FILES, LayerWeights, PartWeight, PartWeights,
-    TEXTUAL_INVERSION_FILES, UNetWeight, read_adapter,
+    AdapterSource, AdapterWeight, ComponentWeights, LayerWeights, PartWeight, PartWeights,
+    UNetWeight,
 };
 pub use base::PipelineBase;
 pub use blank::{MemoryChoice, PipelineClass};

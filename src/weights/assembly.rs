@@ -217,7 +217,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Makes room for more.
-    fn make_room(&mut self, bytes: u64) {
+    pub fn make_room(&mut self, bytes: u64) {
         if self.bytes + bytes > QUEUED_MAX {
             #[cfg(feature = "wgpu")]
             crate::kernels::flush(self.device);

@@ -347,7 +347,8 @@ pub async fn peek(model: &dyn ModelFiles, path: &str) -> Result<Header> {
     header
 }
 
-async fn read_header(
+/// The header of a file of which nothing was handed out yet.
+pub(super) async fn read_header(
     file: &str,
     reader: &mut dyn FileReader,
     report: &mut dyn FnMut(),

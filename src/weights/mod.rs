@@ -15,5 +15,5 @@ pub mod textual_inversion;
 pub use dtype::{Dtype, HostTensor};
 pub use index::shards;
 pub use load::{Progress, WeightFiles, load, pass_over, peek};
-pub use safetensors::{Header, TensorInfo, header};
+pub use safetensors::{Header, TensorInfo, header, header_with};
 pub use state_dict::{Entry, StateDict};

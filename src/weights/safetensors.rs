@@ -178,6 +178,14 @@ fn invalid(file: &str, message: String) -> Error {
 
 /// The beginning of a file with these tensors, one behind the other: key, type and shape.
 pub fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize])>) -> Vec<u8> {
+    header_with(tensors, BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
+}
+
+/// As [`header`], of a file that says something of itself.
+pub fn header_with<'a>(
+    tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize])>,
+    metadata: BTreeMap<String, String>,
+) -> Vec<u8> {
     let mut end = 0;
     let tensors = tensors.map(|(key, dtype, shape)| {
         let start = end;
@@ -189,7 +197,6 @@ pub fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize])>) 
         };
         (key.to_owned(), Entry { dtype, shape: shape.to_vec(), data_offsets: (start, end) })
     });
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let header = Json { metadata, tensors: tensors.collect() };
     let mut json = serde_json::to_vec(&header).expect("a header is JSON");
     // The data begin at a multiple of eight.

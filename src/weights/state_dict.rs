@@ -60,17 +60,9 @@ impl StateDict {
     }
 
     fn from_pickle(file: &str, pickle: &Pickle<'_>) -> Result<Self> {
-        let root = pickle.root();
-        if let Some(tensor) = root.as_tensor() {
-            // A tensor by itself, which has no name.
-            let entry = tensor.to_host().map_or_else(Entry::Other, Entry::Tensor);
-            let entries = vec![(String::new(), entry)];
-            return Ok(Self { file: file.into(), entries, ..Self::default() });
-        }
-        // Trainers wrap the dictionary in one of their own.
-        let root = root.get("state_dict").unwrap_or(root);
-        dictionary(file, root, true)
-            .ok_or_else(|| Error::unsupported(format!("{file}: a pickle that is no dictionary")))
+        let entries = items(file, pickle)?;
+        let entries = entries.into_iter().map(|(key, value)| (key, entry(file, value, true)));
+        Ok(Self { file: file.into(), entries: entries.collect(), ..Self::default() })
     }
 
     /// The value of a name.
@@ -113,30 +105,49 @@ impl StateDict {
     }
 }
 
-/// A dictionary with names as keys; those inside it are read too, but not those inside them, so
-/// that a file that contains itself comes to an end.
-fn dictionary(file: &str, item: Item<'_>, outer: bool) -> Option<StateDict> {
-    let mut entries = Vec::new();
-    for (key, value) in item.entries()? {
-        let Some(key) = key.as_str() else { continue };
-        let entry = if let Some(tensor) = value.as_tensor() {
-            match tensor.to_host() {
-                Ok(tensor) => Entry::Tensor(tensor),
-                Err(dtype) => {
-                    value.as_i64().map_or(Entry::Other(dtype), |x| Entry::Number(x as f64))
-                }
-            }
-        } else if let Some(text) = value.as_str() {
-            Entry::Text(text.to_owned())
-        } else if let Some(number) = value.as_f64() {
-            Entry::Number(number)
-        } else {
-            let nested = if outer { dictionary(file, value, false) } else { None };
-            nested.map_or_else(|| Entry::Other("an object".into()), |d| Entry::Nested(Box::new(d)))
-        };
-        entries.push((key.to_owned(), entry));
+/// The values of what torch writes, by their names, in order. A tensor by itself has none.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a pickle that is no dictionary.
+pub(super) fn items<'p>(file: &str, pickle: &'p Pickle<'_>) -> Result<Vec<(String, Item<'p>)>> {
+    let root = pickle.root();
+    if root.as_tensor().is_some() {
+        return Ok(vec![(String::new(), root)]);
     }
-    Some(StateDict { file: file.to_owned(), entries, metadata: BTreeMap::new() })
+    // Trainers wrap the dictionary in one of their own.
+    let root = root.get("state_dict").unwrap_or(root);
+    named(root).ok_or_else(|| Error::unsupported(format!("{file}: a pickle that is no dictionary")))
+}
+
+/// A dictionary with names as keys.
+fn named(item: Item<'_>) -> Option<Vec<(String, Item<'_>)>> {
+    let entries = item.entries()?;
+    Some(entries.filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value))).collect())
+}
+
+/// A value. Dictionaries inside the `outer` one are read too, but not those inside them, so that a
+/// file that contains itself comes to an end.
+pub(super) fn entry(file: &str, value: Item<'_>, outer: bool) -> Entry {
+    if let Some(tensor) = value.as_tensor() {
+        return match tensor.to_host() {
+            Ok(tensor) => Entry::Tensor(tensor),
+            Err(dtype) => value.as_i64().map_or(Entry::Other(dtype), |x| Entry::Number(x as f64)),
+        };
+    }
+    if let Some(text) = value.as_str() {
+        return Entry::Text(text.to_owned());
+    }
+    if let Some(number) = value.as_f64() {
+        return Entry::Number(number);
+    }
+    match named(value).filter(|_| outer) {
+        Some(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| (key, entry(file, value, false)));
+            let (file, entries) = (file.to_owned(), entries.collect());
+            Entry::Nested(Box::new(StateDict { file, entries, ..StateDict::default() }))
+        }
+        None => Entry::Other("an object".into()),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 /**
  * Models of full size: 2.1 GB of weights from a stand-in for the Hub, through the cache, to the GPU, and 12.3 GB that become
- * smaller on their way, in a heap that does not grow with the file. `FULL=1` only.
+ * smaller on their way, in a heap that does not grow with the file; and a LoRA of 0.4 GB. `FULL=1` only.
  */
 
 import assert from 'node:assert/strict';
@@ -27,13 +27,17 @@ const STEMS = {
   text_encoder_2: 'model',
 };
 const SIZES = { F16: 2, F32: 4 };
+/** The name that a LoRA's file has where none is given. */
+const LORA = 'pytorch_lora_weights.safetensors';
+/** Its rank: 422 MB for the small model. */
+const RANK = 18432;
 endAfterMinutes(60);
 
 let browser, folders, hub, page, server, session, total;
 
 before(async () => {
   if (OFF.skip) return;
-  folders = ['sd15-', 'sdxl-'].map((name) => mkdtempSync(join(tmpdir(), name)));
+  folders = ['sd15-', 'sdxl-', 'lora-'].map((name) => mkdtempSync(join(tmpdir(), name)));
   const tests = `${repository}tests/fixtures`;
   total = {
     sd: writeModel(folders[0], `${repository}www/models/tiny-random`, `${tests}/sd15.json`),
@@ -43,7 +47,14 @@ before(async () => {
       vae: 'F32',
     }),
   };
-  hub = await serveHub({ 'tests/sd15': folders[0], 'tests/sdxl': folders[1] });
+  const tiny = `${repository}www/models/tiny-random`;
+  total.lora = writeLora(join(folders[2], LORA), tiny);
+  hub = await serveHub({
+    'tests/sd15': folders[0],
+    'tests/sdxl': folders[1],
+    'tests/lora': folders[2],
+    'tests/tiny': tiny,
+  });
   server = await serve(`${folder}site`, { '/pkg': pkg });
   browser = await launch();
   const context = await browser.newContext();
@@ -71,27 +82,44 @@ function writeModel(model, like, shapesOf, dtypes = {}) {
   for (const [name, { config, shapes }] of Object.entries(JSON.parse(readFileSync(shapesOf, 'utf8')))) {
     mkdirSync(join(model, name));
     writeFileSync(join(model, name, 'config.json'), JSON.stringify(config));
-    const dtype = dtypes[name] ?? 'F16';
-    let end = 0;
-    const header = {};
-    for (const [key, shape] of Object.entries(shapes)) {
-      const start = end;
-      end += shape.reduce((product, side) => product * side, SIZES[dtype]);
-      header[key] = { dtype, shape, data_offsets: [start, end] };
-    }
-    const json = Buffer.from(JSON.stringify(header));
-    const length = Buffer.alloc(8);
-    length.writeBigUInt64LE(BigInt(json.length));
-    const path = join(model, name, `${STEMS[name]}.safetensors`);
-    const file = openSync(path, 'w');
-    writeSync(file, length);
-    writeSync(file, json);
-    closeSync(file);
-    // Zeros that take no room on most disks.
-    truncateSync(path, 8 + json.length + end);
-    total += 8 + json.length + end;
+    total += writeZeros(join(model, name, `${STEMS[name]}.safetensors`), shapes, dtypes[name] ?? 'F16');
   }
   return total;
+}
+
+/** A file of zeros for tensors of these shapes. Returns its size in bytes. */
+function writeZeros(path, shapes, dtype) {
+  let end = 0;
+  const header = {};
+  for (const [key, shape] of Object.entries(shapes)) {
+    const start = end;
+    end += shape.reduce((product, side) => product * side, SIZES[dtype]);
+    header[key] = { dtype, shape, data_offsets: [start, end] };
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  const file = openSync(path, 'w');
+  writeSync(file, length);
+  writeSync(file, json);
+  closeSync(file);
+  // Zeros that take no room on most disks.
+  truncateSync(path, 8 + json.length + end);
+  return 8 + json.length + end;
+}
+
+/** A LoRA of zeros for the attention of a model, in single precision. Returns its size in bytes. */
+function writeLora(path, model) {
+  const bytes = readFileSync(join(model, 'unet', `${STEMS.unet}.safetensors`));
+  const weights = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE())));
+  const shapes = {};
+  for (const [key, { shape }] of Object.entries(weights)) {
+    const layer = /^(.*attn\d\.to_(?:q|k|v|out\.0))\.weight$/.exec(key)?.[1];
+    if (!layer) continue;
+    shapes[`unet.${layer}.lora_A.weight`] = [RANK, shape[1]];
+    shapes[`unet.${layer}.lora_B.weight`] = [shape[0], RANK];
+  }
+  return writeZeros(path, shapes, 'F32');
 }
 
 /** Loads a model in the page, and tells how long it took and the most memory that was seen. */
@@ -188,4 +216,29 @@ test('twelve gigabytes in float32 are stored as halves, and loaded from them', O
   assert.deepEqual([second.last.cached, await hub.log()], [second.last.total, []]);
   report(second, 'SDXL from the cache', t);
   assert.ok(second.wasmHeap <= XL_HEAP, told(second.wasmHeap));
+});
+
+test('a LoRA larger than the heap may be passes through it', OFF, async (t) => {
+  assert.ok(total.lora > XL_HEAP);
+  const found = await page.evaluate(async ([endpoint, LORA]) => {
+    const { DirectInstructPix2Pix } = await import('/pkg/index.js');
+    const pipe = await DirectInstructPix2Pix.fromPretrained('tests/tiny', { endpoint });
+    const heaps = {};
+    const load = async (from, source, options) => {
+      const { unusedKeys } = await pipe.loadLoraWeights(source, { adapterName: from, ...options });
+      if (unusedKeys.length) throw new Error(`unused: ${unusedKeys}`);
+      heaps[from] = (await pipe.memory()).wasmHeap;
+      await pipe.unloadLoraWeights();
+    };
+    await load('network', 'tests/lora', { endpoint });
+    await load('cache', 'tests/lora', { endpoint, localFilesOnly: true });
+    const answer = await fetch(`${endpoint}/tests/lora/resolve/main/${LORA}`);
+    await load('file', new File([await answer.blob()], LORA));
+    await pipe.dispose();
+    return heaps;
+  }, [hub.url, LORA]);
+  for (const [from, heap] of Object.entries(found)) {
+    t.diagnostic(`a LoRA of ${told(total.lora)} from the ${from}: wasm heap ${told(heap)}`);
+    assert.ok(heap < XL_HEAP, `${from}: ${told(heap)}`);
+  }
 });

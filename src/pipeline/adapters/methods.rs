@@ -6,14 +6,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{AdapterWeight, Adapters};
+use super::source::{AdapterSource, LORA_FILES};
+use super::{AdapterWeight, Adapters, Stored};
 use crate::error::{Error, Result};
+use crate::hub::FileReader;
 use crate::models::Module;
 use crate::pipeline::base::PipelineBase;
 use crate::pipeline::text::TextEncoder;
-use crate::weights::lora;
+use crate::weights::lora::{self, Lora, LoraLayer, Target, Targets};
 use crate::weights::textual_inversion::Embedding;
-use crate::weights::{HostTensor, StateDict};
+use crate::weights::{HostTensor, StateDict, header_with};
 
 /// LoRA.
 impl PipelineBase {
@@ -41,7 +43,12 @@ impl PipelineBase {
         file: &str,
         bytes: &[u8],
     ) -> Result<Vec<String>> {
-        self.load_lora_dict(name, StateDict::parse(file, bytes)?)
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let lora = lora::parse(file, bytes, &targets, &mut lora::keeper(&placement))?;
+        Ok(adapters.add(&mut models, name, lora))
     }
 
     /// As [`load_lora`](Self::load_lora) from tensors in memory.
@@ -51,7 +58,48 @@ impl PipelineBase {
     pub fn load_lora_dict(&mut self, name: Option<&str>, dict: StateDict) -> Result<Vec<String>> {
         let placement = self.options.placement.clone();
         let (adapters, mut models) = self.adapted();
-        adapters.load(&mut models, &placement, name, dict)
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let lora = Lora::new(dict, &targets, &mut lora::keeper(&placement))?;
+        Ok(adapters.add(&mut models, name, lora))
+    }
+
+    /// As [`load_lora`](Self::load_lora) from a file whose bytes are still to come. Each tensor goes to the device as
+    /// soon as it is there, so that a file in safetensors is never whole in memory.
+    ///
+    /// # Errors
+    /// As [`load_lora`](Self::load_lora), for names and shapes before the tensors are read; network errors;
+    /// [`Error::HashMismatch`].
+    pub async fn load_lora_file(
+        &mut self,
+        name: Option<&str>,
+        file: &str,
+        reader: &mut dyn FileReader,
+    ) -> Result<Vec<String>> {
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
+        let mut keep = lora::keeper(&placement);
+        let lora = lora::read(file, reader, &targets, &mut keep).await?;
+        Ok(adapters.add(&mut models, name, lora))
+    }
+
+    /// As [`load_lora_file`](Self::load_lora_file) from a repository or a folder.
+    ///
+    /// # Errors
+    /// As [`load_lora_file`](Self::load_lora_file); [`Error::NotFound`] when there is no such file.
+    pub async fn load_lora_from(
+        &mut self,
+        name: Option<&str>,
+        source: AdapterSource<'_>,
+    ) -> Result<Vec<String>> {
+        // Before anything is fetched.
+        self.adapters.name(name)?;
+        let (file, mut reader) = source.open(LORA_FILES).await?;
+        let unused = self.load_lora_file(name, &file, &mut *reader).await;
+        drop(reader);
+        source.close(unused).await
     }
 
     /// Makes `names` the active adapters, each with its weight: one number, or several for parts of the models.
@@ -123,11 +171,54 @@ impl PipelineBase {
     /// # Errors
     /// [`Error::InvalidArgument`] for an unknown name; [`Error::Gpu`].
     pub async fn save_lora(&self, name: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.write_lora(name, &mut |piece| bytes.extend_from_slice(piece)).await?;
+        Ok(bytes)
+    }
+
+    /// As [`save_lora`](Self::save_lora), piece by piece: no more than one tensor is in memory.
+    ///
+    /// # Errors
+    /// As [`save_lora`](Self::save_lora).
+    pub async fn write_lora(&self, name: &str, write: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let layers = self.lora_layers(name)?;
+        let ranks = layers.iter().map(|(target, layer)| {
+            // The first axis of the first factor.
+            (target, layer.down.shape[0], layer.scaling)
+        });
+        let metadata = lora::metadata(ranks);
+        let tensors: Vec<(String, Stored)> = layers
+            .into_iter()
+            .flat_map(|(target, layer)| lora::keys(&target).into_iter().zip([layer.down, layer.up]))
+            .collect();
+        let entries = tensors
+            .iter()
+            .map(|(key, stored)| (key.as_str(), stored.dtype(), stored.shape.as_slice()));
+        write(&header_with(entries, metadata));
+        for (_, stored) in tensors {
+            write(stored.read().await?.bytes());
+        }
+        Ok(())
+    }
+
+    /// The tensors of [`save_lora`](Self::save_lora), all of them in memory.
+    ///
+    /// # Errors
+    /// As [`save_lora`](Self::save_lora).
+    pub async fn lora_file(&self, name: &str) -> Result<StateDict> {
+        let mut layers = Vec::new();
+        for (target, LoraLayer { down, up, scaling }) in self.lora_layers(name)? {
+            let (down, up) = (down.read().await?, up.read().await?);
+            layers.push((target, LoraLayer { down, up, scaling }));
+        }
+        Ok(lora::file(&format!("{name}.safetensors"), layers))
+    }
+
+    fn lora_layers(&self, name: &str) -> Result<Vec<(Target, LoraLayer<Stored>)>> {
         // Visiting wants a model of its own; this one shares its tensors.
         let mut copy = self.clone();
         let (adapters, mut models) = copy.adapted();
-        let layers = adapters.layers(&mut models, name).await?;
-        lora::write(&format!("{name}.safetensors"), layers)
+        adapters.layers(&mut models, name)
     }
 
     /// The same pipeline with the adapters' weights in `components` times `scale`. It shares its

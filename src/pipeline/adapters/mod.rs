@@ -6,7 +6,7 @@ mod methods;
 mod source;
 mod weight;
 
-pub use source::{LORA_FILES, TEXTUAL_INVERSION_FILES, read_adapter};
+pub use source::AdapterSource;
 pub use weight::{
     AdapterWeight, ComponentWeights, LayerWeights, PartWeight, PartWeights, UNetWeight,
 };
@@ -21,9 +21,9 @@ use self::weight::Strengths;
 use super::to_host;
 use crate::error::{Error, Result};
 use crate::kernels::Matrix;
-use crate::models::{Module, Placement, Weight};
-use crate::weights::lora::{Lora, LoraLayer, SavedLayer, Targets};
-use crate::weights::{Dtype, HostTensor, StateDict};
+use crate::models::{Module, Weight};
+use crate::weights::lora::{Lora, LoraLayer, Target};
+use crate::weights::{Dtype, HostTensor};
 
 /// The models of a pipeline that LoRAs reach, by their components' names.
 pub(in crate::pipeline) type Models<'a> = [(&'static str, &'a mut dyn Module)];
@@ -49,21 +49,25 @@ pub(in crate::pipeline) struct Adapters {
 }
 
 impl Adapters {
-    /// Puts a LoRA beside the layers of `models` and makes it the only active one, as PEFT does.
-    pub(in crate::pipeline) fn load(
-        &mut self,
-        models: &mut Models<'_>,
-        placement: &Placement,
-        name: Option<&str>,
-        dict: StateDict,
-    ) -> Result<Vec<String>> {
+    /// The name of the next LoRA, which may be chosen.
+    pub(in crate::pipeline) fn name(&self, name: Option<&str>) -> Result<Arc<str>> {
         let name = name.map_or_else(|| self.default_name(), str::to_owned);
         if self.loaded.iter().any(|adapter| *adapter.name == *name) {
             return Err(Error::argument("adapterName", format!("`{name}` is loaded already")));
         }
-        let lora = Lora::new(dict, &Targets::new(models))?;
-        let name: Arc<str> = name.into();
-        lora.attach(&name, models, placement);
+        Ok(name.into())
+    }
+
+    /// Puts a LoRA beside the layers of `models` and makes it the only active one, as PEFT does. Returns the keys that
+    /// no layer has a use for.
+    pub(in crate::pipeline) fn add(
+        &mut self,
+        models: &mut Models<'_>,
+        name: Arc<str>,
+        lora: Lora,
+    ) -> Vec<String> {
+        let components = lora.layers.keys().map(|(component, _)| *component).collect();
+        let unused = lora.attach(&name, models);
         for adapter in &mut self.loaded {
             adapter.is_active = false;
         }
@@ -73,13 +77,13 @@ impl Adapters {
             strengths: Strengths::default(),
             is_active: true,
             is_fused: false,
-            components: lora.layers.keys().map(|(component, _)| *component).collect(),
+            components,
         });
         self.apply(models, 1.0);
-        if !lora.unused.is_empty() {
-            log::warn!("no layer has a use for the keys {:?}", lora.unused);
+        if !unused.is_empty() {
+            log::warn!("no layer has a use for the keys {unused:?}");
         }
-        Ok(lora.unused)
+        unused
     }
 
     fn default_name(&self) -> String {
@@ -261,37 +265,50 @@ impl Adapters {
         self.apply(models, 1.0);
     }
 
-    /// The layers of an adapter, read back from the device.
-    pub(in crate::pipeline) async fn layers(
+    /// The layers of an adapter, where they are.
+    pub(in crate::pipeline) fn layers(
         &self,
         models: &mut Models<'_>,
         name: &str,
-    ) -> Result<Vec<SavedLayer>> {
+    ) -> Result<Vec<(Target, LoraLayer<Stored>)>> {
         self.check_known(&[name.to_owned()])?;
-        let mut branches = Vec::new();
-        for (component, model) in models.iter_mut() {
-            each_weight(&mut [(*component, &mut **model)], |component, path, weight| {
-                let mut found = weight.lora().iter().filter(|branch| branch.adapter() == name);
-                if let Some(branch) = found.next() {
-                    let shape = crate::models::module::Parameter::shape(weight).to_vec();
-                    branches.push(((component, path.to_owned()), shape, branch.clone()));
-                }
-            });
-        }
         let mut layers = Vec::new();
-        for (target, mut shape, branch) in branches {
+        each_weight(models, |component, path, weight| {
+            let Some(branch) = weight.lora().iter().find(|branch| branch.adapter() == name) else {
+                return;
+            };
+            let mut shape = crate::models::module::Parameter::shape(weight).to_vec();
             let outputs = std::mem::replace(&mut shape[0], branch.rank());
             let mut up = vec![outputs, branch.rank()];
             shape.resize(branch.axes().max(shape.len()), 1);
             up.resize(shape.len(), 1);
             let layer = LoraLayer {
-                down: read_back(branch.down(), shape).await?,
-                up: read_back(branch.up(), up).await?,
+                down: Stored { values: branch.down().clone(), shape },
+                up: Stored { values: branch.up().clone(), shape: up },
                 scaling: branch.scaling(),
             };
-            layers.push((target, layer));
-        }
+            layers.push(((component, path.to_owned()), layer));
+        });
         Ok(layers)
+    }
+}
+
+/// A factor on the device.
+pub(in crate::pipeline) struct Stored {
+    values: Matrix,
+    /// As checkpoints store it.
+    pub shape: Vec<usize>,
+}
+
+impl Stored {
+    /// The type that it is saved as.
+    pub fn dtype(&self) -> Dtype {
+        if self.values.is_packed() { Dtype::F16 } else { Dtype::F32 }
+    }
+
+    /// Its values.
+    pub async fn read(self) -> Result<HostTensor> {
+        read_back(&self.values, self.shape).await
     }
 }
 

@@ -5,45 +5,84 @@
 
 use crate::error::{Error, Result};
 use crate::hub::{FileReader, ModelFiles};
+use crate::weights::lora::read_whole;
 
 /// The names of a LoRA's file where none is given, in the order in which they are looked for.
-pub const LORA_FILES: &[&str] = &["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
+pub(super) const LORA_FILES: &[&str] =
+    &["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
 
 /// The names of a textual inversion's file where none is given.
-pub const TEXTUAL_INVERSION_FILES: &[&str] = &["learned_embeds.safetensors", "learned_embeds.bin"];
+const TEXTUAL_INVERSION_FILES: &[&str] = &["learned_embeds.safetensors", "learned_embeds.bin"];
 
 /// What a file's name has when it is no adapter.
 const OTHER_FILES: [&str; 3] = ["scheduler", "optimizer", "checkpoint"];
 
-/// Reads the file `weight_name` of a repository or folder, or the first of `names` that it has, from
-/// its folder `subfolder`. Where it has none of them and says what it has, the first safetensors file
-/// that may be an adapter is taken, else the first `.bin`. Returns its path and its contents.
-///
-/// # Errors
-/// [`Error::NotFound`] when there is none of them; other network errors.
-pub async fn read_adapter(
-    files: &dyn ModelFiles,
-    subfolder: Option<&str>,
-    weight_name: Option<&str>,
-    names: &[&str],
-) -> Result<(String, Vec<u8>)> {
-    let mut missing = None;
-    let folder = subfolder.map_or_else(String::new, |name| format!("{}/", name.trim_matches('/')));
-    let paths: Vec<String> = match weight_name {
-        Some(name) => vec![format!("{folder}{name}")],
-        None => {
-            let named = names.iter().map(|name| format!("{folder}{name}"));
-            named.chain(guess(files.paths(), &folder)).collect()
+/// A repository or a folder that has an adapter.
+#[derive(Clone, Copy)]
+pub struct AdapterSource<'a> {
+    /// Its files.
+    pub files: &'a dyn ModelFiles,
+    /// The folder inside it that is meant.
+    pub subfolder: Option<&'a str>,
+    /// The adapter's file in there.
+    pub weight_name: Option<&'a str>,
+}
+
+impl<'a> AdapterSource<'a> {
+    /// Opens the file that is named, or the first of `names` that there is. Where there is none of them and it is known
+    /// what there is, the first safetensors file that may be an adapter is taken, else the first `.bin`. Returns its
+    /// path too.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none of them; other network errors.
+    pub(in crate::pipeline) async fn open(
+        &self,
+        names: &[&str],
+    ) -> Result<(String, Box<dyn FileReader + 'a>)> {
+        let mut missing = None;
+        let folder = self.subfolder.map(|name| format!("{}/", name.trim_matches('/')));
+        let folder = folder.unwrap_or_default();
+        let paths: Vec<String> = match self.weight_name {
+            Some(name) => vec![format!("{folder}{name}")],
+            None => {
+                let named = names.iter().map(|name| format!("{folder}{name}"));
+                named.chain(guess(self.files.paths(), &folder)).collect()
+            }
+        };
+        for path in paths {
+            match self.files.open(&path).await {
+                Ok(reader) => {
+                    self.files.prepare().await?;
+                    return Ok((path, reader));
+                }
+                Err(error @ Error::NotFound { .. }) => missing = missing.or(Some(error)),
+                Err(error) => return Err(error),
+            }
         }
-    };
-    for path in paths {
-        match read_whole(files, &path).await {
-            Ok(bytes) => return Ok((path, bytes)),
-            Err(error @ Error::NotFound { .. }) => missing = missing.or(Some(error)),
-            Err(error) => return Err(error),
-        }
+        Err(missing.unwrap_or_else(|| Error::argument("weightName", "a file's name is needed")))
     }
-    Err(missing.unwrap_or_else(|| Error::argument("weightName", "a file's name is needed")))
+
+    /// Says that the file was read, or was not read to its end, when no reader is left.
+    pub(in crate::pipeline) async fn close<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.files.stop().await;
+        } else if !self.files.paths().iter().any(|path| path == "model_index.json") {
+            // A whole model that this is beside is not complete by that.
+            self.files.finish().await?;
+        }
+        result
+    }
+
+    /// Reads a textual inversion whole. Returns its path and its contents.
+    ///
+    /// # Errors
+    /// As [`PipelineBase::load_lora_from`](crate::pipeline::PipelineBase::load_lora_from).
+    pub async fn read_textual_inversion(&self) -> Result<(String, Vec<u8>)> {
+        let (path, mut reader) = self.open(TEXTUAL_INVERSION_FILES).await?;
+        let bytes = read_whole(&mut *reader).await;
+        drop(reader);
+        self.close(bytes.map(|bytes| (path, bytes))).await
+    }
 }
 
 /// The most likely adapter in a folder.
@@ -53,29 +92,6 @@ fn guess(mut paths: Vec<String>, folder: &str) -> Option<String> {
     });
     let ending = |end: &str| paths.iter().find(|path| path.ends_with(end));
     ending(".safetensors").or_else(|| ending(".bin")).cloned()
-}
-
-/// Adapters may be larger than what is read in one piece.
-async fn read_whole(files: &dyn ModelFiles, path: &str) -> Result<Vec<u8>> {
-    let reader = files.open(path).await?;
-    files.prepare().await?;
-    let bytes = put_together(reader).await;
-    if bytes.is_err() {
-        files.stop().await;
-    }
-    bytes
-}
-
-async fn put_together(mut reader: Box<dyn FileReader + '_>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(reader.size() as usize);
-    while let Some(piece) = reader.next(&mut || ()).await? {
-        let start = piece.start as usize;
-        let end = start + piece.bytes.len();
-        bytes.resize(end.max(bytes.len()), 0);
-        bytes[start..end].copy_from_slice(&piece.bytes);
-    }
-    reader.finish(&mut || ()).await?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Error;
 use crate::models::{ClipTextConfig, UNet2DConditionConfig};
 
 /// The layers of the fixtures' model, which has no weights here.
@@ -54,6 +55,11 @@ fn sdxl_is_named_by_peft_kohya_and_sgm() {
     }
 }
 
+/// A LoRA whose factors stay as they are.
+fn lora_of(dict: StateDict, targets: &Targets) -> Result<Lora<HostTensor>> {
+    Lora::new(dict, targets, &mut |tensor, _| tensor)
+}
+
 /// A file of tensors of ones.
 fn dict(entries: &[(&str, &[usize])]) -> StateDict {
     let entries = entries.iter().map(|(key, shape)| {
@@ -104,7 +110,7 @@ fn every_format_names_the_same_layers() {
 #[test]
 fn the_scale_is_alpha_over_rank_as_diffusers_guesses_it() {
     let scalings = |dict: StateDict| -> Vec<f64> {
-        let lora = Lora::new(dict, &targets()).expect("fits");
+        let lora = lora_of(dict, &targets()).expect("fits");
         lora.layers.values().map(|layer| layer.scaling).collect()
     };
     let (k, q) = (format!("unet.{ATTN}.to_k"), format!("unet.{ATTN}.to_q"));
@@ -156,7 +162,7 @@ fn what_does_not_fit_is_named() {
         (dict(&[]), "unknown-keys", "none of its 0 keys"),
     ];
     for (dict, code, name) in cases {
-        let error = Lora::new(dict, &targets()).expect_err("does not fit");
+        let error = lora_of(dict, &targets()).expect_err("does not fit");
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -166,7 +172,7 @@ fn what_does_not_fit_is_named() {
 fn a_lora_of_another_model_is_told_the_nearest_layers() {
     let key =
         "lora_unet_down_blocks_0_attentions_7_transformer_blocks_0_attn1_to_q.lora_down.weight";
-    let error = Lora::new(dict(&[(key, &[4, 32])]), &targets()).expect_err("no such layer");
+    let error = lora_of(dict(&[(key, &[4, 32])]), &targets()).expect_err("no such layer");
     let Error::UnknownKeys { key: named, nearest, .. } = error else { panic!("{error}") };
     assert_eq!(named, key);
     let same_layer = format!("unet.{ATTN}.to_q");
@@ -180,7 +186,7 @@ fn what_no_layer_has_a_use_for_is_listed() {
     let other = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight";
     let original = "lora_unet_input_blocks_1_1_proj_in.lora_up.weight";
     let file = dict(&[(&down, &[4, 32]), (&up, &[32, 4]), (other, &[4, 24]), (original, &[1])]);
-    let lora = Lora::new(file, &targets()).expect("one layer fits");
+    let lora = lora_of(file, &targets()).expect("one layer fits");
     assert_eq!(lora.layers.len(), 1);
     // Where a file has diffusers' names, those of the original checkpoints are dropped.
     assert_eq!(lora.unused, [other, original]);
@@ -190,14 +196,14 @@ fn what_no_layer_has_a_use_for_is_listed() {
 fn what_is_written_says_the_same_when_it_is_read() {
     let bytes = include_bytes!("../../../tests/fixtures/oracle/adapters/lora_kohya.safetensors");
     let file = StateDict::parse("kohya", bytes).expect("valid");
-    let mut lora = Lora::new(file, &targets()).expect("fits");
+    let mut lora = lora_of(file, &targets()).expect("fits");
     assert!(lora.unused.is_empty() && lora.layers.len() > 100);
     assert!(lora.layers.values().all(|layer| layer.scaling == 0.5));
     // Let ranks and alphas differ, so that the patterns are needed.
     let first = lora.layers.values_mut().next().expect("many");
     first.scaling = 3.0;
-    let bytes = write("x", lora.layers.clone().into_iter().collect()).expect("written");
-    let file = StateDict::parse("x", &bytes).expect("valid");
+    let bytes = super::file("x", lora.layers.clone().into_iter().collect()).to_safetensors();
+    let file = StateDict::parse("x", &bytes.expect("written")).expect("valid");
     assert!(file.entries.iter().all(|(key, _)| key.contains(".lora_")), "PEFT's names only");
-    assert_eq!(Lora::new(file, &targets()).expect("fits"), lora);
+    assert_eq!(lora_of(file, &targets()).expect("fits"), lora);
 }

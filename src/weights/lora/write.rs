@@ -7,29 +7,27 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{LoraLayer, Target};
-use crate::error::Result;
-use crate::weights::{Entry, StateDict};
+use crate::weights::{Entry, HostTensor, StateDict};
 
 /// Where a safetensors file keeps the fields of PEFT's `LoraConfig`.
 pub const METADATA_KEY: &str = "lora_adapter_metadata";
 
 /// A layer to write.
-pub type SavedLayer = (Target, LoraLayer);
+pub type SavedLayer = (Target, LoraLayer<HostTensor>);
 
-/// The file of `layers`, in PEFT's names, with the ranks and alphas from which diffusers 0.35 and
-/// later build their `LoraConfig`; older versions take alpha to be the rank.
-///
-/// # Errors
-/// [`Error::InvalidSafetensors`](crate::Error::InvalidSafetensors) when two layers have one name.
-pub fn write(file: &str, layers: Vec<SavedLayer>) -> Result<Vec<u8>> {
+/// The names of the two factors of a layer in a file.
+pub fn keys((component, path): &Target) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|factor| format!("{component}.{path}.{factor}.weight"))
+}
+
+/// What a file says of itself: the ranks and alphas of layers, each with its rank and its scaling, from which diffusers
+/// 0.35 and later build their `LoraConfig`. Older versions take alpha to be the rank.
+pub fn metadata<'a>(
+    layers: impl Iterator<Item = (&'a Target, usize, f64)>,
+) -> BTreeMap<String, String> {
     let mut configs: BTreeMap<&str, Vec<(String, usize, f64)>> = BTreeMap::new();
-    let mut entries = Vec::new();
-    for ((component, path), LoraLayer { down, up, scaling }) in layers {
-        let rank = down.shape()[0];
-        let stem = format!("{component}.{path}");
-        configs.entry(component).or_default().push((path, rank, scaling * rank as f64));
-        entries.push((format!("{stem}.lora_A.weight"), Entry::Tensor(down)));
-        entries.push((format!("{stem}.lora_B.weight"), Entry::Tensor(up)));
+    for ((component, path), rank, scaling) in layers {
+        configs.entry(component).or_default().push((path.clone(), rank, scaling * rank as f64));
     }
     let mut fields = Map::new();
     for (component, layers) in configs {
@@ -37,11 +35,23 @@ pub fn write(file: &str, layers: Vec<SavedLayer>) -> Result<Vec<u8>> {
             fields.insert(format!("{component}.{field}"), value);
         }
     }
-    let metadata = BTreeMap::from([
+    BTreeMap::from([
         ("format".to_owned(), "pt".to_owned()),
         (METADATA_KEY.to_owned(), Value::Object(fields).to_string()),
-    ]);
-    StateDict { file: file.into(), entries, metadata }.to_safetensors()
+    ])
+}
+
+/// The file of `layers`, in PEFT's names, with their [`metadata`]. The tensors are not copied.
+pub fn file(name: &str, layers: Vec<SavedLayer>) -> StateDict {
+    let ranks = layers.iter().map(|(target, layer)| (target, layer.down.shape()[0], layer.scaling));
+    let metadata = metadata(ranks);
+    let mut entries = Vec::new();
+    for (target, LoraLayer { down, up, .. }) in layers {
+        let [down_key, up_key] = keys(&target);
+        entries.push((down_key, Entry::Tensor(down)));
+        entries.push((up_key, Entry::Tensor(up)));
+    }
+    StateDict { file: name.into(), entries, metadata }
 }
 
 /// The fields of a `LoraConfig`: rank and alpha of the first layer, and what differs from them.

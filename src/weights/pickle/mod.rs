@@ -141,6 +141,11 @@ impl TensorItem<'_> {
         &self.node.shape
     }
 
+    /// Whether [`to_host`](Self::to_host) has values.
+    pub fn is_float(&self) -> bool {
+        matches!(self.element, Element::F16 | Element::Bf16 | Element::F32 | Element::F64)
+    }
+
     /// The values of a tensor of floats; double precision becomes single.
     ///
     /// # Errors
