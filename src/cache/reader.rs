@@ -518,8 +518,10 @@ impl FileReader for ChunkReader<'_> {
 
     fn only(&mut self, ranges: &[Range<u64>]) {
         let file = &self.file;
-        // What is in the cache was proven when it came; where nothing is kept, nothing may be left to be proven.
-        let is_proven = file.content.borrow().complete && file.missing() == 0;
+        // What is in the cache was proven when it came, unless that is still under way; where nothing is kept, nothing may be
+        // left to be proven.
+        let is_complete = file.content.borrow().complete && file.missing() == 0;
+        let is_proven = self.hasher.is_none() && is_complete;
         if !(is_proven || self.repository.cache.is_none() && file.has_no_hash()) {
             return;
         }

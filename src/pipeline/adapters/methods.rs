@@ -94,12 +94,18 @@ impl PipelineBase {
         name: Option<&str>,
         source: AdapterSource<'_>,
     ) -> Result<Vec<String>> {
+        let placement = self.options.placement.clone();
+        let (adapters, mut models) = self.adapted();
         // Before anything is fetched.
-        self.adapters.name(name)?;
+        let name = adapters.name(name)?;
+        let targets = Targets::new(&mut models);
         let (file, mut reader) = source.open(LORA_FILES).await?;
-        let unused = self.load_lora_file(name, &file, &mut *reader).await;
+        let mut keep = lora::keeper(&placement);
+        let lora = lora::read(&file, &mut *reader, &targets, &mut keep).await;
         drop(reader);
-        source.close(unused).await
+        // Nothing is attached unless all of it went well.
+        let lora = source.close(lora).await?;
+        Ok(adapters.add(&mut models, name, lora))
     }
 
     /// Makes `names` the active adapters, each with its weight: one number, or several for parts of the models.
