@@ -71,10 +71,22 @@ impl StandIn {
 
     /// Pairs of halves of the same kind.
     fn halves(self, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+        // An exponent of -6.
+        self.words(shape, 0x2400_2400, device)
+    }
+
+    /// Scales of integers that stand for values of the same kind.
+    fn scales(self, shape: [usize; 2], bits: Bits, device: &Device) -> Tensor<2, Int> {
+        // Exponents of -13 and of -9: the integers go up to 127 and to 8.
+        let exponents = if bits == Bits::Eight { 0x0800_0800 } else { 0x1800_1800 };
+        self.words(shape, exponents, device)
+    }
+
+    /// Pairs of halves of any sign and mantissa.
+    fn words(self, shape: [usize; 2], exponents: i32, device: &Device) -> Tensor<2, Int> {
         let options = (device, DType::I32);
         match self {
             Self::Nothing => Tensor::empty(shape, options),
-            // Any sign and mantissa, and an exponent of -6.
             Self::Random => {
                 let any = Distribution::Uniform(0.0, f64::from(1 << 30));
                 let low = Tensor::<2, Int>::random(shape, any, options);
@@ -82,7 +94,7 @@ impl StandIn {
                 let high = Tensor::<2, Int>::random(shape, any, options).mul_scalar(4);
                 low.bitwise_xor(high)
                     .bitwise_and_scalar(0x83ff_83ff_u32 as i32)
-                    .bitwise_or_scalar(0x2400_2400)
+                    .bitwise_or_scalar(exponents)
             }
         }
     }
@@ -330,9 +342,9 @@ impl Matrix {
             Packing::Halves => Storage::PackedF16(values.halves([rows, columns / 2], device)),
             Packing::Integers(bits) => Storage::Integers(Box::new(Grouped {
                 bits,
-                // Any word will do, and scales as small as other values.
+                // Any word will do.
                 words: values.halves([rows, bits.words(columns)], device),
-                scales: values.halves([rows, bits.scale_words(columns)], device),
+                scales: values.scales([rows, bits.scale_words(columns)], bits, device),
             })),
         };
         Self { shape, storage }

@@ -89,8 +89,6 @@ const SKINNY: Tile = Tile { rows: 16, columns: 64, depth: 32, tm: 4, ..WIDE };
 
 /// Rows up to which a product counts as [`SKINNY`].
 const SKINNY_ROWS: usize = 32;
-/// Workgroups of a tile that keep a large GPU busy.
-const BUSY: [(Tile, usize); 3] = [(WIDE, 240), (NARROW, 960), (SKINNY, 400)];
 /// Least depth of a part: below, the second kernel costs more than it brings.
 const PART: usize = 256;
 
@@ -108,11 +106,12 @@ pub fn plan(size: [usize; 3], gated: bool, memory: usize) -> Plan {
     }
     let [m, n, k] = size;
     let columns = if gated { 2 * n } else { n };
+    // With as many workgroups as keep a large GPU busy.
     let (tile, busy) = match m {
-        ..=SKINNY_ROWS => BUSY[2],
-        // No dispatch has room for more.
-        _ if m > NARROW.rows * WORKGROUPS_PER_AXIS => BUSY[0],
-        _ => BUSY[1],
+        ..=SKINNY_ROWS => (SKINNY, 400),
+        // No dispatch has room for more of the others.
+        _ if m > NARROW.rows * WORKGROUPS_PER_AXIS => (WIDE, 1),
+        _ => (NARROW, 960),
     };
     let workgroups = m.div_ceil(tile.rows) * columns.div_ceil(tile.columns);
     let splits = if gated { 1 } else { (busy / workgroups).min(k / PART).max(1) };
