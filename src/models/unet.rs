@@ -257,7 +257,9 @@ impl UNet2DConditionConfig {
     pub fn largest_activation(&self, [height, width]: [usize; 2]) -> usize {
         let channels = &self.block_out_channels;
         let values = |i: usize| {
-            let attends = self.down_block_types[i].starts_with("CrossAttn");
+            // The last level has the mid block, which always does.
+            let is_last = i + 1 == channels.len();
+            let attends = is_last || self.down_block_types[i].starts_with("CrossAttn");
             let gates = if attends { 8 * channels[i] } else { 0 };
             let together = channels[i] + channels[(i + 1).min(channels.len() - 1)];
             height.div_ceil(1 << i) * width.div_ceil(1 << i) * together.max(gates)
