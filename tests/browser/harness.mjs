@@ -79,21 +79,19 @@ const HARDWARE_WEBGPU = ['--enable-unsafe-webgpu', '--ignore-gpu-blocklist'].con
 );
 
 /**
- * @param {{ webgpu?: boolean | 'hardware', args?: string[] }} [options] without `webgpu` there is
- *   the API but no adapter, whatever hardware the machine has
- * @returns {Promise<import('playwright-core').Browser>}
+ * @param {{ webgpu?: boolean | 'hardware', args?: string[], profile?: string }} [options] without `webgpu` there is
+ *   the API but no adapter, whatever hardware the machine has; a `profile` is a folder that keeps what pages store
+ * @returns {Promise<import('playwright-core').Browser>} with a `profile` its context, which has `newPage` and `close`, too
  */
-export function launch({ webgpu = true, args = [] } = {}) {
+export function launch({ webgpu = true, args = [], profile } = {}) {
   const gpu =
     webgpu === 'hardware'
       ? HARDWARE_WEBGPU
       : webgpu
         ? SOFTWARE_WEBGPU
         : ['--disable-gpu', '--disable-software-rasterizer'];
-  return chromium.launch({
-    executablePath: environment('CHROME'),
-    args: [...CHROME_ARGS, ...gpu, ...args],
-  });
+  const options = { executablePath: environment('CHROME'), args: [...CHROME_ARGS, ...gpu, ...args] };
+  return profile ? chromium.launchPersistentContext(profile, options) : chromium.launch(options);
 }
 
 /**
