@@ -129,7 +129,8 @@ impl InstructPix2Pix {
     /// is read. With `wanted`, no other class will do.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and other network errors; [`Error::Unsupported`] when `model_index.json`
+    /// [`Error::NotFound`](crate::Error::NotFound) and other network errors;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) when `model_index.json`
     /// names another pipeline; what parsing and filling the components may say.
     pub async fn load(
         files: &dyn ModelFiles,
