@@ -3,7 +3,7 @@
 //! Burn's pools give a tensor a buffer of its very size, or else of the first size that is not too small. With the one, two
 //! dozen sizes of scratch space lie side by side of which one is used at a time; with the other, small tensors sit in
 //! large buffers and new ones are taken for large tensors. So large tensors have buffers from here: the smallest free
-//! one that is large enough, and at most twice as large.
+//! one that is large enough, and not too large.
 
 use std::cell::RefCell;
 
@@ -12,6 +12,9 @@ use cubecl::server::Handle;
 
 /// Bytes from which on a tensor's buffer comes from here.
 const LARGE: u64 = 1 << 20;
+/// Quarters of its size that a tensor's buffer has at most: a little more than twice the size, since scratch space that is
+/// to be 64 MiB is a little less, and a picture beside it twice that.
+const MOST_QUARTERS: u64 = 9;
 /// A new buffer has a multiple of this share of its size: what is a little larger may come next.
 const GRAIN: u64 = 8;
 
@@ -29,7 +32,7 @@ pub fn reserve(like: &CubeTensor, bytes: u64) -> Handle {
     BUFFERS.with_borrow_mut(|buffers| {
         let free = |buffer: &&Handle| {
             let size = buffer.size();
-            let fits = size >= bytes && size <= 2 * bytes;
+            let fits = size >= bytes && size <= bytes * MOST_QUARTERS / 4;
             fits && is_free(buffer, like)
         };
         let buffer = buffers.iter().filter(free).min_by_key(|buffer| buffer.size()).cloned();
@@ -62,6 +65,23 @@ pub fn release(like: &CubeTensor) {
     BUFFERS.with_borrow_mut(|buffers| {
         buffers.retain(|buffer| !is_free(buffer, like));
     });
+}
+
+/// Whether nobody has the tensor's buffer but the tensor itself: what is written there, nobody misses. Never of a buffer
+/// that is not from here.
+pub fn is_alone(tensor: &CubeTensor) -> bool {
+    BUFFERS.with_borrow_mut(|buffers| {
+        let memory = tensor.handle.memory.descriptor();
+        let same = |buffer: &Handle| std::ptr::eq(buffer.memory.descriptor(), memory);
+        let Some(at) = buffers.iter().position(same) else { return false };
+        // The arena's own hold would count as anybody's.
+        drop(buffers.swap_remove(at));
+        let alone = tensor.handle.can_mut();
+        let mut own = tensor.handle.clone();
+        (own.offset_start, own.offset_end) = (None, None);
+        buffers.push(own);
+        alone
+    })
 }
 
 /// Bytes that are free on the device of `like`, and kept.

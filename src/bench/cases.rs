@@ -310,6 +310,17 @@ fn norms() -> Vec<Case> {
             group_norm(x, &weight, &bias, GroupNormOptions { groups, eps: 1e-5, silu })
         }));
     }
+    // Of a buffer that the norm may write over, as soon as nobody else has it.
+    cases.push(Case::new("group norm in place", |side| {
+        let (weight, bias) = (side.vector(64), side.vector(64));
+        let norm = |x, silu| {
+            let options = GroupNormOptions { groups: 16, eps: 1e-5, silu };
+            group_norm(x, &weight, &bias, options)
+        };
+        let x = norm(side.tensor([2, 96, 90, 64]), false);
+        let first = norm(x.clone(), true);
+        first.add(norm(x, false))
+    }));
     for shape in [[2, 7, 320], [1, 3, 13], [2, 2, 2048]] {
         cases.push(Case::new(format!("layer norm {shape:?}"), move |side| {
             let x = side.tensor(shape);

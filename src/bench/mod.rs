@@ -190,6 +190,13 @@ pub fn launched<T>(work: impl FnOnce() -> T) -> (HashSet<String>, T) {
     (kernels, result)
 }
 
+/// How many kernels `work` launches.
+pub fn launches<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let launches = Launches::watch();
+    let result = work();
+    (launches.count(), result)
+}
+
 /// Counts what is launched for as long as it lives.
 struct Launches {
     counter: Arc<Counter>,

@@ -52,7 +52,25 @@ pub mod tuning {
 /// The GPU's result where the tensors are on a GPU, else the reference's.
 ///
 /// A build without Burn's CPU backend has no references: its tensors are always on a GPU.
+///
+/// With `x =>` before it, the GPU's side takes the tensor `x` over.
 macro_rules! on_gpu_or {
+    ($x:ident => $gpu:expr, $reference:expr) => {{
+        #[cfg(feature = "wgpu")]
+        if let Some(there) = $crate::kernels::source::on_gpu(&$x) {
+            drop($x);
+            let $x = there;
+            return $gpu;
+        }
+        #[cfg(feature = "flex")]
+        {
+            $reference
+        }
+        #[cfg(not(feature = "flex"))]
+        {
+            unreachable!("every tensor of this build is on a GPU")
+        }
+    }};
     ($gpu:expr, $reference:expr) => {{
         #[cfg(feature = "wgpu")]
         if let Some(result) = $gpu {

@@ -31,6 +31,8 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`, only written
     Write,
+    /// `var<storage, read_write>`, what was there before too
+    ReadWrite,
 }
 
 /// The tensor's buffer, without gaps, if it lives on a GPU.
@@ -170,6 +172,10 @@ pub fn scratch(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> Cube
     let shape = shape.into();
     let bytes = shape.num_elements() * dtype.size();
     let handle = arena::reserve(like, bytes as u64);
+    #[cfg(feature = "tuning")]
+    if let Some(most) = MOST.get() {
+        MOST.set(Some(most.max(reserved(like))));
+    }
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
 }
 
@@ -214,7 +220,7 @@ struct Launch {
 impl Launch {
     /// How many buffers are written.
     fn writes(&self) -> usize {
-        self.buffers.iter().filter(|access| **access == Access::Write).count()
+        self.buffers.iter().filter(|access| **access != Access::Read).count()
     }
 }
 
@@ -223,19 +229,27 @@ thread_local! {
     static LAUNCHES: RefCell<Option<HashMap<Wgsl, Launch>>> = const { RefCell::new(None) };
 }
 
-/// Bytes of the device's memory that `work` would leave held for itself and for what comes later, without running or
-/// taking any: beside what its result uses.
+/// Bytes of the device's memory that `work` would leave held for itself and for what comes later, and the most that would be
+/// held on the way, without running or taking any: beside what its result uses.
 #[cfg(feature = "tuning")]
-pub fn memory_of<T>(device: &Device, work: impl FnOnce() -> T) -> u64 {
+pub fn memory_of<T>(device: &Device, work: impl FnOnce() -> T) -> [u64; 2] {
     release_memory(device);
     let bytes = {
         let _dry_run = cubecl::dry_run::DryRun::new();
+        MOST.set(Some(0));
         let _result = work();
         let [used, held] = device_memory(device);
-        held - used
+        let most = MOST.take().unwrap_or(0).max(held);
+        [held - used, most - used]
     };
     release_memory(device);
     bytes
+}
+
+#[cfg(feature = "tuning")]
+thread_local! {
+    /// The most bytes that were held when a buffer was taken, while that is asked for.
+    static MOST: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Hands over to the device what waits in host memory to be written there. On other devices than GPUs
@@ -377,6 +391,7 @@ impl Wgsl {
             let io = match access {
                 Access::Read => BufferIOAttr::ReadOnly,
                 Access::Write => BufferIOAttr::WriteOnly,
+                Access::ReadWrite => BufferIOAttr::ReadWrite,
             };
             arguments = arguments.with_buffer_io(tensor.handle.clone().binding(), io);
         }
@@ -402,7 +417,7 @@ impl Wgsl {
         let mut written = written.iter();
         let of = |access: &Access| match access {
             Access::Read => Some((read, Access::Read)),
-            Access::Write => written.next().map(|tensor| (tensor, Access::Write)),
+            access => written.next().map(|tensor| (tensor, *access)),
         };
         let buffers: Vec<_> = launch.buffers.iter().filter_map(of).collect();
         self.launch([1; 3], &buffers, &launch.parameters);

@@ -49,12 +49,16 @@ impl ResnetBlock2D {
     pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let projection = self.time_emb_proj.as_ref();
         let time = projection.zip(time).map(|(projection, time)| projection.forward(time.clone()));
-        let h = self.norm1.forward_silu(x.clone());
-        let h = self.conv1.forward_with(h, |options| options.added = time);
-        let shortcut = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward_with(x, Epilogue::None),
-            None => x,
+        // Before the norm, which then can take the place of its input.
+        let (x, shortcut) = match &self.conv_shortcut {
+            Some(shortcut) => {
+                let shortcut = shortcut.forward_with(x.clone(), Epilogue::None);
+                (x, shortcut)
+            }
+            None => (x.clone(), x),
         };
+        let h = self.norm1.forward_silu(x);
+        let h = self.conv1.forward_with(h, |options| options.added = time);
         let h = self.norm2.forward_silu(h);
         self.conv2.forward_with(h, |options| options.residual = Some(shortcut))
     }

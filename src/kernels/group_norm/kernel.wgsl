@@ -12,12 +12,16 @@ struct Params {
     eps: f32,
 }
 
+//# if IN_PLACE
+@group(0) @binding(0) var<storage, read_write> input: array<${VALUE}>;
+//# else
 @group(0) @binding(0) var<storage, read> input: array<${VALUE}>;
+@group(0) @binding(4) var<storage, read_write> output: array<${VALUE}>;
+//# end
 @group(0) @binding(1) var<storage, read> sums: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<${WIDE}>;
 @group(0) @binding(3) var<storage, read> bias: array<${WIDE}>;
-@group(0) @binding(4) var<storage, read_write> output: array<${VALUE}>;
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(${5 - IN_PLACE}) var<uniform> p: Params;
 
 // Mean and reciprocal deviation of each group.
 var<workgroup> moments: array<vec2<f32>, ${GROUPS}>;
@@ -30,12 +34,13 @@ fn ${kernel}(
     let width = p.channels / p.groups;
     let picture = workgroup.y * p.pixels * p.channels;
     for (var group = local; group < p.groups; group += ${THREADS}u) {
+        let first = (workgroup.y * p.groups + group) * (p.runs + 1u);
         var sum = vec2<f32>();
         for (var run = 0u; run < p.runs; run++) {
-            sum += sums[(workgroup.y * p.groups + group) * p.runs + run];
+            sum += sums[first + run];
         }
-        let at = picture + group * width;
-        let origin = f32(input[at / ${LANES}u]${COMPONENT});
+        // Not read from the picture, where another workgroup may have been already.
+        let origin = sums[first + p.runs].x;
         sum /= f32(p.pixels * width);
         moments[group] = vec2<f32>(origin + sum.x, inverseSqrt(max(sum.y - sum.x * sum.x, 0.0) + p.eps));
     }
@@ -60,6 +65,10 @@ fn ${kernel}(
 //# if SILU
         x = x / (1.0 + exp(-x));
 //# end
+//# if IN_PLACE
+        input[begin + i] = ${VALUE}(x);
+//# else
         output[begin + i] = ${VALUE}(x);
+//# end
     }
 }

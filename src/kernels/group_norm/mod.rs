@@ -19,7 +19,7 @@ pub struct GroupNormOptions {
 }
 
 /// Normalises each group of channels of each picture, then scales and shifts per channel.
-/// Statistics are in `f32`.
+/// Statistics are in `f32`. On a GPU, the result takes the place of a large input that nobody else has.
 ///
 /// # Shapes
 /// `x`: `[B, H, W, C]`; `weight`, `bias`: `[C]`; the result: `[B, H, W, C]`.
@@ -30,7 +30,7 @@ pub fn group_norm(
     options: GroupNormOptions,
 ) -> Tensor<4> {
     on_gpu_or!(
-        gpu::group_norm(&x, weight, bias, options),
+        x => gpu::group_norm(x, weight, bias, options),
         reference::group_norm(x, weight, bias, options)
     )
 }
@@ -38,8 +38,10 @@ pub fn group_norm(
 #[cfg(feature = "wgpu")]
 mod gpu {
     use burn::tensor::DType;
+    use burn_wgpu::CubeTensor;
 
     use super::*;
+    use crate::arena;
     use crate::kernels::source::{
         Access, Wgsl, empty, float_name, has_subgroups, lanes, on_gpu, threads, to_tensor,
     };
@@ -57,21 +59,22 @@ mod gpu {
     const VALUES_HERE: usize = 64 * THREADS;
 
     pub fn group_norm(
-        x: &Tensor<4>,
+        x: CubeTensor,
         weight: &Tensor<1>,
         bias: &Tensor<1>,
         options: GroupNormOptions,
-    ) -> Option<Tensor<4>> {
-        let shape = x.dims();
-        let [batch, height, width, channels] = shape;
+    ) -> Tensor<4> {
+        let [batch, height, width, channels] = x.meta.shape().dims();
         let groups = options.groups;
         let pixels = height * width;
-        let x = on_gpu(x)?;
-        let (weight, bias) = (on_gpu(weight)?, on_gpu(bias)?);
+        let (Some(weight), Some(bias)) = (on_gpu(weight), on_gpu(bias)) else {
+            unreachable!("a norm has its numbers where its input is")
+        };
+        let in_place = arena::is_alone(&x);
 
         let run = (VALUES_PER_RUN / (channels / groups)).max(pixels.div_ceil(RUNS)).max(1);
         let runs = pixels.div_ceil(run);
-        let sums = empty(&x, [batch * groups * runs, 2], DType::F32);
+        let sums = empty(&x, [batch * groups * (runs + 1), 2], DType::F32);
         let mut parameters = [channels, pixels, groups, run, runs].map(|x| x as u32).to_vec();
         Wgsl::new("group_norm_statistics", STATISTICS)
             .define("FLOAT", float_name(x.dtype))
@@ -86,23 +89,23 @@ mod gpu {
 
         let here = (VALUES_HERE / channels).max(1);
         parameters.extend([here as u32, (options.eps as f32).to_bits()]);
-        let output = empty(&x, shape, x.dtype);
+        let output =
+            if in_place { x.clone() } else { empty(&x, [batch, height, width, channels], x.dtype) };
+        let mut buffers = vec![
+            (&x, if in_place { Access::ReadWrite } else { Access::Read }),
+            (&sums, Access::Read),
+            (&weight, Access::Read),
+            (&bias, Access::Read),
+        ];
+        if !in_place {
+            buffers.push((&output, Access::Write));
+        }
         lanes(Wgsl::new("group_norm", include_str!("kernel.wgsl")), x.dtype, channels)
-            .define("COMPONENT", if channels.is_multiple_of(4) { "[at % 4u]" } else { "" })
+            .define("IN_PLACE", in_place)
             .define("THREADS", threads(&x, THREADS))
             .define("GROUPS", groups)
             .define("SILU", options.silu)
-            .launch(
-                [pixels.div_ceil(here), batch, 1],
-                &[
-                    (&x, Access::Read),
-                    (&sums, Access::Read),
-                    (&weight, Access::Read),
-                    (&bias, Access::Read),
-                    (&output, Access::Write),
-                ],
-                &parameters,
-            );
-        Some(to_tensor(output))
+            .launch([pixels.div_ceil(here), batch, 1], &buffers, &parameters);
+        to_tensor(output)
     }
 }

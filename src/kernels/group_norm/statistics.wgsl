@@ -1,4 +1,5 @@
-// Sums of each group over a run of pixels: a workgroup for each picture's group and run.
+// Sums of each group over a run of pixels, and after the last run's the value around which they are: a workgroup for
+// each picture's group and run.
 
 struct Params {
     channels: u32,
@@ -39,6 +40,10 @@ fn ${kernel}(
     }
     sums = total(sums, local, lane, lanes);
     if (local == 0u) {
-        output[(workgroup.z * p.groups + workgroup.y) * p.runs + workgroup.x] = sums;
+        let at = (workgroup.z * p.groups + workgroup.y) * (p.runs + 1u);
+        output[at + workgroup.x] = sums;
+        if (workgroup.x == 0u) {
+            output[at + p.runs] = vec2<f32>(origin, 0.0);
+        }
     }
 }
