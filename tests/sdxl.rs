@@ -728,6 +728,10 @@ impl ModelFiles for Watched<'_> {
         self.files.finish()
     }
 
+    fn finish_part(&self) -> LocalBoxFuture<'_, Result<(), Error>> {
+        self.files.finish_part()
+    }
+
     fn traffic(&self) -> Traffic {
         self.files.traffic()
     }

@@ -159,6 +159,9 @@ pub struct ModelRecord {
     pub absent: BTreeSet<String>,
     /// Whether the model was loaded once, so that it can be loaded from the cache alone.
     pub complete: bool,
+    /// Whether a part of it was read for something else, as its configurations are for a checkpoint in one file, so that the
+    /// same can be read from the cache alone.
+    pub in_part: bool,
     /// When it was loaded last, milliseconds since 1970.
     pub used: f64,
 }
@@ -210,6 +213,11 @@ impl ContentRecord {
 }
 
 impl ModelRecord {
+    /// Whether the cache alone may have what is wanted of the model.
+    pub(super) fn serves_alone(&self) -> bool {
+        self.complete || self.in_part
+    }
+
     pub(super) fn key(&self) -> String {
         model_key(&self.model, self.commit.as_deref())
     }
@@ -404,13 +412,13 @@ impl Cache {
         Ok(records)
     }
 
-    /// The best answer to a name and a revision: one that is complete, and the one used last.
+    /// The best answer to a name and a revision: one that is complete, one that is so in part, and the one used last.
     async fn find(&self, model: &str, revision: Option<&str>) -> StoreResult<Option<ModelRecord>> {
         let records = self.models().await?.into_iter();
         let fitting = records.filter(|record| record.answers(model, revision));
         Ok(fitting.max_by(|a, b| {
-            (a.complete, a.used)
-                .partial_cmp(&(b.complete, b.used))
+            (a.complete, a.in_part, a.used)
+                .partial_cmp(&(b.complete, b.in_part, b.used))
                 .unwrap_or(std::cmp::Ordering::Equal)
         }))
     }

@@ -322,7 +322,7 @@ impl<'a> Repository<'a> {
                 Err(error)
             }
             // Without a network, a model that was loaded once is read as it was then.
-            Err(error @ Error::Network { .. }) if self.record.borrow().complete => {
+            Err(error @ Error::Network { .. }) if self.record.borrow().serves_alone() => {
                 self.go_offline(&error);
                 let entry = self.entry(path)?.ok_or(error)?;
                 self.read_known(path, &entry).await
@@ -545,7 +545,11 @@ impl ModelFiles for Repository<'_> {
     }
 
     fn finish(&self) -> LocalBoxFuture<'_, Result<()>> {
-        Box::pin(self.complete())
+        Box::pin(self.complete(true))
+    }
+
+    fn finish_part(&self) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(self.complete(false))
     }
 
     fn stop(&self) -> LocalBoxFuture<'_, ()> {

@@ -30,7 +30,7 @@ impl Repository<'_> {
         match cached {
             // A mirror of files alone, without the Hub's interface.
             Some(record) if is_absent && record.commit.is_none() => Ok(record),
-            Some(record) if record.complete && !matches!(error, Error::Aborted) => {
+            Some(record) if record.serves_alone() && !matches!(error, Error::Aborted) => {
                 self.pin(&record);
                 self.go_offline(&error);
                 Ok(record)
@@ -117,10 +117,10 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// Takes the version that is complete in place of a newer one whose listing cannot be had.
+    /// Takes the version that was read once in place of a newer one whose listing cannot be had.
     pub(super) async fn fall_back(&mut self, error: Error, revision: Option<&str>) -> Result<()> {
         let cached = self.lookup(&self.source.name(), revision).await;
-        let Some(record) = cached.filter(|record| record.complete) else { return Err(error) };
+        let Some(record) = cached.filter(ModelRecord::serves_alone) else { return Err(error) };
         if matches!(error, Error::Aborted) {
             return Err(error);
         }
@@ -224,16 +224,23 @@ impl Repository<'_> {
         }
     }
 
-    /// Records that everything was read, if all of it is in the cache.
-    pub(super) async fn complete(&self) -> Result<()> {
+    /// Records that everything was read, or what was wanted of it, if all of that is in the cache.
+    pub(super) async fn complete(&self, is_all: bool) -> Result<()> {
         let Some(cache) = self.cache else { return Ok(()) };
+        if !is_all && self.is_complete_by_others(cache).await {
+            return Ok(());
+        }
         if !self.incomplete.get() && !self.local_only() {
             let is_there = self.is_there(cache).await;
             if is_there == Ok(false) {
                 let message = "a part of it was removed from the cache meanwhile".into();
                 self.give_up_storing(&StoreError::Failed(message));
             }
-            self.record.borrow_mut().complete = is_there == Ok(true);
+            let mut record = self.record.borrow_mut();
+            match is_all {
+                true => record.complete = is_there == Ok(true),
+                false => record.in_part = is_there == Ok(true),
+            }
         }
         self.save_record().await;
         if self.storing.get() && !self.record.borrow().listed {
@@ -241,6 +248,14 @@ impl Repository<'_> {
             self.stored(cache.collect().await);
         }
         self.check_kept()
+    }
+
+    /// Whether all of the model has come into the cache beside this reading of a part of it, as the checkpoint that its
+    /// configurations are for may have, from the same repository.
+    async fn is_complete_by_others(&self, cache: &Cache) -> bool {
+        let key = self.record.borrow().key();
+        let stored = cache.json::<ModelRecord>(&key).await;
+        stored.is_ok_and(|record| record.is_some_and(|record| record.complete))
     }
 
     /// Whether all that was read is in the cache now.

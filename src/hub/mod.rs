@@ -156,6 +156,13 @@ pub trait ModelFiles {
     /// [`Error::Aborted`](crate::Error::Aborted).
     fn finish(&self) -> LocalBoxFuture<'_, Result<()>>;
 
+    /// Called when all that is wanted of a model has been read, where that is not all that it takes to load it: its
+    /// configurations, for a checkpoint in one file, or a LoRA beside it.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`](crate::Error::Aborted).
+    fn finish_part(&self) -> LocalBoxFuture<'_, Result<()>>;
+
     /// Called when reading has ended before that, and no reader is left: keeps what has arrived.
     fn stop(&self) -> LocalBoxFuture<'_, ()> {
         Box::pin(ready(()))

@@ -458,10 +458,16 @@ impl Pipeline {
             let name = options.config.as_deref().unwrap_or(SD_CONFIG);
             let found = config_of(&files, path, name, wanted).await?;
             let is_default_config = name == SD_CONFIG;
-            config_access = source_options.of(found.0).access(signal.clone(), &notify).await?;
-            config_files = config_access.open(&notify).await?;
             (config, class) = (Some(found.0.to_owned()), found.1);
-            let config: &dyn ModelFiles = &config_files;
+            // Beside the checkpoint, they are read with it: who opens a model twice waits for himself.
+            let config: &dyn ModelFiles = if source_options.is_of(found.0) {
+                &files
+            } else {
+                let options = source_options.of(found.0);
+                config_access = options.access(signal.clone(), &notify).await?;
+                config_files = config_access.open(&notify).await?;
+                &config_files
+            };
             single = Some(SingleFile { files: &files, path, config, is_default_config });
         }
         let take_turns = match budget {

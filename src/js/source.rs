@@ -78,6 +78,12 @@ impl SourceOptions {
         Self { model: Some(model.to_owned()), revision, files, ..self.clone() }
     }
 
+    /// Whether these options are of that model.
+    pub fn is_of(&self, model: &str) -> bool {
+        let plain = |name: &str| name.trim_end_matches('/').to_owned();
+        self.model.as_deref().map(plain) == Some(plain(model))
+    }
+
     /// What messages call the model.
     pub fn name(&self) -> String {
         self.model.clone().unwrap_or_else(|| "files".into())

@@ -95,6 +95,7 @@ impl InstructPix2Pix {
         drop(whole);
         file.heed_keys(&mut blank, is_edm.get())?;
         blank.fill_safety_checker(file.config, &options, on_event).await?;
+        file.config.finish_part().await?;
         Box::pin(blank.finish(None, options, on_event)).await
     }
 
@@ -116,6 +117,7 @@ impl InstructPix2Pix {
         let header = weights::peek(file.files, file.path).await?;
         let is_edm = header.tensors.iter().any(|tensor| is_edm_key(&tensor.name));
         file.heed_keys(&mut blank, is_edm)?;
+        file.config.finish_part().await?;
         let storage = Storage::Whole { path: file.path.to_owned(), layout };
         blank.in_turn(file.config, storage, options, on_event).await
     }
@@ -139,7 +141,8 @@ impl InstructPix2Pix {
         let mut whole = Whole::of(&mut blank);
         opened.expect(&mut whole);
         let part = Part::Other(&mut whole);
-        fill(file.files, vec![("checkpoint", opened, part)], None, on_event).await
+        fill(file.files, vec![("checkpoint", opened, part)], None, on_event).await?;
+        file.config.finish_part().await
     }
 
     /// The class that a checkpoint in one file is of, by its keys.

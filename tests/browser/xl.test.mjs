@@ -4,7 +4,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -19,7 +19,7 @@ const FULL = process.env.FULL === '1';
 const fixtures = `${repository}tests/fixtures`;
 const model = `${fixtures}/oracle/models/tiny-sdxl-ip2p`;
 
-let assertRefused, close, hub, page, problems, whole;
+let assertRefused, beside, close, hub, page, problems, whole;
 
 before(async () => {
   whole = mkdtempSync(join(tmpdir(), 'whole-xl-'));
@@ -27,7 +27,14 @@ before(async () => {
   writeFileSync(join(whole, 'xl.safetensors'), singleFileXL(model, names));
   writeFileSync(join(whole, 'cosxl_edit.safetensors'), singleFileXL(model, names, true));
   writeFileSync(join(whole, 'sd.safetensors'), singleFile(`${repository}www/models/tiny-random`));
-  hub = await serveHub({ 'tests/whole': whole, 'diffusers/sdxl-instructpix2pix-768': model });
+  beside = mkdtempSync(join(tmpdir(), 'beside-'));
+  cpSync(model, beside, { recursive: true });
+  cpSync(join(whole, 'xl.safetensors'), join(beside, 'xl.safetensors'));
+  hub = await serveHub({
+    'tests/whole': whole,
+    'tests/beside': beside,
+    'diffusers/sdxl-instructpix2pix-768': model,
+  });
   ({ assertRefused, close, page, problems } = await openSite({
     '/oracle': `${fixtures}/oracle`,
     '/fixtures': fixtures,
@@ -48,7 +55,7 @@ before(async () => {
 after(async () => {
   await close?.();
   hub?.close();
-  if (whole) rmSync(whole, { recursive: true });
+  for (const folder of [whole, beside]) if (folder) rmSync(folder, { recursive: true });
 });
 
 test('the model decides on the class', async () => {
@@ -123,6 +130,35 @@ test('a checkpoint in one file is the same model, and CosXL-Edit is sampled as i
   assert.deepEqual(found, [same, same, 'none']);
   assert.deepEqual(cosxl.slice(0, 4), [...xl, 'EDMEulerScheduler', 'v_prediction']);
   assert.notEqual(cosxl[4], 'none');
+});
+
+test('a checkpoint in one file that was loaded once is loaded without a network, with its configurations', async () => {
+  const load = (source, options) =>
+    page.evaluate(async ([source, options]) => {
+      const warnings = [];
+      const onProgress = ({ type, code }) => {
+        if (type === 'warning') warnings.push(code);
+      };
+      const given = { endpoint, dtype: 'float32', shareWith: pipe, onProgress, ...options };
+      const other = await InstructPix2Pix.fromSingleFile(source, given);
+      const request = { ...quick, image: picture(32, 32), height: 16, width: 16, outputType: 'latent' };
+      const result = (await other.edit(request)).latents.data;
+      await other.dispose();
+      return [warnings, difference(await latents(), result)];
+    }, [source, options]);
+  for (const [source, options] of [
+    [`${hub.url}/tests/whole/blob/main/xl.safetensors`],
+    // Configurations of the same repository.
+    [`${hub.url}/tests/beside/blob/main/xl.safetensors`, { config: 'tests/beside' }],
+  ]) {
+    assert.deepEqual(await load(source, options), [[], 'none'], source);
+    await hub.reset();
+    assert.deepEqual(await load(source, { ...options, localFilesOnly: true }), [[], 'none']);
+    assert.deepEqual(await hub.log(), [], 'no request at all');
+    await page.context().setOffline(true);
+    const [warnings, difference] = await load(source, options).finally(() => page.context().setOffline(false));
+    assert.deepEqual([new Set(warnings), difference], [new Set(['offline']), 'none']);
+  }
 });
 
 // Of a small model with random weights, which integers change more than a trained one: the least and the most.

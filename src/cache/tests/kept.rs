@@ -228,3 +228,41 @@ fn the_cached_version_serves_when_a_newer_one_cannot_be_had() {
     }
     assert!(load_hub(&server, &cache).expect("loads").weights == large(1));
 }
+
+/// Reads the index for something else, as configurations are read for a checkpoint in one file.
+async fn read_in_part(
+    server: &Memory,
+    source: ModelSource,
+    cache: &Cache,
+    policy: CachePolicy,
+) -> Result<Vec<u8>> {
+    let files = Repository::open(server, source, Some(cache), policy, |_| ()).await?;
+    let index = files.read(INDEX).await?;
+    files.finish_part().await?;
+    Ok(index)
+}
+
+#[test]
+fn what_was_read_of_a_model_in_part_is_read_again_without_a_network() {
+    for (source, server) in [(source(), hub()), (base(), folder())] {
+        let store = Rc::<MemoryStore>::default();
+        let cache = cache_in(&store);
+        let read = |policy| block_on(read_in_part(&server, source.clone(), &cache, policy));
+        let first = read(CachePolicy::Resume).expect("reads");
+        server.fail_always(Fault::Offline);
+        for policy in [CachePolicy::Resume, CachePolicy::Only] {
+            assert_eq!(read(policy).expect("reads"), first, "{source:?} {policy:?}");
+        }
+        // The model itself is not there by that.
+        assert_eq!(complete_models(&cache), [""; 0]);
+        let load = || block_on(load(&server, source.clone(), Some(&cache), CachePolicy::Resume));
+        load().map(drop).expect_err("no weights are there");
+        server.fail_always(Fault::None);
+        load().expect("loads");
+        let whole = complete_models(&cache);
+        assert_eq!(whole.len(), 1);
+        // Nor is it less there when a part is read again.
+        read(CachePolicy::Resume).expect("reads");
+        assert_eq!(complete_models(&cache), whole);
+    }
+}

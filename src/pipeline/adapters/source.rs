@@ -66,8 +66,10 @@ impl<'a> AdapterSource<'a> {
     pub(in crate::pipeline) async fn close<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             self.files.stop().await;
-        } else if !self.files.paths().iter().any(|path| path == "model_index.json") {
+        } else if self.files.paths().iter().any(|path| path == "model_index.json") {
             // A whole model that this is beside is not complete by that.
+            self.files.finish_part().await?;
+        } else {
             self.files.finish().await?;
         }
         result
