@@ -5,11 +5,12 @@ use crate::browser::Browser;
 use crate::package;
 use crate::process::{self, Result};
 
-/// `cargo xtask bench [--browser [--software]] [--f16] [--weights TYPE] [--only NAME] [--json FILE]`.
+/// `cargo xtask bench [--browser [--software]] [--f16] [--weights TYPE] [--only NAME] [--json FILE]
+/// [--in-turn]`.
 pub fn run(mut args: Args) -> Result<u8> {
     let in_browser = args.flag("--browser");
     let mut options = Vec::new();
-    for flag in ["--f16", "--software"] {
+    for flag in ["--f16", "--software", "--in-turn"] {
         if args.flag(flag) {
             options.push(flag.to_owned());
         }
