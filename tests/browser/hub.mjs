@@ -4,6 +4,9 @@
  * It has two origins: the Hub's own (`url`), with the API and the small files, and a CDN's (`cdn`),
  * to which the Hub redirects for files in LFS, by addresses that are signed and expire.
  *
+ * A file `NAME.generated.json` stands for a file `NAME` of weights that are made on the fly, however many: see
+ * `xtask/src/server/hub/generated.rs`.
+ *
  * What is to go wrong is told by rules. A rule has a fault and says which requests meet it:
  *
  *     { path: '*unet*.safetensors', origin: 'cdn', fault: { kind: 'cut', after: 1000 } }

@@ -1,9 +1,7 @@
 //! Answers, and how they are sent: whole, in part, slowly, wrongly.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +11,7 @@ use flate2::write::GzEncoder;
 
 use super::super::http::{self, Range, Request};
 use super::log::Entry;
+use super::repository::Source;
 
 /// Bytes handed to the socket at once.
 const PIECE_BYTES: u64 = 64 * 1024;
@@ -42,7 +41,7 @@ pub struct Answer {
 
 enum Body {
     Bytes(Vec<u8>),
-    File { place: PathBuf, size: u64 },
+    File { source: Source, size: u64 },
 }
 
 /// What is done to an answer on its way out.
@@ -79,11 +78,15 @@ impl Answer {
         answer.with("Content-Type", "application/json; charset=utf-8")
     }
 
-    /// A file on disk.
-    pub fn file(place: PathBuf, size: u64) -> Self {
-        let name = place.to_string_lossy();
+    /// A file.
+    pub fn file(source: Source, size: u64) -> Self {
+        let name = match &source {
+            Source::File(place) => place.to_string_lossy(),
+            // Weights have no type of their own.
+            Source::Generated(_) => "".into(),
+        };
         let answer = Self::text(200, "").with("Content-Type", http::content_type(&name));
-        let body = Body::File { place, size };
+        let body = Body::File { source, size };
         Self { body, ranges: true, wanted: true, ..answer }.with("Accept-Ranges", "bytes")
     }
 
@@ -268,11 +271,7 @@ impl Body {
                 source.set_position(first);
                 (Box::new(source), size)
             }
-            Self::File { place, size } => {
-                let mut file = File::open(place)?;
-                file.seek(SeekFrom::Start(first))?;
-                (Box::new(file), *size)
-            }
+            Self::File { source, size } => (source.open(first)?, *size),
         };
         Ok(Opened { source, size, at: first, end: first + length, flipped: 0..0 })
     }
@@ -297,10 +296,10 @@ impl Opened {
         let mut piece = vec![0; length as usize];
         let real = length.min(self.size.saturating_sub(self.at)) as usize;
         self.source.read_exact(&mut piece[..real])?;
-        for (at, byte) in (self.at..).zip(&mut piece) {
-            if self.flipped.contains(&at) {
-                *byte = !*byte;
-            }
+        let inside = |at: u64| at.clamp(self.at, self.at + length) - self.at;
+        let flipped = inside(self.flipped.start) as usize..inside(self.flipped.end) as usize;
+        for byte in &mut piece[flipped] {
+            *byte = !*byte;
         }
         self.at += length;
         Ok(Some(piece))

@@ -7,6 +7,7 @@
 mod answer;
 mod control;
 mod fault;
+mod generated;
 mod log;
 mod repository;
 mod route;

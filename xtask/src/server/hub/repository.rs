@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::generated::{ENDING, Generated};
 use crate::files::{self, Doing};
 use crate::process::Result;
 
@@ -66,10 +67,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads all of `folder`.
+    /// Reads all of `folder`. What a file is to be made of stands for that one.
     ///
     /// # Errors
-    /// When a file cannot be read, or has a name that is no UTF-8.
+    /// When a file cannot be read or made, or has a name that is no UTF-8.
     pub fn of(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(format!("there is no folder {} to serve", folder.display()).into());
@@ -80,9 +81,14 @@ impl Snapshot {
         for path in files::list(&folder)?.iter().filter(|path| !path.starts_with(".git")) {
             let name: Option<Vec<_>> = path.iter().map(|part| part.to_str()).collect();
             let name = name.ok_or_else(|| format!("{} is not UTF-8", path.display()))?.join("/");
-            let content = Content::of(folder.join(path))?;
+            let place = folder.join(path);
+            let (name, source) = match name.strip_suffix(ENDING) {
+                Some(name) => (name, Source::Generated(Generated::read(&place)?.into())),
+                None => (name.as_str(), Source::File(place.clone())),
+            };
+            let content = Content::of(name, source).doing("read", &place)?;
             tree.update(format!("{name}\0{}\n", content.oid));
-            files.insert(name, content);
+            files.insert(name.to_owned(), content);
         }
         Ok(Self { commit: hex(&tree.finalize()), files })
     }
@@ -103,8 +109,8 @@ impl Snapshot {
 /// A file.
 #[derive(Clone)]
 pub struct Content {
-    /// Where it lies.
-    pub place: PathBuf,
+    /// Where its bytes are.
+    pub source: Source,
     /// Bytes.
     pub size: u64,
     /// Git's name for the blob: of the file, or of the pointer that stands for it.
@@ -122,37 +128,67 @@ pub struct Lfs {
     pub pointer: String,
 }
 
-impl Content {
-    fn of(place: PathBuf) -> Result<Self> {
-        let size = place.metadata().doing("read", &place)?.len();
-        let ending = place.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if size <= LFS_BYTES && !LFS_ENDINGS.contains(&ending) {
-            let oid = hex(&digest(&place, blob(size))?.finalize());
-            return Ok(Self { place, size, oid, lfs: None });
+/// Where a file's bytes are.
+#[derive(Clone)]
+pub enum Source {
+    /// On the disk.
+    File(PathBuf),
+    /// Nowhere: they are made when they are asked for.
+    Generated(Arc<Generated>),
+}
+
+impl Source {
+    /// Reads from a place on.
+    pub fn open(&self, first: u64) -> io::Result<Box<dyn Read>> {
+        Ok(match self {
+            Self::File(place) => {
+                let mut file = File::open(place)?;
+                file.seek(SeekFrom::Start(first))?;
+                Box::new(file)
+            }
+            Self::Generated(file) => Box::new(Arc::clone(file).open(first)),
+        })
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        match self {
+            Self::File(place) => Ok(place.metadata()?.len()),
+            Self::Generated(file) => Ok(file.size()),
         }
-        let sha256 = hex(&digest(&place, Sha256::new())?.finalize());
+    }
+
+    fn digest<D: Digest>(&self, mut digest: D) -> io::Result<D> {
+        let mut source = self.open(0)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match source.read(&mut piece)? {
+                0 => return Ok(digest),
+                count => digest.update(&piece[..count]),
+            }
+        }
+    }
+}
+
+impl Content {
+    fn of(name: &str, source: Source) -> io::Result<Self> {
+        let size = source.size()?;
+        let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+        if size <= LFS_BYTES && !LFS_ENDINGS.contains(&ending.unwrap_or_default()) {
+            let oid = hex(&source.digest(blob(size))?.finalize());
+            return Ok(Self { source, size, oid, lfs: None });
+        }
+        let sha256 = hex(&source.digest(Sha256::new())?.finalize());
         let pointer = format!(
             "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
         );
         let oid = hex(&blob(pointer.len() as u64).chain_update(&pointer).finalize());
-        Ok(Self { place, size, oid, lfs: Some(Lfs { sha256, pointer }) })
+        Ok(Self { source, size, oid, lfs: Some(Lfs { sha256, pointer }) })
     }
 }
 
 /// What git hashes before a blob of `size` bytes.
 fn blob(size: u64) -> Sha1 {
     Sha1::new().chain_update(format!("blob {size}\0"))
-}
-
-fn digest<D: Digest>(path: &Path, mut digest: D) -> Result<D> {
-    let mut file = File::open(path).doing("read", path)?;
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match file.read(&mut piece).doing("read", path)? {
-            0 => return Ok(digest),
-            count => digest.update(&piece[..count]),
-        }
-    }
 }
 
 /// In lower case.

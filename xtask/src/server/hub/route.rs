@@ -188,7 +188,7 @@ fn raw(content: &Content) -> Answer {
 }
 
 fn served(content: &Content) -> Answer {
-    Answer::file(content.place.clone(), content.size)
+    Answer::file(content.source.clone(), content.size)
 }
 
 fn cdn(target: &Target, world: &World) -> Answer {

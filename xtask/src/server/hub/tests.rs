@@ -209,6 +209,45 @@ fn large_files_are_on_the_cdn_with_ranges() {
 }
 
 #[test]
+fn what_is_made_on_the_fly_is_a_file_like_any_other() {
+    let folder = Scratch::new().with(
+        "unet/big.safetensors.generated.json",
+        br#"{"seed":3,"dtype":"F32","shapes":{"a":[250,99]}}"#,
+    );
+    let site = site();
+    let publish = json!({ "publish": [{ "repo": ID, "folder": folder.path() }] });
+    assert_eq!(site.control(publish).status, 200);
+    let tree = site.json(&format!("/api/models/{ID}/tree/main?recursive=true"));
+    let paths: Vec<_> = tree.as_array().expect("entries").iter().map(|x| &x["path"]).collect();
+    assert_eq!(paths, ["unet", "unet/big.safetensors"]);
+
+    let path = format!("/{ID}/resolve/main/unet/big.safetensors");
+    let moved = ask(site.hub, "HEAD", &path, "", "").expect("an answer");
+    let place = moved.header("Location").strip_prefix(&format!("http://{}", site.cdn));
+    let place = place.expect("an address on the CDN");
+    let get = |headers: &str| ask(site.cdn, "GET", place, headers, "").expect("an answer");
+    let whole = get("").body;
+    let header = u64::from_le_bytes(*whole.first_chunk().expect("a length")) as usize;
+    assert_eq!(whole.len(), 8 + header + 250 * 99 * 4);
+    let size = whole.len().to_string();
+    assert_eq!((moved.status, moved.header("X-Linked-Size")), (302, size.as_str()));
+    let head = ask(site.cdn, "HEAD", place, "", "").expect("an answer");
+    assert_eq!((head.status, head.header("Content-Length")), (200, size.as_str()));
+    let sha256 = hex(&Sha256::digest(&whole));
+    assert_eq!(moved.header("X-Linked-ETag"), format!("\"{sha256}\""));
+    assert_eq!(tree[1]["lfs"], json!({ "oid": sha256, "size": whole.len(), "pointerSize": 130 }));
+    for (first, last) in [(0, 49_999), (30_001, 70_002), (69_999, whole.len() - 1)] {
+        let part = get(&format!("Range: bytes={first}-{last}\r\n"));
+        assert_eq!(part.header("Content-Range"), format!("bytes {first}-{last}/{size}"));
+        assert!(part.body == whole[first..=last], "{first} to {last}");
+    }
+
+    let wrong = Scratch::new().with("a.generated.json", b"{}");
+    let publish = json!({ "publish": [{ "repo": ID, "folder": wrong.path() }] });
+    assert_eq!(site.control(publish).status, 400);
+}
+
+#[test]
 fn small_files_stay_with_the_hub() {
     let site = site();
     for revision in ["main", &site.commit] {
