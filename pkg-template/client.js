@@ -206,7 +206,7 @@ export class Client {
   /** Where the model's configurations are, and its checker: a checkpoint in one file has none of its own. */
   #configurations() {
     const { model, config, revision, files, singleFile } = this.#request ?? {};
-    return singleFile === undefined ? { model, revision, files } : { model: config };
+    return singleFile === undefined || model === config ? { model, revision, files } : { model: config };
   }
 
   async enableFreeU(factors, options) {

@@ -213,11 +213,6 @@ impl ContentRecord {
 }
 
 impl ModelRecord {
-    /// Whether the cache alone may have what is wanted of the model.
-    pub(super) fn serves_alone(&self) -> bool {
-        self.complete || self.in_part
-    }
-
     pub(super) fn key(&self) -> String {
         model_key(&self.model, self.commit.as_deref())
     }

@@ -88,6 +88,8 @@ pub struct Repository<'a> {
     pub(super) lock: RefCell<Option<Box<dyn Any>>>,
     /// Whether `lock` is for this repository alone.
     pub(super) exclusive: Cell<bool>,
+    /// Whether no more is wanted of the model than some of its files.
+    pub(super) wants_part: bool,
 }
 
 impl<'a> Repository<'a> {
@@ -114,6 +116,7 @@ impl<'a> Repository<'a> {
             notify: Box::new(|_| ()),
             lock: RefCell::default(),
             exclusive: Cell::new(false),
+            wants_part: false,
         }
     }
 
@@ -129,7 +132,32 @@ impl<'a> Repository<'a> {
         policy: CachePolicy,
         notify: impl Fn(Notice) + 'a,
     ) -> Result<Self> {
-        let mut this = Self::uncached(fetch, source);
+        Self::uncached(fetch, source).open_in(cache, policy, notify).await
+    }
+
+    /// The same where no more is wanted of the model than some of its files, such as its configurations, which end with
+    /// [`finish_part`](ModelFiles::finish_part): without a network, a version serves of which these were read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_part(
+        fetch: &'a dyn Fetch,
+        source: ModelSource,
+        cache: Option<&'a Cache>,
+        policy: CachePolicy,
+        notify: impl Fn(Notice) + 'a,
+    ) -> Result<Self> {
+        let this = Self { wants_part: true, ..Self::uncached(fetch, source) };
+        this.open_in(cache, policy, notify).await
+    }
+
+    async fn open_in(
+        self,
+        cache: Option<&'a Cache>,
+        policy: CachePolicy,
+        notify: impl Fn(Notice) + 'a,
+    ) -> Result<Self> {
+        let mut this = self;
         this.cache = cache;
         this.policy = policy;
         this.storing.set(cache.is_some() && !this.local_only());
@@ -322,7 +350,7 @@ impl<'a> Repository<'a> {
                 Err(error)
             }
             // Without a network, a model that was loaded once is read as it was then.
-            Err(error @ Error::Network { .. }) if self.record.borrow().serves_alone() => {
+            Err(error @ Error::Network { .. }) if self.serves_alone(&self.record.borrow()) => {
                 self.go_offline(&error);
                 let entry = self.entry(path)?.ok_or(error)?;
                 self.read_known(path, &entry).await

@@ -30,7 +30,7 @@ impl Repository<'_> {
         match cached {
             // A mirror of files alone, without the Hub's interface.
             Some(record) if is_absent && record.commit.is_none() => Ok(record),
-            Some(record) if record.serves_alone() && !matches!(error, Error::Aborted) => {
+            Some(record) if self.serves_alone(&record) && !matches!(error, Error::Aborted) => {
                 self.pin(&record);
                 self.go_offline(&error);
                 Ok(record)
@@ -46,6 +46,11 @@ impl Repository<'_> {
         if let (ModelSource::Hub(hub), Some(commit)) = (&mut self.source, &record.commit) {
             hub.revision.clone_from(commit);
         }
+    }
+
+    /// Whether the cache alone may have what is wanted of the model of this record.
+    pub(super) fn serves_alone(&self, record: &ModelRecord) -> bool {
+        record.complete || self.wants_part && record.in_part
     }
 
     async fn lookup(&self, name: &str, revision: Option<&str>) -> Option<ModelRecord> {
@@ -70,7 +75,10 @@ impl Repository<'_> {
         // As it is now that the other tab has finished, or has removed it.
         match cache.json::<ModelRecord>(&key).await {
             Ok(Some(record)) => drop(self.record.replace(record)),
-            Ok(None) => self.record.borrow_mut().complete = false,
+            Ok(None) => {
+                let mut record = self.record.borrow_mut();
+                (record.complete, record.in_part) = (false, false);
+            }
             Err(error) => self.give_up_storing(&error),
         }
         Ok(())
@@ -120,7 +128,9 @@ impl Repository<'_> {
     /// Takes the version that was read once in place of a newer one whose listing cannot be had.
     pub(super) async fn fall_back(&mut self, error: Error, revision: Option<&str>) -> Result<()> {
         let cached = self.lookup(&self.source.name(), revision).await;
-        let Some(record) = cached.filter(ModelRecord::serves_alone) else { return Err(error) };
+        let Some(record) = cached.filter(|record| self.serves_alone(record)) else {
+            return Err(error);
+        };
         if matches!(error, Error::Aborted) {
             return Err(error);
         }
@@ -232,7 +242,7 @@ impl Repository<'_> {
         }
         if !self.incomplete.get() && !self.local_only() {
             let is_there = self.is_there(cache).await;
-            if is_there == Ok(false) {
+            if is_all && is_there == Ok(false) {
                 let message = "a part of it was removed from the cache meanwhile".into();
                 self.give_up_storing(&StoreError::Failed(message));
             }
@@ -243,7 +253,7 @@ impl Repository<'_> {
             }
         }
         self.save_record().await;
-        if self.storing.get() && !self.record.borrow().listed {
+        if is_all && self.storing.get() && !self.record.borrow().listed {
             // What the files were before they changed on the server.
             self.stored(cache.collect().await);
         }

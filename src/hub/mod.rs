@@ -182,6 +182,18 @@ pub trait ModelFiles {
     fn traffic(&self) -> Traffic;
 }
 
+/// Says that something has been read which may lie beside a whole model, as a LoRA or a safety checker does: the model is not
+/// complete by that.
+///
+/// # Errors
+/// As [`ModelFiles::finish`].
+pub async fn finish_beside(files: &dyn ModelFiles) -> Result<()> {
+    match files.paths().iter().any(|path| path == "model_index.json") {
+        true => files.finish_part().await,
+        false => files.finish().await,
+    }
+}
+
 /// Called when [`ModelFiles::traffic`] has changed.
 pub type OnArrival<'a> = dyn FnMut() + 'a;
 

@@ -206,7 +206,7 @@ impl Pipeline {
             None => {
                 let options = SourceOptions::parse(&source)?;
                 let access = options.access(signal, &|_| ()).await?;
-                let files = access.open(|_| ()).await?;
+                let files = access.open_part(|_| ()).await?;
                 self.inner.load_lora_from(name, adapter.within(&files, &options)).await?
             }
         };
@@ -310,7 +310,7 @@ impl Pipeline {
             None => {
                 let options = SourceOptions::parse(&source)?;
                 let access = options.access(signal, &|_| ()).await?;
-                let files = access.open(|_| ()).await?;
+                let files = access.open_part(|_| ()).await?;
                 adapter.within(&files, &options).read_textual_inversion().await?
             }
         };

@@ -191,9 +191,11 @@ impl Pipeline {
         signal: Option<AbortSignal>,
     ) -> JsResult<()> {
         let source = SourceOptions::parse(&source)?;
-        let source = self.config.as_deref().map_or_else(|| source.clone(), |name| source.of(name));
+        // Those beside a checkpoint in one file are of its version.
+        let elsewhere = self.config.as_deref().filter(|name| !source.is_of(name));
+        let source = elsewhere.map_or_else(|| source.clone(), |name| source.of(name));
         let access = source.access(signal, &|_| ()).await?;
-        let files = access.open(|_| ()).await?;
+        let files = access.open_part(|_| ()).await?;
         let mut writer = save::Writer(sink);
         let save = Box::pin(self.inner.save_pretrained(&files, &mut writer));
         Ok(on_device(&self.gpu.health, save, || "a copy of the model".into()).await?)
@@ -338,7 +340,7 @@ impl Pipeline {
     ) -> JsResult<()> {
         let options = SourceOptions::parse(&source)?;
         let access = options.access(signal, &|_| ()).await?;
-        let files = access.open(|_| ()).await?;
+        let files = access.open_part(|_| ()).await?;
         let folder = options.subfolder().unwrap_or("safety_checker");
         Ok(self.inner.load_safety_checker(&files, folder).await?)
     }
@@ -465,7 +467,7 @@ impl Pipeline {
             } else {
                 let options = source_options.of(found.0);
                 config_access = options.access(signal.clone(), &notify).await?;
-                config_files = config_access.open(&notify).await?;
+                config_files = config_access.open_part(&notify).await?;
                 &config_files
             };
             single = Some(SingleFile { files: &files, path, config, is_default_config });

@@ -238,6 +238,13 @@ impl Access {
         self.is_given
     }
 
+    /// Some of the model's files: configurations, or what lies beside it.
+    pub async fn open_part<'a>(&'a self, notify: impl Fn(Notice) + 'a) -> Result<Repository<'a>> {
+        let (source, cache) = (self.source.clone(), self.cache.as_ref());
+        let open = Repository::open_part(&*self.fetch, source, cache, self.policy, notify);
+        Ok(open.await?.with_parallel(self.parallel))
+    }
+
     /// The model's files.
     pub async fn open<'a>(&'a self, notify: impl Fn(Notice) + 'a) -> Result<Repository<'a>> {
         let cache = self.cache.as_ref();

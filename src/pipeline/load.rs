@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::hub::{ModelFiles, Traffic};
+use crate::hub::{ModelFiles, Traffic, finish_beside};
 use crate::models::{Placement, WeightDtype};
 use crate::weights::{self, WeightFiles};
 use burn::tensor::DType;
@@ -313,7 +313,8 @@ impl Blank {
         let dtype = options.placement.weights;
         let opened = WeightFiles::open(files, SAFETY_CHECKER, TRANSFORMERS_STEM, dtype).await?;
         let part = (SAFETY_CHECKER, opened, Part::Other(&mut **checker));
-        fill(files, vec![part], Some(options), on_event).await
+        fill_beside(files, vec![part], Some(options), on_event).await?;
+        finish_beside(files).await
     }
 
     /// A pipeline whose models take turns, and come from `storage`. The safety checker, which stays, comes from `files`.
@@ -346,7 +347,8 @@ impl PipelineBase {
         let weights = self.options().placement.weights;
         let opened = WeightFiles::open(files, folder, TRANSFORMERS_STEM, weights).await?;
         let part = (SAFETY_CHECKER, opened, Part::Other(&mut *checker));
-        fill(files, vec![part], Some(self.options()), &mut |_| {}).await?;
+        fill_beside(files, vec![part], Some(self.options()), &mut |_| {}).await?;
+        finish_beside(files).await?;
         self.set_safety_checker(Some(SafetyCheck::new(*checker, extractor).await?));
         Ok(())
     }
@@ -368,6 +370,17 @@ async fn open<'a>(
 /// Fills models from their opened files as `options` say, or passes over those without any, and tells
 /// how far it is. All files are read side by side, those in front first.
 pub(super) async fn fill(
+    files: &dyn ModelFiles,
+    opened: Vec<(&str, WeightFiles<'_>, Part<'_>)>,
+    options: Option<&LoadOptions>,
+    on_event: &mut dyn FnMut(LoadEvent<'_>),
+) -> Result<()> {
+    fill_beside(files, opened, options, on_event).await?;
+    files.finish().await
+}
+
+/// The same where these are not all that there is to read.
+async fn fill_beside(
     files: &dyn ModelFiles,
     opened: Vec<(&str, WeightFiles<'_>, Part<'_>)>,
     options: Option<&LoadOptions>,
@@ -414,7 +427,7 @@ pub(super) async fn fill(
         files.stop().await;
         return Err(error);
     }
-    files.finish().await
+    Ok(())
 }
 
 /// Tells how far a download is.

@@ -29,8 +29,8 @@ const STEMS = {
   text_encoder_2: 'model',
 };
 const SIZES = { F16: 2, F32: 4 };
-/** Of the values that the hub makes. */
-const SEED = 2026;
+/** Of the values that the hub makes: of files with the same ones, the cache would keep one. */
+const SEEDS = { sd: 1, xl: 2, lora: 3 };
 /** Bytes of one range request, and of one chunk of the cache. */
 const CHUNK_BYTES = 8 * MIB;
 /** The name that a LoRA's file has where none is given. */
@@ -46,9 +46,9 @@ before(async () => {
   folders = ['sd15-', 'sdxl-', 'lora-', 'profile-'].map((name) => mkdtempSync(join(tmpdir(), name)));
   const tests = `${repository}tests/fixtures`;
   total = {
-    sd: writeModel(folders[0], `${repository}www/models/tiny-random`, `${tests}/sd15.json`),
+    sd: writeModel(folders[0], `${repository}www/models/tiny-random`, `${tests}/sd15.json`, SEEDS.sd),
     // As `diffusers/sdxl-instructpix2pix-768` has them.
-    xl: writeModel(folders[1], `${tests}/oracle/models/tiny-sdxl-ip2p`, `${tests}/sdxl.json`, {
+    xl: writeModel(folders[1], `${tests}/oracle/models/tiny-sdxl-ip2p`, `${tests}/sdxl.json`, SEEDS.xl, {
       unet: 'F32',
       vae: 'F32',
     }),
@@ -85,7 +85,7 @@ async function open() {
  * A model with made up weights, in float16 where `dtypes` does not say otherwise, and the rest as the small model at `like` has
  * it. Returns the weights' size in bytes.
  */
-function writeModel(model, like, shapesOf, dtypes = {}) {
+function writeModel(model, like, shapesOf, seed, dtypes = {}) {
   const small = (name) => /^(model_index.json|tokenizer.*|scheduler)$/.test(name);
   for (const name of readdirSync(like).filter(small)) {
     cpSync(join(like, name), join(model, name), { recursive: true });
@@ -94,14 +94,14 @@ function writeModel(model, like, shapesOf, dtypes = {}) {
   for (const [name, { config, shapes }] of Object.entries(JSON.parse(readFileSync(shapesOf, 'utf8')))) {
     mkdirSync(join(model, name));
     writeFileSync(join(model, name, 'config.json'), JSON.stringify(config));
-    total += describe(join(model, name, `${STEMS[name]}.safetensors`), shapes, dtypes[name] ?? 'F16');
+    total += describe(join(model, name, `${STEMS[name]}.safetensors`), seed, shapes, dtypes[name] ?? 'F16');
   }
   return total;
 }
 
 /** Has the hub make a file of tensors of these shapes. Returns their size in bytes. */
-function describe(path, shapes, dtype) {
-  writeFileSync(`${path}.generated.json`, JSON.stringify({ seed: SEED, dtype, shapes }));
+function describe(path, seed, shapes, dtype) {
+  writeFileSync(`${path}.generated.json`, JSON.stringify({ seed, dtype, shapes }));
   const bytes = (shape) => shape.reduce((product, side) => product * side, SIZES[dtype]);
   return Object.values(shapes).reduce((sum, shape) => sum + bytes(shape), 0);
 }
@@ -117,7 +117,7 @@ function writeLora(path, model) {
     shapes[`unet.${layer}.lora_A.weight`] = [RANK, shape[1]];
     shapes[`unet.${layer}.lora_B.weight`] = [shape[0], RANK];
   }
-  return describe(path, shapes, 'F32');
+  return describe(path, SEEDS.lora, shapes, 'F32');
 }
 
 /** Does something in the page, and tells what comes of it and the most memory that was seen. */
@@ -256,7 +256,7 @@ async function dropTensors([endpoint, model, seed, chunkBytes]) {
       }
     },
   };
-  // Nor has this one only the browser's room.
+  // The browser's own room, which may be less, is not what this takes.
   navigator.storage.estimate = async () => ({});
   const { DirectInstructPix2PixXL } = await import('/pkg/index.js');
   const { heapBytes } = await import('/pkg/instruct_pix2pix.js');
@@ -311,7 +311,7 @@ test('two gigabytes pass through a heap of at most 256 MiB', OFF, async (t) => {
 
 test('ten gigabytes in float32 come as halves to a consumer that drops the tensors', OFF, async (t) => {
   await open();
-  const found = await watched(() => page.evaluate(dropTensors, [hub.url, 'tests/sdxl', SEED, CHUNK_BYTES]));
+  const found = await watched(() => page.evaluate(dropTensors, [hub.url, 'tests/sdxl', SEEDS.xl, CHUNK_BYTES]));
   const { seconds, checking, last, size, halfBytes, wasmHeap, peak } = found;
   const streamed = seconds - checking;
   report(found, `SDXL to nobody, its UNet of ${(size / 1e9).toFixed(2)} GB`, t);

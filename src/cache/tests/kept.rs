@@ -236,7 +236,7 @@ async fn read_in_part(
     cache: &Cache,
     policy: CachePolicy,
 ) -> Result<Vec<u8>> {
-    let files = Repository::open(server, source, Some(cache), policy, |_| ()).await?;
+    let files = Repository::open_part(server, source, Some(cache), policy, |_| ()).await?;
     let index = files.read(INDEX).await?;
     files.finish_part().await?;
     Ok(index)
@@ -256,7 +256,8 @@ fn what_was_read_of_a_model_in_part_is_read_again_without_a_network() {
         // The model itself is not there by that.
         assert_eq!(complete_models(&cache), [""; 0]);
         let load = || block_on(load(&server, source.clone(), Some(&cache), CachePolicy::Resume));
-        load().map(drop).expect_err("no weights are there");
+        let error = load().map(drop).expect_err("no weights are there");
+        assert_eq!(error.code(), "network", "{source:?}");
         server.fail_always(Fault::None);
         load().expect("loads");
         let whole = complete_models(&cache);

@@ -4,7 +4,7 @@
 //! (`load_textual_inversion_state_dicts`).
 
 use crate::error::{Error, Result};
-use crate::hub::{FileReader, ModelFiles};
+use crate::hub::{FileReader, ModelFiles, finish_beside};
 use crate::weights::lora::read_whole;
 
 /// The names of a LoRA's file where none is given, in the order in which they are looked for.
@@ -64,13 +64,9 @@ impl<'a> AdapterSource<'a> {
 
     /// Says that the file was read, or was not read to its end, when no reader is left.
     pub(in crate::pipeline) async fn close<T>(&self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
-            self.files.stop().await;
-        } else if self.files.paths().iter().any(|path| path == "model_index.json") {
-            // A whole model that this is beside is not complete by that.
-            self.files.finish_part().await?;
-        } else {
-            self.files.finish().await?;
+        match result {
+            Ok(_) => finish_beside(self.files).await?,
+            Err(_) => self.files.stop().await,
         }
         result
     }

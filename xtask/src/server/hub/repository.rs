@@ -67,7 +67,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads all of `folder`. What a file is to be made of stands for that one.
+    /// Reads all of `folder`, where a description of a file stands for the file that is made by it.
     ///
     /// # Errors
     /// When a file cannot be read or made, or has a name that is no UTF-8.
