@@ -37,7 +37,7 @@ const CHUNK_BYTES = 8 * MIB;
 const LORA = 'pytorch_lora_weights.safetensors';
 /** Its rank: 422 MB for the small model. */
 const RANK = 18432;
-endAfterMinutes(60);
+endAfterMinutes(90);
 
 let browser, folders, hub, page, server, session, total;
 
