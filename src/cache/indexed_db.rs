@@ -286,6 +286,8 @@ fn failure(error: &JsValue) -> StoreError {
 pub struct BrowserHost {
     /// Ends waiting.
     pub signal: Option<AbortSignal>,
+    /// Whether the cache lies in the browser's own room, and not in a store of the user's.
+    pub is_in_browser: bool,
 }
 
 /// A Web Lock, until it is dropped.
@@ -345,7 +347,7 @@ impl Host for BrowserHost {
 
     fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
         Box::pin(async {
-            let storage = navigator("storage")?;
+            let storage = navigator("storage").filter(|_| self.is_in_browser)?;
             let estimate: Function = property(&storage, "estimate")?.dyn_into().ok()?;
             let promise: Promise = estimate.call0(&storage).ok()?.dyn_into().ok()?;
             let estimate = JsFuture::from(promise).await.ok()?;

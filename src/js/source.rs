@@ -259,11 +259,12 @@ async fn open_cache(
     signal: Option<AbortSignal>,
     limit: Option<u64>,
 ) -> StoreResult<Cache> {
-    let store: Rc<dyn Store> = match custom.is_object() {
-        true => Rc::new(CustomStore(custom.clone())),
-        false => Rc::new(IndexedDb::open().await?),
+    let is_in_browser = !custom.is_object();
+    let store: Rc<dyn Store> = match is_in_browser {
+        true => Rc::new(IndexedDb::open().await?),
+        false => Rc::new(CustomStore(custom.clone())),
     };
-    Cache::open(store, Rc::new(BrowserHost { signal }), limit).await
+    Cache::open(store, Rc::new(BrowserHost { signal, is_in_browser }), limit).await
 }
 
 /// A notice as an event.

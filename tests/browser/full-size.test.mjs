@@ -256,8 +256,6 @@ async function dropTensors([endpoint, model, seed, chunkBytes]) {
       }
     },
   };
-  // The browser's own room, which may be less, is not what this takes.
-  navigator.storage.estimate = async () => ({});
   const { DirectInstructPix2PixXL } = await import('/pkg/index.js');
   const { heapBytes } = await import('/pkg/instruct_pix2pix.js');
   const warnings = [];
