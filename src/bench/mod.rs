@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{DType, Device, Tensor};
 use cubecl::launched::LaunchedKernels;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
+pub use models::Held;
 use serde::{Deserialize, Serialize};
 use web_time::Instant;
 

@@ -1,22 +1,25 @@
 //! Whole models with random weights.
 
+use std::future::ready;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
+use futures_util::future::LocalBoxFuture;
 use web_time::Instant;
 
 use super::{Bench, Launches};
 use crate::error::Result;
 use crate::image::RgbImage;
-use crate::kernels::{StandIn, device_memory, largest_buffer, release_memory};
+use crate::kernels::{StandIn, device_memory, held_memory, largest_buffer, release_memory};
 use crate::models::{
     AddedConditions, AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, Module,
     Placement, UNet2DConditionConfig, UNet2DConditionModel,
 };
 use crate::pipeline::{
-    EditRequest, Images, LoadOptions, NoiseSource, Observer, Output, Prompts,
-    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline, Tap,
-    TorchGenerator, Unobserved, WarmUp, XlConfig, XlEditRequest,
+    CONTINUE, EditRequest, Images, LoadOptions, NoiseSource, Observer, Output, Prompts,
+    StableDiffusionInstructPix2PixPipeline, StableDiffusionXLInstructPix2PixPipeline, Step,
+    StepTensors, Tap, TorchGenerator, WarmUp, XlConfig, XlEditRequest,
 };
 use crate::schedulers::SchedulerConfig;
 use crate::tokenizer::ClipTokenizer;
@@ -311,16 +314,46 @@ fn request(side: usize) -> Result<EditRequest> {
     })
 }
 
-/// The most memory that was held whenever something passed by.
-struct Held<'a> {
+/// The most memory that was held whenever something passed by, or memory was given back.
+#[derive(Debug)]
+pub struct Held<'a> {
     device: &'a Device,
     most: u64,
 }
 
+impl<'a> Held<'a> {
+    /// Watches from now on.
+    pub fn watch(device: &'a Device) -> Self {
+        held_memory(device);
+        Self { device, most: 0 }
+    }
+
+    /// Bytes.
+    pub fn most(&mut self) -> u64 {
+        let [_, held] = held_memory(self.device);
+        self.most = self.most.max(held);
+        self.most
+    }
+}
+
 impl Observer for Held<'_> {
     fn tap(&mut self, _name: &'static str, _tap: Tap<'_>) {
-        let [_, held] = device_memory(self.device);
-        self.most = self.most.max(held);
+        self.most();
+    }
+}
+
+/// When each step had ended; a step waits for the device.
+#[derive(Default)]
+struct StepEnds(Vec<Instant>);
+
+impl Observer for StepEnds {
+    fn step<'a>(
+        &'a mut self,
+        _: Step,
+        _: StepTensors,
+    ) -> LocalBoxFuture<'a, ControlFlow<(), StepTensors>> {
+        self.0.push(Instant::now());
+        Box::pin(ready(CONTINUE))
     }
 }
 
@@ -333,11 +366,15 @@ async fn measure_edit(
 ) -> Result<()> {
     for first in [", first", ""] {
         let launches = Launches::watch();
-        let timings = run(&mut TorchGenerator::new(42), &mut Unobserved).await?.timings;
+        let mut ends = StepEnds::default();
+        let timings = run(&mut TorchGenerator::new(42), &mut ends).await?.timings;
         let launches = launches.count();
         let name = format!("{what}{first}, {STEPS} steps at {side}");
         bench.row(format!("{name}: encode"), timings.encode, 0.0, 0);
         bench.row(format!("{name}: a step"), timings.denoise / STEPS as f64, 0.0, 0);
+        let later = ends.0[STEPS - 1].duration_since(ends.0[0]).as_secs_f64() * 1e3;
+        bench.row(format!("{name}: its first step"), timings.denoise - later, 0.0, 0);
+        bench.row(format!("{name}: a later step"), later / (STEPS - 1) as f64, 0.0, 0);
         bench.row(format!("{name}: decode"), timings.decode, 0.0, 0);
         bench.row(name.clone(), timings.total, 0.0, 0);
         bench.count(format!("{name}: dispatches"), launches);
@@ -346,9 +383,9 @@ async fn measure_edit(
     bench.count(format!("bytes used after an {what} at {side}"), used);
     bench.count(format!("bytes held after an {what} at {side}"), held);
     let device = bench.device.clone();
-    let mut seen = Held { device: &device, most: 0 };
-    run(&mut TorchGenerator::new(42), &mut seen).await?;
-    bench.count(format!("most bytes held during an {what} at {side}"), seen.most);
+    let mut held = Held::watch(&device);
+    run(&mut TorchGenerator::new(42), &mut held).await?;
+    bench.count(format!("most bytes held during an {what} at {side}"), held.most());
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{DType, Device};
+use instruct_pix2pix::bench::Held;
 use instruct_pix2pix::cache::Repository;
 use instruct_pix2pix::device::Gpu;
 use instruct_pix2pix::hub::{Directory, ModelSource};
@@ -16,8 +17,8 @@ use instruct_pix2pix::image::RgbImage;
 use instruct_pix2pix::kernels::{device_memory, release_memory};
 use instruct_pix2pix::models::{Placement, WeightDtype};
 use instruct_pix2pix::pipeline::{
-    EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, Observer, Prompts, Tap,
-    TorchGenerator, XlEditRequest,
+    EditRequest, Images, InstructPix2Pix, LoadEvent, LoadOptions, Prompts, TorchGenerator,
+    XlEditRequest,
 };
 use serde::Deserialize;
 
@@ -74,7 +75,7 @@ fn measure(device: &Device, dtype: DType, weights: WeightDtype, folder: &Path, s
     };
     release_memory(device);
     let [_, before] = device_memory(device);
-    let mut held = Held { device, most: 0 };
+    let mut held = Held::watch(device);
     let start = Instant::now();
     let mut noise = TorchGenerator::new(42);
     let edit = pipeline.edit_with(Some(&files), &request, &mut noise, &mut held);
@@ -84,23 +85,10 @@ fn measure(device: &Device, dtype: DType, weights: WeightDtype, folder: &Path, s
     println!(
         "SDXL edit in turn, {STEPS} steps at {side}, weights in {weights:?}: most bytes held {}, before {before}, after \
          {after}; {:.1} s, of which steps {:.1}",
-        held.most,
+        held.most(),
         start.elapsed().as_secs_f64(),
         timings.denoise / 1e3,
     );
-}
-
-/// The most memory that was held whenever something passed by.
-struct Held<'a> {
-    device: &'a Device,
-    most: u64,
-}
-
-impl Observer for Held<'_> {
-    fn tap(&mut self, _name: &'static str, _tap: Tap<'_>) {
-        let [_, held] = device_memory(self.device);
-        self.most = self.most.max(held);
-    }
 }
 
 /// The model at `folder`: what is small from the oracle's tiny one, the configurations and the shapes of
