@@ -23,6 +23,7 @@ mod digest;
 mod indexed_db;
 mod part;
 mod reader;
+mod record;
 mod repository;
 mod rounded;
 mod slots;
@@ -35,6 +36,8 @@ pub use archive::{Archive, MANIFEST, Member};
 pub use digest::{chunk_hash, git_blob};
 #[cfg(all(target_family = "wasm", feature = "js"))]
 pub use indexed_db::{BrowserHost, IndexedDb, PageHost};
+pub use record::{CachedModel, ContentRecord, FileRecord, ModelRecord};
+use record::{chunk_key, chunk_length, content_key, lock_name, parse_chunk_key};
 pub use repository::{CachePolicy, Notice, Repository, bytes_text, in_memory_text};
 use store::Overflow;
 pub use store::{MemoryStore, Store, StoreError, StoreResult};
@@ -45,8 +48,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use futures_util::future::{LocalBoxFuture, ready};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -139,113 +142,6 @@ impl Host for Alone {
     fn free(&self) -> LocalBoxFuture<'_, Option<u64>> {
         Box::pin(ready(None))
     }
-}
-
-/// What a model consists of.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ModelRecord {
-    /// [`ModelSource::name`](crate::hub::ModelSource::name).
-    pub model: String,
-    /// The commit, where the Hub tells.
-    pub commit: Option<String>,
-    /// Branches and tags that stood for the commit when they were looked up last.
-    pub revisions: BTreeSet<String>,
-    /// Whether `files` is all that the repository has.
-    pub listed: bool,
-    /// The files by their paths.
-    pub files: BTreeMap<String, FileRecord>,
-    /// Paths that the server does not have, where there is no listing.
-    pub absent: BTreeSet<String>,
-    /// Whether the model was loaded once, so that it can be loaded from the cache alone.
-    pub complete: bool,
-    /// Whether a part of it was read for something else, as its configurations are for a checkpoint in one file, so that the
-    /// same can be read from the cache alone.
-    pub in_part: bool,
-    /// When it was loaded last, milliseconds since 1970.
-    pub used: f64,
-}
-
-/// A file of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// Bytes.
-    pub size: u64,
-    /// The content's id.
-    pub content: String,
-}
-
-/// How much of a content is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContentRecord {
-    /// Bytes in all.
-    pub size: u64,
-    /// Bytes of each chunk but the last.
-    pub chunk_bytes: u64,
-    /// Chunks from the first on whose bytes are in `state`.
-    pub hashed: u32,
-    /// SHA-256 over them.
-    pub state: Option<[u32; 8]>,
-    /// Whether the whole hash was found right.
-    pub complete: bool,
-}
-
-/// A model in the cache, as users see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CachedModel {
-    /// The model's name.
-    pub model: String,
-    /// The commit, where there is one.
-    pub commit: Option<String>,
-    /// Bytes in the cache. Files that several models share count for each.
-    pub bytes: u64,
-    /// Whether it can be loaded from the cache alone.
-    pub complete: bool,
-    /// When it was loaded last, milliseconds since 1970.
-    pub used: f64,
-}
-
-impl ContentRecord {
-    /// How many chunks there are.
-    fn count(&self) -> u32 {
-        self.size.div_ceil(self.chunk_bytes) as u32
-    }
-}
-
-impl ModelRecord {
-    pub(super) fn key(&self) -> String {
-        model_key(&self.model, self.commit.as_deref())
-    }
-
-    /// Whether the record is what `revision` stood for last.
-    fn answers(&self, model: &str, revision: Option<&str>) -> bool {
-        let is_revision = |revision: &str| {
-            self.commit.as_deref() == Some(revision) || self.revisions.contains(revision)
-        };
-        self.model == model && revision.is_none_or(is_revision)
-    }
-}
-
-fn model_key(model: &str, commit: Option<&str>) -> String {
-    format!("model/{model}@{}", commit.unwrap_or("-"))
-}
-
-/// The lock of the model whose record is at `key`.
-fn lock_name(key: &str) -> String {
-    format!("instruct-pix2pix-web {key}")
-}
-
-fn content_key(id: &str) -> String {
-    format!("content/{id}")
-}
-
-fn chunk_key(id: &str, index: u32) -> String {
-    format!("chunk/{id}/{index:05}")
-}
-
-/// A chunk's length in a content of `size` bytes.
-fn chunk_length(size: u64, chunk_bytes: u64, index: u32) -> u64 {
-    size.saturating_sub(u64::from(index) * chunk_bytes).min(chunk_bytes)
 }
 
 /// Models in a store.
@@ -607,11 +503,6 @@ struct Room {
 const HASH_BYTES: u64 = 8;
 
 const _: () = assert!(MAX_CHUNK_BYTES + HASH_BYTES <= MAX_ENTRY_BYTES);
-
-fn parse_chunk_key(key: &str) -> Option<(&str, u32)> {
-    let (id, index) = key.strip_prefix("chunk/")?.rsplit_once('/')?;
-    Some((id, index.parse().ok()?))
-}
 
 /// Brings the entries to the version that `migrations` leads to.
 async fn migrate(store: &dyn Store, migrations: &[Migration]) -> StoreResult<()> {

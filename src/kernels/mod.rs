@@ -19,6 +19,8 @@ mod group_norm;
 mod layer_norm;
 mod linear;
 mod matrix;
+#[cfg(feature = "wgpu")]
+mod memory;
 mod quantise;
 #[cfg(feature = "wgpu")]
 mod source;
@@ -39,9 +41,13 @@ pub use matrix::{Matrix, MatrixWriter, Packing, StandIn};
 pub use quantise::Bits;
 
 #[cfg(feature = "tuning")]
-pub use source::{Pretended, as_wide, device_memory, memory_of, pretend};
+pub use memory::{device_memory, memory_of};
 #[cfg(feature = "wgpu")]
-pub use source::{flush, held_memory, largest_buffer, release_memory, warm_up};
+pub use memory::{flush, held_memory, largest_buffer, release_memory};
+#[cfg(feature = "wgpu")]
+pub use source::warm_up;
+#[cfg(feature = "tuning")]
+pub use source::{Pretended, as_wide, pretend};
 
 /// What the plans of products are made of, for benchmarks that try others.
 #[cfg(feature = "tuning")]

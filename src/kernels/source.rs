@@ -1,6 +1,8 @@
 //! Hand-written WGSL on Burn's buffers.
 
-use std::cell::{Cell, RefCell};
+#[cfg(feature = "tuning")]
+use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use cubecl::prelude::{CubeCount, ExecutionMode, KernelDefinition, KernelId, Kern
 use cubecl::server::{KernelArguments, MetadataBindingInfo};
 use cubecl::{CubeKernel, PrecompiledSource};
 
+use super::memory::{self, release_memory};
 use super::template::{self, Value};
 use crate::arena;
 #[cfg(not(target_family = "wasm"))]
@@ -140,6 +143,12 @@ thread_local! {
     };
 }
 
+/// The bytes that no buffer exceeds, while that is pretended.
+#[cfg(feature = "tuning")]
+pub fn largest_pretended() -> Option<u64> {
+    PRETENDED.get().largest_buffer
+}
+
 /// Does `work` with the kernels for other devices.
 #[cfg(feature = "tuning")]
 pub fn pretend<T>(device: Pretended, work: impl FnOnce() -> T) -> T {
@@ -159,7 +168,7 @@ pub fn as_wide<T>(work: impl FnOnce() -> T) -> T {
 pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let shape = shape.into();
     #[cfg(feature = "tuning")]
-    if let Some(most) = PRETENDED.get().largest_buffer {
+    if let Some(most) = largest_pretended() {
         let bytes = (shape.num_elements() * dtype.size()) as u64;
         assert!(bytes <= most, "{shape:?} takes {bytes} bytes of {most} that a buffer has");
     }
@@ -172,10 +181,7 @@ pub fn scratch(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> Cube
     let shape = shape.into();
     let bytes = shape.num_elements() * dtype.size();
     let handle = arena::reserve(like, bytes as u64);
-    #[cfg(feature = "tuning")]
-    if let Some(most) = MOST.get() {
-        MOST.set(Some(most.max(reserved(like))));
-    }
+    memory::taken(like);
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
 }
 
@@ -227,84 +233,6 @@ impl Launch {
 thread_local! {
     /// The first launch of each kernel, while kernels are warmed.
     static LAUNCHES: RefCell<Option<HashMap<Wgsl, Launch>>> = const { RefCell::new(None) };
-}
-
-/// Bytes of the device's memory that `work` would leave held for itself and for what comes later, and the most that would be
-/// held on the way, without running or taking any: beside what its result uses.
-#[cfg(feature = "tuning")]
-pub fn memory_of<T>(device: &Device, work: impl FnOnce() -> T) -> [u64; 2] {
-    release_memory(device);
-    let bytes = {
-        let _dry_run = cubecl::dry_run::DryRun::new();
-        MOST.set(Some(0));
-        let _result = work();
-        let [used, held] = device_memory(device);
-        let most = MOST.take().unwrap_or(0).max(held);
-        [held - used, most - used]
-    };
-    release_memory(device);
-    bytes
-}
-
-#[cfg(feature = "tuning")]
-thread_local! {
-    /// The most bytes that were held when a buffer was taken, while that is asked for.
-    static MOST: Cell<Option<u64>> = const { Cell::new(None) };
-}
-
-/// Hands over to the device what waits in host memory to be written there. On other devices than GPUs
-/// nothing waits.
-pub fn flush(device: &Device) {
-    let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
-    if let Err(error) = probe.client.flush() {
-        log::warn!("writing to the GPU: {error}");
-    }
-}
-
-/// The most bytes that a tensor can have on the device; any where it is no GPU.
-pub fn largest_buffer(device: &Device) -> Option<u64> {
-    #[cfg(feature = "tuning")]
-    if let Some(bytes) = PRETENDED.get().largest_buffer {
-        return Some(bytes);
-    }
-    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32)))?;
-    Some(probe.client.properties().memory.max_page_size)
-}
-
-/// Gives memory that no tensor uses back to the GPU: the sizes that one model asks for seldom serve
-/// another. On other devices than GPUs nothing is done.
-pub fn release_memory(device: &Device) {
-    let Some(probe) = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))) else { return };
-    RELEASED.set(RELEASED.get().max(reserved(&probe)));
-    arena::release(&probe);
-    if let Err(error) = probe.client.memory_cleanup() {
-        log::warn!("giving memory back: {error}");
-    }
-}
-
-thread_local! {
-    /// The most bytes that were held when memory was given back since this was asked last.
-    static RELEASED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Bytes of the device's memory that are held for tensors, and the most that were since the last call.
-/// Nothing on other devices than GPUs.
-pub fn held_memory(device: &Device) -> [u64; 2] {
-    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32)));
-    let now = probe.map_or(0, |probe| reserved(&probe));
-    [now, RELEASED.take().max(now)]
-}
-
-fn reserved(probe: &CubeTensor) -> u64 {
-    probe.client.memory_report(cubecl::MemoryScope::Device).usage().bytes_reserved
-}
-
-/// Bytes of the device's memory that tensors use, and that are held for them and for later ones.
-#[cfg(feature = "tuning")]
-pub fn device_memory(device: &Device) -> [u64; 2] {
-    let probe = on_gpu(&Tensor::<1>::empty([1], (device, DType::F32))).expect("a GPU");
-    let usage = probe.client.memory_report(cubecl::MemoryScope::Device).usage();
-    [usage.bytes_in_use - arena::free_bytes(&probe), usage.bytes_reserved]
 }
 
 /// A dispatch of at least `count` workgroups along a line, folded in two where the line is too long.
