@@ -1,10 +1,9 @@
-use burn::tensor::Tensor;
-use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Tensor, module};
 
 use super::{Conv2dOptions, Matrix};
 
-/// The plain twin of the kernel.
+/// The plain twin of the kernel. Sums in `f32`, whatever the activations, as it does: libraries for CPUs differ there.
 pub fn conv2d(
     x: Tensor<4>,
     weight: &Matrix,
@@ -16,12 +15,13 @@ pub fn conv2d(
     let [kh, kw] = options.kernel;
     let [rows, _] = weight.shape();
     let dtype = x.dtype();
-    let weight = weight.to_float(dtype).reshape([rows, kh, kw, channels]).permute([0, 3, 1, 2]);
-    let bias = bias.map(|bias| bias.clone().cast(dtype));
+    let weight = weight.to_float(DType::F32);
+    let weight = weight.reshape([rows, kh, kw, channels]).permute([0, 3, 1, 2]);
     let [top, left, bottom, right] = options.padding;
     let padding = [(top, bottom), (left, right)];
     let conv = ConvOptions::new_with_padding([options.stride; 2], padding, [1, 1], 1);
-    let x = module::conv2d(x.permute([0, 3, 1, 2]), weight, bias, conv).permute([0, 2, 3, 1]);
+    let x = x.permute([0, 3, 1, 2]).cast(DType::F32);
+    let x = module::conv2d(x, weight, bias.cloned(), conv).permute([0, 2, 3, 1]).cast(dtype);
     let x = match options.added {
         Some(added) => x.add(added.reshape([batch, 1, 1, rows])),
         None => x,

@@ -1,8 +1,8 @@
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{Epilogue, Matrix};
 
-/// The plain twin of the kernel.
+/// The plain twin of the kernel. Sums in `f32`, whatever the activations, as it does: libraries for CPUs differ there.
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: &Matrix,
@@ -14,9 +14,10 @@ pub fn linear<const D: usize>(
     let rows = shape.iter().product::<usize>() / inputs;
     shape[D - 1] = outputs;
     let dtype = x.dtype();
-    let mut y = x.reshape([rows, inputs]).matmul(weight.to_float(dtype).transpose());
+    let x = x.reshape([rows, inputs]).cast(DType::F32);
+    let mut y = x.matmul(weight.to_float(DType::F32).transpose());
     if let Some(bias) = bias {
-        y = y.add(bias.clone().cast(dtype).reshape([1, outputs]));
+        y = y.add(bias.clone().reshape([1, outputs]));
     }
-    epilogue.apply(y.reshape(shape))
+    epilogue.apply(y.cast(dtype).reshape(shape))
 }
