@@ -42,7 +42,7 @@ pub async fn all(bench: &mut Bench<'_>) -> Result<()> {
         return Ok(());
     }
     if bench.wants("UNet") || bench.wants("edit") {
-        warm(bench).await?;
+        warm(bench, "warm-up", vec![sd_text()], sd_unet()).await?;
     }
     let placement = placement(bench);
     let start = Instant::now();
@@ -90,20 +90,20 @@ fn load_options(bench: &Bench<'_>) -> LoadOptions {
 const ARRIVAL: Duration = Duration::from_secs(2);
 
 /// What loading does while weights are on their way: the first step comes after it.
-async fn warm(bench: &mut Bench<'_>) -> Result<()> {
+async fn warm(
+    bench: &mut Bench<'_>,
+    name: &str,
+    texts: Vec<ClipTextConfig>,
+    unet: UNet2DConditionConfig,
+) -> Result<()> {
     let start = Instant::now();
-    let warm_up = WarmUp {
-        texts: vec![sd_text()],
-        unet: sd_unet(),
-        vae: sd_vae(),
-        vae_dtype: bench.dtype,
-        options: load_options(bench),
-    };
+    let warm_up =
+        WarmUp { texts, unet, vae: sd_vae(), vae_dtype: bench.dtype, options: load_options(bench) };
     warm_up.run();
     let host = start.elapsed().as_secs_f64() * 1e3;
     bench.wait().await?;
-    bench.row("warm-up, host", host, 0.0, 0);
-    bench.row("warm-up", start.elapsed().as_secs_f64() * 1e3, 0.0, 0);
+    bench.row(format!("{name}, host"), host, 0.0, 0);
+    bench.row(name, start.elapsed().as_secs_f64() * 1e3, 0.0, 0);
     pause().await;
     Ok(())
 }
@@ -229,6 +229,7 @@ async fn sd_steps(bench: &mut Bench<'_>, unet: &UNet2DConditionModel) -> Result<
 }
 
 async fn sdxl(bench: &mut Bench<'_>) -> Result<()> {
+    warm(bench, "SDXL warm-up", vec![sd_text(), sdxl_text()], sdxl_unet()).await?;
     let mut unet = sdxl_unet().init();
     unet.stand_in(StandIn::Random, &placement(bench));
     bench.wait().await?;
