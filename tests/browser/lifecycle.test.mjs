@@ -16,6 +16,11 @@ const WARM_UP = FULL ? 10 : 2;
 /** By how much a heap may grow from then on, bytes: one of the pieces in which it grows, or two. */
 const ALLOWANCE = 6 << 20;
 /**
+ * What edits may leave beyond the second, where 98 of them that each lose a buffer would leave far more. How many buffers the
+ * pools keep changes with the machine's pace, probably by reads that still go on: 993 to 996 were seen.
+ */
+const SPARE = { buffers: 4, bytes: 256 << 10 };
+/**
  * What the direct class's wasm heap may lose to each load, bytes: Burn keeps a record of every
  * device for as long as the module lives. With room for 128 streams in it, that was 280 kB, too much
  * for this over 50 rounds. The worker's heap goes with the worker.
@@ -127,11 +132,14 @@ test(`${EDITS} edits take the memory of one`, { skip: !FULL && 'without FULL=1' 
       );
     }
     const [, second] = edits;
-    t.diagnostic(`${second.liveBytes} bytes in ${second.liveBuffers} buffers after each edit`);
-    for (const { liveBytes, liveBuffers } of edits.slice(1)) {
-      // What has not been used for long may be given back.
-      assert.ok(liveBytes <= second.liveBytes && liveBuffers <= second.liveBuffers, `${liveBuffers}`);
-    }
+    const most = (what) => Math.max(...edits.slice(2).map((edit) => edit[what]));
+    const [bytes, buffers] = [most('liveBytes'), most('liveBuffers')];
+    const told =
+      `${second.liveBytes} bytes in ${second.liveBuffers} buffers after the second edit, at most ${bytes} in ${buffers} ` +
+      `after later ones`;
+    t.diagnostic(told);
+    // What has not been used for long may be given back.
+    assert.ok(bytes <= second.liveBytes + SPARE.bytes && buffers <= second.liveBuffers + SPARE.buffers, told);
     assertFlat(edits.map(({ wasmHeap }) => wasmHeap), 'the wasm heap');
     assertFlat(edits.map(({ jsHeap }) => jsHeap), 'the JavaScript heap');
     const left = await page.evaluate(async () => {
